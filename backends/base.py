@@ -56,10 +56,11 @@ class Upstream:
     ``base_url`` gives only the path, and each request has a connection of its own. With ``addresses`` (IP), they
     go to one of those, and the host in ``base_url`` is not resolved. ``parameters``, ``max_output_tokens`` and
     ``reasons`` (whether the model does) come from the model's row, ``wire`` from it or its endpoint; ``engine`` is
-    that of a local worker, and ``prompts`` its row's option. ``voices`` are the voice maps of the row and its
-    endpoint, ``options`` those of a remote row, ``moderation`` the labels of a row that moderates. ``asked``
-    remembers which forms of a request the server refused; the upstreams of a row's keys share it. ``cloud`` is the
-    account of an endpoint that authenticates by more than a key.
+    that of a local worker, ``prompts`` its row's option, and ``templated`` whether its model has a chat template.
+    ``voices`` are the voice maps of the row and its endpoint, ``options`` those of a remote row, ``moderation``
+    the labels of a row that moderates. ``asked`` remembers which forms of a request the server refused; the
+    upstreams of a row's keys share it. ``cloud`` is the account of an endpoint that authenticates by more than a
+    key.
     """
 
     endpoint: str
@@ -77,6 +78,7 @@ class Upstream:
     wire: Wire = "chat"
     reasons: bool = False
     engine: str | None = None
+    templated: bool = True
     prompts: Mapping[str, str] = field(default_factory=_nothing)
     voices: Mapping[str, str] = field(default_factory=_nothing)
     options: Mapping[str, Any] = field(default_factory=_nothing)

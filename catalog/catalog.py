@@ -13,6 +13,7 @@ from catalog import toml_rows
 from catalog.discovery import by_undated_name, informed, undated
 from catalog.errors import ConfigurationError, ModelNotFound, NotFound
 from catalog.model import FREE, Capability, Endpoint, Model, Price, UpstreamSource
+from catalog.names.ollama import hub_address, of_address, untagged
 from catalog.toml_rows import Table
 
 Discovered = Mapping[str, tuple[Model, ...]]
@@ -131,7 +132,8 @@ class Catalog:
 
     def resolve(self, name: str) -> Model:
         """Find a model by id, then name, then alias, ignoring case; ``provider/model`` looks among one provider's
-        only. Of several replicas, returns the first. Raises ModelNotFound with the nearest names.
+        only. A name that is none of these may have Ollama's tag. Of several replicas, returns the first. Raises
+        ModelNotFound with the nearest names.
         """
         return self.replicas(name)[0]
 
@@ -146,6 +148,10 @@ class Catalog:
         if self.apple_silicon:
             return tuple({row.id: row for row in map(self._twin, found)}.values())
         return found
+
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences about the user's rows that are valid and perhaps a mistake."""
+        return tuple(toml_rows.remarks(self.own, self._by_id))
 
     def knows(self, name: str) -> bool:
         """Return whether :meth:`resolve` finds a model of this name."""
@@ -238,7 +244,7 @@ class Catalog:
             by_id = tuple(row for row in among if row.id.lower() == rest)
             if by_id or (found := _groups(among).get(rest, ())):
                 return by_id or found
-        return self._snapshot(lowered)
+        return self._snapshot(lowered) or self._as_ollamas(lowered)
 
     def _snapshot(self, name: str) -> tuple[Model, ...]:
         """The model of a dated name whose row has no date, or of an undated one whose rows have: the newest.
@@ -257,6 +263,15 @@ class Catalog:
             if rows:
                 return (min(rows, key=lambda row: (row.origin != "user", row.origin == "discovered")),)
         return ()
+
+    def _as_ollamas(self, name: str) -> tuple[Model, ...]:
+        """The models of a name that only a client of Ollama writes so (:mod:`catalog.names.ollama`)."""
+        address = hub_address(name)
+        if address is not None:
+            row = of_address(address, self)
+            return () if row is None else (row,)
+        base = untagged(name)
+        return () if base == name else self._find(base)
 
     def _twin(self, row: Model) -> Model:
         """Return the MLX model of the same weights: the row's ``mlx_twin``, or the only match by family, version

@@ -33,6 +33,16 @@ class Task(StrEnum):
     IMAGE = "image"
 
 
+AUTO_LATEST = "auto:latest"
+"""``auto`` with Ollama's tag."""
+
+
+def alias_of(requested: str) -> str:
+    """A model's name in lower case, as pins are kept by it; ``auto`` has no tag of Ollama's there."""
+    name = requested.casefold()
+    return "auto" if name == AUTO_LATEST else name
+
+
 class Complexity(StrEnum):
     """Apparent difficulty of a prompt."""
 

@@ -22,7 +22,13 @@ from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import PairedRerank, RerankRequest
-from backends.wire.tokens import DetokenizeRequest, PropertiesRequest, TokenizeRequest
+from backends.wire.tokens import (
+    DetokenizeRequest,
+    DetokenizeTexts,
+    PropertiesRequest,
+    TokenizeRequest,
+    TokenizeTexts,
+)
 from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, ModelNotFound, NotPermitted
 from catalog.model import Capability, Model
@@ -33,8 +39,8 @@ from routing.calling import operations
 from routing.calling.answer import Answer, WatchedAnswer
 from routing.calling.bounds import KEY, Bound
 from routing.calling.job import Job
-from routing.calling.judgement import MakeJudge, judge_for
 from routing.calling.operations import Operation
+from routing.calling.watching.judgement import MakeJudge, judge_for
 from routing.facts import Facts
 from routing.reading import requests as reading
 from routing.reading.intent import is_auto
@@ -49,16 +55,17 @@ KEPT = ("store", "metadata")
 """Parameters of an answer that is stored here: whether the model's server takes them, too, does not matter."""
 
 
-def chat_job(body: ChatRequest, origin: Origin) -> Job[Json]:
+def chat_job(body: ChatRequest, origin: Origin, *, kept: tuple[str, ...] = ()) -> Job[Json]:
     """Answer a conversation; items are ``chat.completion.chunk`` objects.
 
-    One with functions has tools in their place. Like every function here it raises InvalidRequest for an unknown
-    routing intent; also for a tool's result without its call.
+    One with functions has tools in their place. ``kept`` are the parameters that are stored here. Like every
+    function here it raises InvalidRequest for an unknown routing intent; also for a tool's result without its
+    call.
     """
     if not isinstance(body, TranslatedChat):
         check_results(body.messages)
     body = with_tools(body)
-    return _job(reading.read_chat, operations.CHAT, body, origin, judge=judge_for(body))
+    return _job(reading.read_chat, operations.CHAT, body, origin, judge=judge_for(body), kept=kept)
 
 
 def completion_job(body: CompletionRequest, origin: Origin) -> Job[Json]:
@@ -155,14 +162,24 @@ def detokenize_job(body: DetokenizeRequest, origin: Origin) -> Job[Json]:
     return _job(reading.read_tokens, operations.DETOKENIZE, body, origin)
 
 
+def texts_tokens_job(body: TokenizeTexts | DetokenizeTexts, origin: Origin) -> Job[Json]:
+    """Split texts into tokens, or join tokens to texts, by the embedding model unless another is named.
+
+    The one item has ``texts``.
+    """
+    operation = operations.TOKENIZE_TEXTS if isinstance(body, TokenizeTexts) else operations.DETOKENIZE_TEXTS
+    job = _job(reading.read_tokens, operation, body, origin)
+    return replace(job, facts=replace(job.facts, capability=Capability.EMBED)) if is_auto(body.model) else job
+
+
 def template_job(body: ChatRequest, origin: Origin) -> Job[Json]:
     """Apply the chat template; the one item has the prompt."""
-    return _undecoded(chat_job(body, origin), operations.TEMPLATE)
+    return _undecoded(chat_job(body, origin), operations.TEMPLATE, kept=_OF_TEMPLATES)
 
 
 def chat_tokens_job(body: ChatRequest, origin: Origin) -> Job[Json]:
     """Split a chat's prompt into tokens; the one item has objects of ``id`` and ``piece``."""
-    return _undecoded(chat_job(body, origin), operations.CHAT_TOKENS)
+    return _undecoded(chat_job(body, origin), operations.CHAT_TOKENS, kept=_OF_TEMPLATES)
 
 
 def properties_job(body: PropertiesRequest, origin: Origin) -> Job[Json]:
@@ -170,9 +187,13 @@ def properties_job(body: PropertiesRequest, origin: Origin) -> Job[Json]:
     return _job(reading.read_tokens, operations.DESCRIBE, body, origin)
 
 
-def _undecoded(chat: Job[Json], operation: Operation[Json]) -> Job[Json]:
+_OF_TEMPLATES = ("add_generation_prompt",)
+"""Fields of a chat that mean something only where its template is all that is applied."""
+
+
+def _undecoded(chat: Job[Json], operation: Operation[Json], *, kept: tuple[str, ...] = ()) -> Job[Json]:
     facts = replace(chat.facts, output_tokens=0, tokens_only=True)
-    return replace(chat, facts=facts, operation=operation, judge=None)
+    return replace(chat, facts=facts, operation=operation, judge=None, kept=kept)
 
 
 JOBS: dict[Capability, tuple[type[WireModel], Callable[[Any, Origin], Job[Any]]]] = {
@@ -277,7 +298,8 @@ def _job(
     body: WireModel,
     origin: Origin,
     judge: MakeJudge | None = None,
+    kept: tuple[str, ...] = (),
 ) -> Job[T]:
     facts = read(body, origin.headers, key=origin.caller.id)
     left_out = body.left_out if isinstance(body, TranslatedChat) else ()
-    return Job(facts, operation, body, origin.trace, judge, left_out)
+    return Job(facts, operation, body, origin.trace, judge, left_out, kept)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Literal
 
 from catalog.model import Capability
@@ -67,51 +68,59 @@ _OTHERS: tuple[tuple[str, Capability], ...] = (
     (r"this model is missing data required for image input", Capability.VISION),
     (r"vision add-on is not loaded", Capability.VISION),
     # DeepSeek
+    (r"this response_format type is unavailable now", Capability.JSON_SCHEMA),
     (r"failed to deserialize the json body into the target type: messages\[\d{1,4}\](?:\.content)?: unknown "
      r"variant `image_url`", Capability.VISION),
 )  # fmt: skip
 
-_FEATURES: tuple[tuple[re.Pattern[str], Capability], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), lack)
-    for pattern, lack in (
-        *_OTHERS,
-        *(
-            (
-                rf"{_NAME}{_CANNOT} {_REQUESTED}{_QUOTE}{subject}{_QUOTE}(?: parameter| field)?"
-                rf"(?!{_BY_VALUE}){_PLACE}|{_REQUESTED}{_QUOTE}{subject}{_QUOTE} {_IS_NOT}{_PLACE}",
-                lack,
-            )
-            for lack, subject in _SUBJECTS.items()
-        ),
+
+# Compiled at the first refusal: the patterns are large, and would take a fiftieth second of every start.
+
+
+@cache
+def _features() -> tuple[tuple[re.Pattern[str], Capability], ...]:
+    return tuple(
+        (re.compile(pattern, re.IGNORECASE), lack)
+        for pattern, lack in (
+            *_OTHERS,
+            *(
+                (
+                    rf"{_NAME}{_CANNOT} {_REQUESTED}{_QUOTE}{subject}{_QUOTE}(?: parameter| field)?"
+                    rf"(?!{_BY_VALUE}){_PLACE}|{_REQUESTED}{_QUOTE}{subject}{_QUOTE} {_IS_NOT}{_PLACE}",
+                    lack,
+                )
+                for lack, subject in _SUBJECTS.items()
+            ),
+        )
     )
-)
-_PARAMETER = re.compile(
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE | re.DOTALL)
+
+
+_PARAMETER = (
     rf"(?:unsupported|unknown) parameter: '(?P<a>\w{{1,40}})'"  # OpenAI
     rf"|unrecognized request arguments? supplied: (?P<e>\w{{1,40}}(?:, \w{{1,40}}){{0,9}})"
     rf"|(?P<f>\w{{1,40}}): extra (?:inputs|fields) (?:are )?not permitted"  # FastAPI, Anthropic
     rf"|argument not supported on this model: (?P<b>\w{{1,40}})"  # xAI
     rf"|{_NAME}{_CANNOT} (?:the )?parameter {_QUOTE}(?P<c>\w{{1,40}}\b){_QUOTE}(?!{_BY_VALUE})"
     rf"|{_QUOTE}(?P<d>\w{{1,40}}){_QUOTE} (?:is deprecated for|is not supported (?:by|on|with|for)) "
-    rf"(?:this|the) model",  # Anthropic, Groq
-    re.IGNORECASE,
+    rf"(?:this|the) model"  # Anthropic, Groq
 )
-_VALUE = re.compile(
+_VALUE = (
     rf"unsupported value\b|unknown parameter: '\w+[.\[]|[\w.\[\]]+: extra (?:inputs|fields) (?:are )?not permitted"
     rf"|{_NAME}{_CANNOT} {_REQUESTED}(?:[`'\"]|\d|[\w-]+/[\w.+-]+"
     rf"|{_QUOTE}(?:{'|'.join(_SUBJECTS.values())}|\w{{1,40}}){_QUOTE}{_BY_VALUE})"
-    rf"|{_REQUESTED}(?:{'|'.join(_SUBJECTS.values())}) (?:of type )?{_QUOTE}[\w/.+-]+{_QUOTE} {_IS_NOT}",
-    re.IGNORECASE,
+    rf"|{_REQUESTED}(?:{'|'.join(_SUBJECTS.values())}) (?:of type )?{_QUOTE}[\w/.+-]+{_QUOTE} {_IS_NOT}"
 )
-_ENDPOINT = re.compile(
+_ENDPOINT = (
     rf"{_NAME}{_CANNOT} (?:the )?(?:chat|completions?|embeddings?|rerank|score|transcriptions?|translations?)\b"
     r"|this is not a chat model|the \w{1,40} operation does not work with the specified model"
-    r"|this server does not support (?:chat|completions?|embeddings?|reranking|infill)",
-    re.IGNORECASE,
+    r"|this server does not support (?:chat|completions?|embeddings?|reranking|infill)"
 )
-_PATH = re.compile(
-    r"invalid url\b|unknown (?:request )?(?:url|endpoint)\b|unrecognized request url\b|unexpected endpoint\b",
-    re.IGNORECASE,
-)
+_PATH = r"invalid url\b|unknown (?:request )?(?:url|endpoint)\b|unrecognized request url\b|unexpected endpoint\b"
 
 
 def lacks(code: str, param: str | None, message: str) -> frozenset[str] | None:
@@ -121,21 +130,21 @@ def lacks(code: str, param: str | None, message: str) -> frozenset[str] | None:
     """
     if code == "unsupported_value":
         return None
-    for pattern, lack in _FEATURES:
+    for pattern, lack in _features():
         if pattern.match(message):
             return frozenset({lack})
-    if found := _PARAMETER.match(message):
+    if found := _compiled(_PARAMETER).match(message):
         return frozenset(map(_snake, next(name for name in found.groups() if name).split(", ")))
-    if code == "unsupported_parameter" and param and not _VALUE.match(message):
+    if code == "unsupported_parameter" and param and not _compiled(_VALUE).match(message):
         return frozenset({_root_of(param)})
-    if _ENDPOINT.match(message) or code in ("model_capability_mismatch", "OperationNotSupported"):
+    if _compiled(_ENDPOINT).match(message) or code in ("model_capability_mismatch", "OperationNotSupported"):
         return frozenset()
     return None
 
 
 def refuses_value(code: str, message: str) -> bool:
     """Whether a model refused one value, so that another model may take it. Ask :func:`lacks` first."""
-    return code == "unsupported_value" or _VALUE.match(message) is not None
+    return code == "unsupported_value" or _compiled(_VALUE).match(message) is not None
 
 
 def refuses_form(param: str | None, message: str) -> Literal["stream_options", "stream"] | None:
@@ -145,9 +154,9 @@ def refuses_form(param: str | None, message: str) -> Literal["stream_options", "
     again.
     """
     field = _root_of(param or "")
-    if field == "stream_options" or _STREAM_OPTIONS.search(message[:_FORM_WITHIN]):
+    if field == "stream_options" or _compiled(_STREAM_OPTIONS).search(message[:_FORM_WITHIN]):
         return "stream_options"
-    if field == "stream" or _STREAM.search(message[:_FORM_WITHIN]):
+    if field == "stream" or _compiled(_STREAM).search(message[:_FORM_WITHIN]):
         return "stream"
     return None
 
@@ -158,20 +167,28 @@ _REFUSING = (
     r"(?:not\b|n't\b|unsupported|unknown|unrecogni[sz]ed|unexpected|invalid|extra|additional|disabled|only"
     r"|must be|required?|enable)"
 )
-_STREAM_OPTIONS = re.compile(
+_STREAM_OPTIONS = (
     rf"\b(?:stream_options|streamoptions|include_usage)\b.{{0,80}}{_REFUSING}"
-    rf"|{_REFUSING}.{{0,80}}\b(?:stream_options|streamoptions|include_usage)\b",
-    re.IGNORECASE | re.DOTALL,
+    rf"|{_REFUSING}.{{0,80}}\b(?:stream_options|streamoptions|include_usage)\b"
 )
-_STREAM = re.compile(
-    rf"\bstream(?:ing|ed)?\b.{{0,60}}{_REFUSING}|{_REFUSING}.{{0,60}}\bstream(?:ing|ed)?\b",
-    re.IGNORECASE | re.DOTALL,
+_STREAM = rf"\bstream(?:ing|ed)?\b.{{0,60}}{_REFUSING}|{_REFUSING}.{{0,60}}\bstream(?:ing|ed)?\b"
+
+
+def refuses_late_system(message: str) -> bool:
+    """Whether a chat template takes no system message but the first."""
+    return _LATE_SYSTEM.search(message[:_FORM_WITHIN]) is not None
+
+
+_LATE_SYSTEM = re.compile(
+    r"\bsystem (?:message|prompt|role)s?\b.{0,40}\b(?:beginning|start|first)\b"
+    r"|\b(?:first|initial)\b.{0,40}\bsystem (?:message|prompt|role)\b",
+    re.IGNORECASE,
 )
 
 
 def lacks_path(code: str, message: str) -> bool:
     """Whether an error object says that the server has no such path, which no repetition will change."""
-    return code == "unknown_url" or _PATH.match(message) is not None
+    return code == "unknown_url" or _compiled(_PATH).match(message) is not None
 
 
 def _root_of(param: str) -> str:

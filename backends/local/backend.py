@@ -33,9 +33,11 @@ from backends.local.model.effort import effort_arguments
 from backends.local.model.grammars import Grammars, root_of
 from backends.local.model.tokens import WorkerTokens, only_llamacpp
 from backends.local.parameters import table_of
+from backends.local.pictures.redrawing import STB, Redrawer
 from backends.local.prompting import with_prompts, with_query_prompt, without_effect
 from backends.local.stops import Counts, counted, stopped
-from backends.notices import DROPPED, note
+from backends.local.tool_schema import chosen_tools, has_calls, told_calls
+from backends.notices import DROPPED, note, tell
 from backends.openai.backend import OpenAIBackend, checked
 from backends.openai.moderation import THRESHOLD, by_classifier, by_scores, texts_of
 from backends.parameters import ParameterTable
@@ -83,6 +85,7 @@ class LocalWorkerBackend:
         self._http = http
         self._openai = _WorkerWire(http)
         self._fetcher = Fetcher(http.settings.fetch)
+        self._redrawer = Redrawer()
         self._likelihoods = Likelihoods(http, worker_error)
         self._tokens = WorkerTokens(http, worker_error)
         self._checker = Checker()
@@ -109,8 +112,7 @@ class LocalWorkerBackend:
         rules = table_of(upstream.engine).tools
         restorer = restorer_of(restoration_for(request, rules))
         request = adapted(request, rules)
-        body = await with_media(self._openai.body(request, upstream), self._fetcher)
-        binding = await self._bind(request, body, upstream)
+        binding = await self._bind(request, await self._seen(request, upstream), upstream)
         body = await self._grammars.of_chat(await self._sampled(request, binding.body, upstream), upstream)
         usage = UsageSum()
         stops: Sequence[str] = ()
@@ -151,13 +153,27 @@ class LocalWorkerBackend:
     async def _bound(self, upstream: Upstream, request: ChatRequest) -> Json:
         """The body of a chat as the worker gets it, with its tools."""
         request = adapted(request, table_of(upstream.engine).tools)
-        return (await self._bind(request, self._openai.body(request, upstream), upstream)).body
+        return (await self._bind(request, await self._seen(request, upstream), upstream)).body
+
+    async def _seen(self, request: ChatRequest, upstream: Upstream) -> Json:
+        """The body with pictures of checked bytes: llama-server would fetch an address by itself."""
+        reads = STB if upstream.engine in (None, "llamacpp") else None
+        body = self._openai.body(request, upstream)
+        return await with_media(body, self._fetcher, self._redrawer, reads=reads)
 
     async def _bind(self, request: ChatRequest, body: Json, upstream: Upstream) -> Binding:
         """Make the messages ones that the template renders, and bind the answer to its form."""
+        if not upstream.templated:
+            tell(f"'{upstream.model}' has no chat template of its own, so ChatML is used, which it may not know")
         if upstream.engine == "llamacpp" and "reasoning_effort" in body:
             await self._set_effort(body, upstream)
         body["messages"] = renderable(body["messages"])
+        if (
+            has_calls(body["messages"])
+            and not chosen_tools(request)
+            and not await self._tokens.renders_calls(upstream)
+        ):
+            body["messages"] = told_calls(body["messages"])
         binding = await bind_answer(
             request, body, upstream.engine, self._checker, lambda: self._tokens.takes_tools(upstream)
         )
@@ -224,6 +240,9 @@ class LocalWorkerBackend:
         form.
         """
         refuse_endless(body)
+        look_back = body.get("repeat_last_n")
+        if isinstance(look_back, int | float) and look_back == -1:  # llama-server takes no -1
+            body["repeat_last_n"] = await self._tokens.context(upstream)
         if "repetition_penalty" in body:
             body.setdefault("repeat_penalty", body.pop("repetition_penalty"))
         if request.logit_bias:
@@ -396,6 +415,10 @@ class LocalWorkerBackend:
             raise CapabilityMismatch(
                 f"'{upstream.model}' needs [model.moderation] labels in its row to moderate.", param="model"
             )
+        tell(
+            f"'{upstream.model}' is a chat model, and its scores are guesses; name a provider's moderation model, "
+            "or a classifier whose row has [model.moderation] labels"
+        )
         scores, used = await self._likelihoods.moderate(root_of(upstream), texts_of(request, upstream))
         usage = {"prompt_tokens": used, "total_tokens": used}
         return {**by_scores(scores, THRESHOLD), "scoring": "likelihood", "usage": usage}

@@ -301,7 +301,21 @@ def _renamed(node: Any, prefix: str, key: str) -> Any:
 
 
 def plain_messages(messages: list[Json], instructions: str, custom: Collection[str] = ()) -> list[Json]:
-    """Messages for a template without tools: calls and results as text, instructions in the system message.
+    """Messages for a template without tools: calls and results as text, instructions in the system message."""
+    plain = told_calls(messages, custom)
+    if plain and plain[0]["role"] in ("system", "developer"):
+        first = f"{_text(plain[0].get('content'))}\n\n{instructions}"
+        return [{"role": "system", "content": first}, *plain[1:]]
+    return [{"role": "system", "content": instructions}, *plain]
+
+
+def has_calls(messages: list[Json]) -> bool:
+    """Whether the conversation has calls of tools, or results."""
+    return any(message.get("tool_calls") or message["role"] == "tool" for message in messages)
+
+
+def told_calls(messages: list[Json], custom: Collection[str] = ()) -> list[Json]:
+    """Messages with calls and results as text, after the text that they came with.
 
     Calls of ``custom`` tools are written as such, one a message.
     """
@@ -318,16 +332,15 @@ def plain_messages(messages: list[Json], instructions: str, custom: Collection[s
             if len(calls) == 1 and calls[0]["name"] in custom and isinstance(calls[0]["arguments"], dict):
                 head = orjson.dumps(calls[0]["name"]).decode()
                 text = f"{CUSTOM}{head}}}\n{calls[0]['arguments'].get(INPUT, '')}"
-            plain.append({"role": "assistant", "content": text})
+            said = _text(message.get("content"))
+            kept = {name: value for name, value in message.items() if name != "tool_calls"}
+            plain.append({**kept, "content": f"{said}\n\n{text}" if said else text})
         elif message["role"] == "tool":
             name = names.get(message.get("tool_call_id") or "", "the tool")
             plain.append({"role": "user", "content": f"Result of {name}: {_text(message.get('content'))}"})
         else:
             plain.append(message)
-    if plain and plain[0]["role"] in ("system", "developer"):
-        first = f"{_text(plain[0].get('content'))}\n\n{instructions}"
-        return [{"role": "system", "content": first}, *plain[1:]]
-    return [{"role": "system", "content": instructions}, *plain]
+    return plain
 
 
 def _loaded(arguments: str | None) -> Any:

@@ -25,13 +25,8 @@ from backends.workers.pool import WorkerState, WorkerView
 from backends.workers.process import WorkerProcess, describe_exit, explain_crash
 from backends.workers.settings import WorkerSettings
 from backends.workers.spec import WorkerSpec
-from catalog.errors import (
-    ConnectTimeout,
-    Draining,
-    RoundhouseError,
-    UpstreamUnreachable,
-    WorkerFailed,
-)
+from backends.workers.templates import lacks_template
+from catalog.errors import ConnectTimeout, Draining, RoundhouseError, UpstreamUnreachable, WorkerFailed
 from catalog.model import Model
 
 Clock = Callable[[], float]
@@ -354,6 +349,7 @@ class Worker:
             api_key=launch.spec.api_key,
             parameters=self.model.parameters,
             engine=launch.spec.engine,
+            templated=not await asyncio.to_thread(lacks_template, launch.spec),
         )
         return launch
 

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from backends.headers import header_list, header_value
 from catalog.errors import RoundhouseError
 from routing.calling.attempt import Attempt
-from routing.calling.endings import notice
+from routing.calling.watching.endings import notice
 
 T = TypeVar("T")
 TIMINGS = "x-roundhouse"
@@ -22,7 +22,7 @@ CHOICE_HEADERS = {
     "x-roundhouse-dropped": "Parameters that the model's server did not take, if any.",
     "x-roundhouse-bound": "The most tokens of the answer by a limit on cost or tokens, and the limit, if any.",
     "x-roundhouse-effort": "The reasoning effort that the router asked for, where the caller named none.",
-    "x-roundhouse-notice": "The day on which the model's provider shuts it down, if announced, and its successor.",
+    "x-roundhouse-notice": "What to know of the model: its announced end, or that it is not made for the request.",
 }
 """The response headers about a choice, and what each says."""
 
@@ -80,8 +80,10 @@ class Answer(Generic[T]):
             headers["x-roundhouse-bound"] = str(self.attempt.bound)
         if self.attempt.effort is not None:
             headers["x-roundhouse-effort"] = self.attempt.effort
-        if self.model.ends is not None:
-            headers["x-roundhouse-notice"] = str(notice(self.model, self.attempt.wall()))
+        if self.model.ends is not None or self.attempt.notices:
+            ending = notice(self.model, self.attempt.wall())
+            told = [*self.attempt.notices, *([] if ending is None else [ending])]
+            headers["x-roundhouse-notice"] = header_value("; ".join(told))
         return headers
 
     def __aiter__(self) -> AsyncIterator[T]:

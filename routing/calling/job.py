@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 
 from backends.wire.common import WireModel
 from routing.calling.bounds import Bound
-from routing.calling.judgement import MakeJudge
 from routing.calling.operations import Operation
+from routing.calling.watching.judgement import MakeJudge
 from routing.facts import Facts
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ class Job(Generic[T]):
     ``request`` is the validated body. ``trace`` is the id under which attempts are recorded. ``judge`` creates
     one validator per attempt; its verdict goes into the outcome, and with ``escalate`` in the caller's intent an
     invalid answer is held back and the next candidate is asked. ``left_out`` names what the caller sent and no
-    model is given, and ``kept`` the parameters that are stored here, so that no server needs to take them.
+    model is given, and ``kept`` the parameters that no server needs to take: stored here, or the operation's own.
     ``bound`` is the longest answer by the limits of the caller's key. A ``further`` job serves a request for which
     another did before: it belongs to the same trace, and ``spent`` are the dollars that those before it cost,
     which limits on cost count too.

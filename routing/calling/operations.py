@@ -5,7 +5,7 @@ An operation also creates the observer of its answers, so that a new capability 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -27,10 +27,10 @@ from backends.base import (
 )
 from backends.wire.chat import ChatRequest
 from backends.wire.rerank import PairedRerank
-from backends.wire.tokens import TokenizeRequest
+from backends.wire.tokens import DetokenizeRequest, DetokenizeTexts, TokenizeRequest, TokenizeTexts
 from catalog.errors import UpstreamProtocolError
 from catalog.types import Json
-from routing.calling.observers import (
+from routing.calling.watching.observers import (
     AnswerObserver,
     AudioObserver,
     ChunkObserver,
@@ -38,7 +38,7 @@ from routing.calling.observers import (
     ObjectObserver,
     TranscriptObserver,
 )
-from routing.calling.usage import most_prompt_tokens
+from routing.calling.watching.usage import most_prompt_tokens
 from routing.facts import Facts
 
 T = TypeVar("T")
@@ -67,6 +67,57 @@ async def _chat_tokens(backend: LocalTokens, upstream: Upstream, body: ChatReque
     """The tokens of a chat's prompt as the model reads them, each with its text."""
     prompt = (await backend.apply_template(upstream, body))["prompt"]
     return await backend.tokenize(upstream, TokenizeRequest(content=prompt, add_special=True, with_pieces=True))
+
+
+async def _texts_tokens(backend: Tokenize, upstream: Upstream, body: TokenizeTexts) -> Json:
+    """``texts`` has the pieces of each text, ``around`` the ids that the model puts around a text."""
+    around = await _around(backend, upstream)
+    pieces = [
+        await backend.tokenize(
+            upstream, TokenizeRequest(content=text, add_special=body.add_special, with_pieces=True)
+        )
+        for text in body.texts
+    ]
+    return {"texts": [answer["tokens"] for answer in pieces], "around": around}
+
+
+async def _tokens_texts(backend: Tokenize, upstream: Upstream, body: DetokenizeTexts) -> Json:
+    """``texts`` has the text of each list of tokens."""
+    special = await _special(backend, upstream, body.lists) if body.skip else frozenset()
+    lists = [[token for token in tokens if token not in special] for tokens in body.lists]
+    texts = [await backend.detokenize(upstream, DetokenizeRequest(tokens=tokens)) for tokens in lists]
+    return {"texts": [answer["content"] for answer in texts]}
+
+
+async def _special(backend: Tokenize, upstream: Upstream, lists: Sequence[Sequence[int]]) -> frozenset[int]:
+    """The special tokens of lists: those around a text, and those that a text has only as marks.
+
+    Each token is asked about only where a text of theirs splits otherwise without marks.
+    """
+    found = set(await _around(backend, upstream))
+    for tokens in lists:
+        text = (await backend.detokenize(upstream, DetokenizeRequest(tokens=list(tokens))))["content"]
+        if not await _has_marks(backend, upstream, text):
+            continue
+        for token in set(tokens) - found:
+            piece = (await backend.detokenize(upstream, DetokenizeRequest(tokens=[token])))["content"]
+            if await _has_marks(backend, upstream, piece):
+                found.add(token)
+    return frozenset(found)
+
+
+async def _has_marks(backend: Tokenize, upstream: Upstream, text: str) -> bool:
+    split = [
+        (await backend.tokenize(upstream, TokenizeRequest(content=text, parse_special=marks)))["tokens"]
+        for marks in (True, False)
+    ]
+    return bool(split[0] != split[1])
+
+
+async def _around(backend: Tokenize, upstream: Upstream) -> list[int]:
+    """The ids of the tokens that the model puts around a text."""
+    ids: list[int] = (await backend.tokenize(upstream, TokenizeRequest(content="", add_special=True)))["tokens"]
+    return ids
 
 
 class LocalTokens(Template, Tokenize, Protocol):
@@ -142,6 +193,12 @@ TOKENIZE: Operation[Json] = Operation(
 )
 DETOKENIZE: Operation[Json] = Operation(
     Tokenize, lambda backend, upstream, body: once(backend.detokenize(upstream, body)), _object
+)
+TOKENIZE_TEXTS: Operation[Json] = Operation(
+    Tokenize, lambda backend, upstream, body: once(_texts_tokens(backend, upstream, body)), _object
+)
+DETOKENIZE_TEXTS: Operation[Json] = Operation(
+    Tokenize, lambda backend, upstream, body: once(_tokens_texts(backend, upstream, body)), _object
 )
 TEMPLATE: Operation[Json] = Operation(
     Template, lambda backend, upstream, body: once(backend.apply_template(upstream, body)), _object

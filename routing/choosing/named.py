@@ -14,7 +14,7 @@ from routing.choosing.filters import admit, broken_limit, context_needed, cost_b
 from routing.choosing.ranking import comparable, rank
 from routing.choosing.scoring import score
 from routing.choosing.world import World
-from routing.facts import Facts
+from routing.facts import Facts, alias_of
 from routing.plan import Candidate, Exclusion, Lazy, Plan, Strategy
 from routing.settings import RoutingSettings
 
@@ -51,7 +51,7 @@ def plan_pinned(facts: Facts, world: World, settings: RoutingSettings) -> Plan |
 
     A pin names one vector space, so a model that the caller's limits exclude is never replaced by another.
     """
-    pinned = world.pins.get(facts.requested.casefold()) if facts.capability is Capability.EMBED else None
+    pinned = world.pins.get(alias_of(facts.requested)) if facts.capability is Capability.EMBED else None
     if pinned is None:
         return None
     model = world.index.resolve(pinned)
@@ -106,10 +106,12 @@ def _check_capabilities(facts: Facts, world: World, model: Model) -> None:
     advice = f"These can: {listed}{more}." if ready else "No model that is ready here can."
     if capable and not ready:
         advice += f" '{capable[0]}' could, but: {world.blocked[capable[0]].reason}"
-    raise CapabilityMismatch(
+    error = CapabilityMismatch(
         f"The model '{model.id}' cannot do this request: it lacks {', '.join(sorted(lacks))}. {advice}",
         param="model",
     )
+    error.lacks = frozenset(lacks)
+    raise error
 
 
 def _plan_replicas(
@@ -126,7 +128,7 @@ def _plan_replicas(
     needed = facts
     if all(model.origin == "discovered" for model in replicas):
         needed = replace(facts, features=facts.features - _CHECKED_FEATURES)
-    filtered = admit(needed, world, settings, cost_bound(facts, world))
+    filtered = admit(needed, world, settings, cost_bound(facts, world, named=True))
     rows = np.flatnonzero(filtered.admitted & in_group)
     excluded: Lazy[Exclusion] = Lazy(
         len(ids) - len(rows), lambda: [e for e in filtered.exclusions(world) if e.model in ids]

@@ -12,7 +12,7 @@ from typing import Any
 
 from catalog.model import Capability
 from routing.choosing.world import World
-from routing.facts import Facts, Intent, Mode, Workload
+from routing.facts import Facts, Intent, Mode, Workload, alias_of
 
 
 class Pins:
@@ -77,7 +77,7 @@ def may_pin(facts: Facts, world: World) -> bool:
     """
     if facts.capability is not Capability.EMBED or facts.allowed or world.key_capped:
         return False
-    _, _, mode = facts.requested.casefold().partition("auto:")
+    _, _, mode = alias_of(facts.requested).partition("auto:")
     free = Intent(mode=Mode(mode) if mode else Mode.AUTO)
     stated = replace(facts.intent, task=None, workload=Workload.INTERACTIVE, escalate=False, strict=False)
     return stated == free

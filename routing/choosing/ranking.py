@@ -13,7 +13,7 @@ from routing.choosing.effort import effort_of
 from routing.choosing.pins import may_pin
 from routing.choosing.scoring import Scores
 from routing.choosing.world import World
-from routing.facts import Facts
+from routing.facts import Facts, alias_of
 from routing.plan import Candidate, Exclusion, Lazy, Plan, Strategy
 from routing.settings import RoutingSettings
 
@@ -46,7 +46,7 @@ def rank(
         explores = scores.final is not scores.expected and scores.expected.item(first) < scores.expected.max()
         strategy, pin = choice_of(facts, world, settings, row, observed, explores=bool(explores))
     elif may_pin(facts, world):
-        strategy, pin = Strategy.PINNED, facts.requested.casefold()
+        strategy, pin = Strategy.PINNED, alias_of(facts.requested)
     # Another embedding model is another vector space, so a pin has no fallback.
     chosen = [first] if pin is not None else _with_fallbacks(world, scores, order, settings)
     reason = _reason(facts, world, scores, order, strategy, observed, len(excluded))
@@ -80,7 +80,7 @@ def choice_of(
 ) -> tuple[Strategy, str | None]:
     """The strategy by which the router chose this row, and the alias to pin to it, if any."""
     if may_pin(facts, world):
-        return Strategy.PINNED, facts.requested.casefold()
+        return Strategy.PINNED, alias_of(facts.requested)
     if world.index.models[row].id == settings.preferred.get(facts.capability):
         return Strategy.PREFERRED, None
     if explores:

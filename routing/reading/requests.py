@@ -20,12 +20,18 @@ from backends.wire.images import ImageRequest
 from backends.wire.media import is_text, media_type_of
 from backends.wire.moderation.request import ModeratedImage, ModerationRequest
 from backends.wire.rerank import RerankRequest
-from backends.wire.tokens import DetokenizeRequest, PropertiesRequest, TokenizeRequest
+from backends.wire.tokens import (
+    DetokenizeRequest,
+    DetokenizeTexts,
+    PropertiesRequest,
+    TokenizeRequest,
+    TokenizeTexts,
+)
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
 from catalog.prices.rates import tiers_of
 from routing.facts import Complexity, Confidence, Facts, Intent, Task
-from routing.reading.intent import is_auto, read_intent
+from routing.reading.intent import check_misplaced, is_auto, read_intent
 from routing.reading.kind import kind_by_structure, kind_of
 from routing.reading.shape import shape_of
 from routing.reading.tokens import Costs, costs_of, estimate_tokens, profile
@@ -265,7 +271,7 @@ def read_image(request: ImageRequest, headers: Mapping[str, str] = _NO_HEADERS, 
 
 
 def read_tokens(
-    request: TokenizeRequest | DetokenizeRequest | PropertiesRequest,
+    request: TokenizeRequest | DetokenizeRequest | TokenizeTexts | DetokenizeTexts | PropertiesRequest,
     headers: Mapping[str, str] = _NO_HEADERS,
     *,
     key: str = "",
@@ -274,6 +280,10 @@ def read_tokens(
     size = len(request.tokens) if isinstance(request, DetokenizeRequest) else 0
     if isinstance(request, TokenizeRequest):
         size = estimate_tokens(request.content)
+    elif isinstance(request, TokenizeTexts):
+        size = max(map(estimate_tokens, request.texts))
+    elif isinstance(request, DetokenizeTexts):
+        size = max(map(len, request.lists))
     return Facts(
         capability=Capability.CHAT,
         requested=request.model,
@@ -442,6 +452,8 @@ def _size(schema: object) -> int:
 
 def _intent(request: WireModel, headers: Mapping[str, str]) -> Intent:
     extra: dict[str, Any] = request.model_extra or {}
+    if extra:
+        check_misplaced(extra)
     intent = read_intent(getattr(request, "model", "auto"), extra.get("routing"), headers)
     return replace(intent, timings=_timings(extra["timings"])) if "timings" in extra else intent
 

@@ -26,7 +26,9 @@ OLLAMA_PATHS = "/api/"
 """The beginning of the paths of Ollama's API."""
 COHERE_PATHS = frozenset({"/v1/embed", "/v2/embed", "/v1/rerank", "/v2/rerank"})
 """Paths of Cohere's API. Jina's and other clients ask for /v1/rerank too, so errors have both shapes."""
-TEI_PATHS = frozenset({"/embed", "/embed_all", "/embed_sparse", "/predict", "/similarity", "/info"})
+TEI_PATHS = frozenset(
+    {"/", "/embed", "/embed_all", "/embed_sparse", "/decode", "/predict", "/similarity", "/info"}
+)
 """Paths of Text Embeddings Inference."""
 TEI = "tei"
 NOTHING_HERE = "There is nothing at this path. GET / tells where to look."

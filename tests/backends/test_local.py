@@ -7,6 +7,7 @@ import json
 import struct
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -18,11 +19,14 @@ from backends.constraints.checker import Checker
 from backends.local.backend import LocalWorkerBackend
 from backends.local.completions import ChoiceCall
 from backends.local.tool_schema import ToolPlan, chosen_tools
+from backends.notices import collect
 from backends.openai.documents import embedding_list
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from backends.workers.spec import WorkerSpec
+from backends.workers.templates import lacks_template
 from catalog.errors import (
     CapabilityMismatch,
     ContextLengthExceeded,
@@ -33,6 +37,7 @@ from catalog.errors import (
     UpstreamProtocolError,
 )
 from tests.backends.answers import assemble_chat, assemble_completion
+from tests.fakes.gguf import chat_model
 from tests.fakes.llama_server import FakeLlamaServer
 from tests.fakes.server import Fault
 
@@ -152,6 +157,68 @@ async def test_a_template_with_tools_gets_them(
     answer = await assemble_chat(backend.chat(upstream, chat(tools=TOOLS, tool_choice=NAMED)))
     assert [c["function"]["name"] for c in answer["choices"][0]["message"]["tool_calls"]] == ["time"]
     assert (await fake.call(1)).body["tool_choice"] == "required"
+
+
+CALLED = [
+    {"role": "user", "content": "Hi"},
+    {
+        "role": "assistant",
+        "content": "I look.",
+        "tool_calls": [{"id": "a", "function": {"name": "weather", "arguments": '{"city":"Oslo"}'}}],
+    },
+    {"role": "tool", "tool_call_id": "a", "content": "Sunny."},
+]
+
+
+@pytest.mark.parametrize("fields", [{}, {"tools": TOOLS, "tool_choice": "none"}, {"tools": TOOLS}])
+async def test_earlier_calls_and_their_text_reach_a_template_that_does_not_render_them(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream, fields: Any
+) -> None:
+    fake.scripted = "Fine."
+    await assemble_chat(backend.chat(upstream, chat(messages=CALLED, **fields)))
+    sent = [each for each in fake.calls[-1].body["messages"] if each["role"] != "system"]
+    assert [(each["role"], each["content"]) for each in sent] == [
+        ("user", "Hi"),
+        ("assistant", 'I look.\n\n{"tool_calls":[{"name":"weather","arguments":{"city":"Oslo"}}]}'),
+        ("user", "Result of weather: Sunny."),
+    ]
+
+
+async def test_a_template_that_renders_earlier_calls_gets_them(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
+) -> None:
+    fake.renders_calls = True
+    for _ in range(2):
+        await assemble_chat(backend.chat(upstream, chat(messages=CALLED)))
+        assert fake.calls[-1].body["messages"][1]["tool_calls"][0]["function"]["name"] == "weather"
+    assert [call.path for call in fake.calls].count("/apply-template") == 1, "the worker is asked once"
+
+
+async def test_a_template_that_the_worker_lends_is_told(backend: LocalWorkerBackend, upstream: Upstream) -> None:
+    notes = collect()
+    await assemble_chat(backend.chat(upstream, chat()))
+    assert notes.notices == []
+    await assemble_chat(backend.chat(replace(upstream, templated=False), chat()))
+    assert [sentence for sentence in notes.notices if "ChatML" in sentence] == notes.notices != []
+
+
+@pytest.mark.parametrize(
+    ("template", "options", "engine", "lacks"),
+    [
+        ("{{ x }}", {}, "llamacpp", False),
+        ("", {}, "llamacpp", True),
+        ("", {"chat_template_file": "x"}, "llamacpp", False),
+        ("", {}, "vllm", False),
+    ],
+)
+def test_a_model_lacks_a_template_if_neither_its_file_nor_its_row_has_one(
+    tmp_path: Path, template: str, options: Any, engine: str, lacks: bool
+) -> None:
+    (tmp_path / "m.gguf").write_bytes(chat_model(template=template))
+    spec = WorkerSpec(
+        engine=engine, model_id="m", path=str(tmp_path / "m.gguf"), options=options, socket="s", api_key="k"
+    )
+    assert lacks_template(spec) is lacks
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from openai.types import ModerationCreateResponse
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.local.backend import LocalWorkerBackend
+from backends.notices import collect
 from backends.openai.backend import OpenAIBackend
 from backends.openai.moderation import moderation_list
 from backends.wire.moderation.request import ModerationRequest
@@ -126,7 +127,9 @@ async def test_a_chat_models_yes_to_a_category_is_its_score(
         return {"y": 0.9, "n": 0.1} if about else {"y": 0.01, "n": 0.99}
 
     fake.chances = chances
+    notes = collect()
     answer = await backend.moderate(upstream, asked(["THE TEXT", "other", " "]))
+    assert "guesses" in notes.notices[0], "the caller is told that this is no moderator"
     violent, other, empty = checked(answer)
     assert (violent.flagged, violent.category_scores.violence) == (True, pytest.approx(0.9))
     assert violent.category_scores.hate == pytest.approx(0.01)

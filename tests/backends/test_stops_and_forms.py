@@ -79,7 +79,7 @@ async def test_logprobs_of_a_forced_tool_call_are_named_as_dropped(
     fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream, choice: Any
 ) -> None:
     fake.scripted = '{"a": "one two"}' if isinstance(choice, dict) else CALLS
-    reported = collect()
+    reported = collect().dropped
     await assemble_chat(backend.chat(upstream, chat(tools=TOOLS, tool_choice=choice)))
     assert reported == []
     await assemble_chat(backend.chat(upstream, chat(tools=TOOLS, tool_choice=choice, logprobs=True)))

@@ -37,6 +37,8 @@ class FakeLlamaServer(FakeOpenAI):
         self.end_token = ""
         self.opens = ""
         """The text with which its chat template begins every answer."""
+        self.renders_calls = False
+        """Whether its chat template renders calls of tools where there are no tools."""
         self.untold: set[int] = set()
         """Tokens whose probability is not told when they come, as of those that end no character."""
         self.more_props: Json = {}
@@ -130,8 +132,11 @@ class FakeLlamaServer(FakeOpenAI):
 
     async def apply_template(self, request: web.Request, call: Call) -> web.StreamResponse:
         """A prompt with each turn between bars."""
-        said = "".join(f"|{message['role']}: {message['content']}" for message in call.body["messages"])
+        said = "".join(f"|{message['role']}: {self._rendered(message)}" for message in call.body["messages"])
         return await self.document(request, call, {"prompt": f"{said}|assistant: {self.opens}"})
+
+    def _rendered(self, message: Json) -> str:
+        return f"{message['content']}{message.get('tool_calls', '') if self.renders_calls else ''}"
 
     async def input_tokens(self, request: web.Request, call: Call) -> web.StreamResponse:
         """The tokens of the whole prompt, not of the messages alone."""

@@ -257,12 +257,14 @@ class FakeDispatcher:
         self.left = asyncio.Event()
         self.facts: list[Facts] = []
         self.left_out: list[tuple[str, ...]] = []
+        self.kept: list[tuple[str, ...]] = []
         self.spent: list[float] = []
 
     @asynccontextmanager
     async def open(self, job: Job[T]) -> AsyncIterator[Answer[T]]:
         self.facts.append(job.facts)
         self.left_out.append(job.left_out)
+        self.kept.append(job.kept)
         self.spent.append(job.spent)
         self.traces.start(job.trace, job.facts, PLAN)
         try:

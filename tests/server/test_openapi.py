@@ -60,6 +60,8 @@ ASKS = (
     post("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b"]}}),
     post("/predict", {"inputs": [["a"], ["b"]]}),
     Ask("get", "/info"),
+    post("/tokenize", {"inputs": ["a", "b"]}),
+    post("/decode", {"ids": [72, 105]}),
     post("/v1/embed", {"model": "parrot", "texts": ["a"]}),
     post("/v2/embed", {"model": "parrot", "texts": ["a"], "embedding_types": ["float", "int8", "base64"]}),
     post("/v1/classify", {"model": "r", "input": ["a"], "labels": ["good", "bad"]}),

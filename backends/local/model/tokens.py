@@ -10,7 +10,7 @@ from backends.http.errors import ErrorReader
 from backends.local.model.grammars import root_of
 from backends.openai.backend import checked
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
-from catalog.errors import CapabilityMismatch, InvalidRequest, UpstreamProtocolError
+from catalog.errors import CapabilityMismatch, InvalidRequest, UpstreamError, UpstreamProtocolError
 from catalog.types import Json
 
 _MAX_KNOWN = 256
@@ -23,6 +23,25 @@ _PROPERTIES = (
 """Fields of llama-server's properties that name no file of this machine."""
 
 
+_CALLED_WORDS = ("look_up", "lighthouse", "a tower by the sea")
+_CALLED: list[Json] = [
+    {"role": "user", "content": "Hi"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {
+                "id": "abcdefghi",  # Mistral's templates refuse another length
+                "type": "function",
+                "function": {"name": "look_up", "arguments": '{"word":"lighthouse"}'},
+            }
+        ],
+    },
+    {"role": "tool", "tool_call_id": "abcdefghi", "name": "look_up", "content": "a tower by the sea"},
+]
+"""A conversation with a call, of which a template that renders it shows the words."""
+
+
 class WorkerTokens:
     """Calls the paths of workers that have no counterpart in OpenAI's API."""
 
@@ -30,6 +49,7 @@ class WorkerTokens:
         self._http = http
         self._errors = errors
         self._takes_tools: dict[str, bool] = {}
+        self._renders_calls: dict[str, bool] = {}
         self._vocabularies: dict[str, int | None] = {}
 
     async def tokenize(self, upstream: Upstream, request: TokenizeRequest) -> Json:
@@ -73,6 +93,13 @@ class WorkerTokens:
         """llama-server's properties of the model, as it tells them."""
         return checked(await self._http.get_json(root_of(upstream), "/props"), "", upstream)
 
+    async def context(self, upstream: Upstream) -> int:
+        """The tokens of one conversation's context. Raises UpstreamProtocolError if the worker does not tell."""
+        size = ((await self.props(upstream)).get("default_generation_settings") or {}).get("n_ctx")
+        if not isinstance(size, int):
+            raise UpstreamProtocolError(f"The worker of '{upstream.model}' tells no size of its context.")
+        return size
+
     async def properties(self, upstream: Upstream) -> Json:
         """Those of the properties that name no file. Raises CapabilityMismatch at another engine."""
         only_llamacpp(upstream, "tells no properties")
@@ -90,6 +117,27 @@ class WorkerTokens:
             if len(self._takes_tools) >= _MAX_KNOWN:
                 self._takes_tools.clear()
             self._takes_tools[key] = known
+        return known
+
+    async def renders_calls(self, upstream: Upstream) -> bool:
+        """Whether the model's chat template renders earlier calls and results where a request has no tools.
+
+        Many do so only beside tools, or not at all; llama-server is asked once, by an example. Of other engines'
+        templates it is taken to be so if they take tools.
+        """
+        if upstream.engine not in (None, "llamacpp"):
+            return await self.takes_tools(upstream)
+        key = upstream.uds or upstream.base_url
+        known = self._renders_calls.get(key)
+        if known is None:
+            try:
+                prompt = (await self.template(upstream, {"messages": _CALLED}))["prompt"]
+            except (InvalidRequest, UpstreamError):
+                prompt = ""
+            known = all(word in prompt for word in _CALLED_WORDS)
+            if len(self._renders_calls) >= _MAX_KNOWN:
+                self._renders_calls.clear()
+            self._renders_calls[key] = known
         return known
 
     async def template(self, upstream: Upstream, body: Json) -> Json:

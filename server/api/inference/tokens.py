@@ -5,6 +5,7 @@ Requests and answers have the shapes of llama-server and of vLLM.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -17,11 +18,16 @@ from backends.wire.tokens import DetokenizedText, DetokenizeRequest, TemplatedPr
 from catalog.errors import InvalidRequest
 from catalog.types import Json
 from server.answers.whole import SingleItem, answer_json
+from server.edge.bodies import read_either
 from server.edge.callers import origin_of
 from server.edge.contracts import Contract, route
+from server.edge.errors import TEI
 from server.edge.json_body import as_model
 from server.edge.services import runtime_of
-from server.jobs import chat_tokens_job, detokenize_job, template_job, tokenize_job
+from server.jobs import chat_tokens_job, detokenize_job, template_job, texts_tokens_job, tokenize_job
+from server.scope import WIRE
+from server.wires.tei.answers import tokens as tei_tokens
+from server.wires.tei.requests import TeiToken, TeiTokenizeRequest
 
 router = APIRouter(tags=["tokens"])
 MAX_TURNS = 10_000
@@ -53,7 +59,7 @@ class Templated(WireModel):
 
 
 class TokenizeAnyRequest(Templated):
-    """A text (``content``; ``prompt`` in vLLM's form) or a chat to split into tokens.
+    """A text (``content``; ``prompt`` in vLLM's form, ``text`` in Cohere's) or a chat to split into tokens.
 
     ``with_pieces`` and ``return_token_strs`` add each token's text. A ``prompt`` gets the tokens that the model
     puts around a text, unless ``add_special_tokens`` is false; ``content`` gets them with ``add_special``.
@@ -61,6 +67,7 @@ class TokenizeAnyRequest(Templated):
 
     content: Text | None = None
     prompt: Text | None = None
+    text_: Annotated[Text | None, Field(alias="text")] = None
     add_special: bool = False
     add_special_tokens: bool = True
     parse_special: bool = True
@@ -69,15 +76,15 @@ class TokenizeAnyRequest(Templated):
 
     def text(self) -> TokenizeRequest:
         """The text to split. Raises InvalidRequest unless exactly one thing is given."""
-        given = [name for name in ("content", "prompt", "messages") if getattr(self, name) is not None]
+        given = [name for name in ("content", "prompt", "text_", "messages") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise InvalidRequest("Give one of 'content', 'prompt' and 'messages'.", param="content")
+            raise InvalidRequest("Give one of 'content', 'prompt', 'text' and 'messages'.", param="content")
         return TokenizeRequest(
             model=self.model,
-            content=(self.content or "") if self.prompt is None else self.prompt,
+            content=self.prompt if self.prompt is not None else self.content or self.text_ or "",
             add_special=self.add_special if self.prompt is None else self.add_special_tokens,
             parse_special=self.parse_special,
-            with_pieces=self.with_pieces or bool(self.return_token_strs),
+            with_pieces=self.with_pieces or bool(self.return_token_strs) or self.text_ is not None,
         )
 
 
@@ -85,13 +92,26 @@ class TokenizeAnyRequest(Templated):
     router,
     "POST",
     "/tokenize",
-    Contract(reads=TokenizeAnyRequest, answers=TokenList, calls_model=True),
+    Contract(
+        reads=TokenizeAnyRequest,
+        own_reading=True,
+        answers=TokenList | list[list[TeiToken]],
+        calls_model=True,
+    ),
     "/v1/tokenize",
 )
-async def tokenize(request: Request, body: TokenizeAnyRequest) -> Response:
-    """Split a text, or the prompt that a chat becomes, into token ids."""
+async def tokenize(request: Request) -> Response:
+    """Split a text, or the prompt that a chat becomes, into token ids.
+
+    A body with ``inputs`` is TEI's, and gets a list of tokens for each text.
+    """
+    body = await read_either(request, partial(_kind, request))
     origin = origin_of(request)
-    if body.messages is not None and body.content is None and body.prompt is None:
+    if isinstance(body, TeiTokenizeRequest):
+        tei = body
+        job = texts_tokens_job(tei.texts(), origin)
+        return await answer_json(request, job, SingleItem, lambda answer: tei_tokens(answer, tei))
+    if body.messages is not None and body.content is body.prompt is body.text_ is None:
         job = chat_tokens_job(body.chat(), origin)
     else:
         job = tokenize_job(body.text(), origin)
@@ -102,15 +122,25 @@ async def tokenize(request: Request, body: TokenizeAnyRequest) -> Response:
         pieces = [token["piece"] for token in tokens] if tokens and isinstance(tokens[0], dict) else []
         ids = [token["id"] for token in tokens] if pieces else tokens
         row = catalog.get(answer.get("model", ""))
+        cohere = {} if body.text_ is None else {"token_strings": [_text(piece) for piece in pieces]}
         return {
             **answer,
             "tokens": tokens if body.with_pieces else ids,
             "count": len(ids),
             "max_model_len": None if row is None else row.limits.context_window or row.limits.max_input_tokens,
             "token_strs": [_text(piece) for piece in pieces] if body.return_token_strs else None,
+            **cohere,
         }
 
     return await answer_json(request, job, SingleItem, shape)
+
+
+def _kind(request: Request, body: bytes) -> type[TokenizeAnyRequest] | type[TeiTokenizeRequest]:
+    """The type of the body, whose errors are TEI's too if it is."""
+    if b'"inputs"' not in body or any(name in body for name in (b'"content"', b'"prompt"', b'"messages"')):
+        return TokenizeAnyRequest
+    request.scope[WIRE] = TEI
+    return TeiTokenizeRequest
 
 
 def _text(piece: str | list[int]) -> str:
@@ -127,7 +157,9 @@ def _text(piece: str | list[int]) -> str:
 async def detokenize(request: Request, body: DetokenizeRequest) -> Response:
     """Join token ids to a text."""
     job = detokenize_job(body, origin_of(request))
-    return await answer_json(request, job, SingleItem, lambda answer: {**answer, "prompt": answer["content"]})
+    return await answer_json(
+        request, job, SingleItem, lambda answer: {**answer, **dict.fromkeys(("prompt", "text"), answer["content"])}
+    )
 
 
 class TemplateRequest(Templated):

@@ -13,6 +13,7 @@ from backends.wire.common import Finite, Identifier, WireModel
 from catalog.errors import CapabilityMismatch, InvalidRequest, ModelNotFound, NotFound
 from catalog.model import Capability
 from routing.choosing.pins import Pins
+from routing.facts import alias_of
 from routing.reading.intent import is_auto
 from server.answers.whole import json_response
 from server.edge.contracts import Contract, route
@@ -65,7 +66,7 @@ async def list_pins(request: Request) -> Response:
 async def set_pin(request: Request, body: Pin) -> Response:
     """Pin or unpin an alias of embeddings. Vectors made before and after a change do not compare."""
     runtime = runtime_of(request)
-    pins, alias = _pins(runtime), body.alias.casefold()
+    pins, alias = _pins(runtime), alias_of(body.alias)
     before = pins.current.get(alias)
     if body.model is None:
         if not pins.unpin(alias):

@@ -15,7 +15,7 @@ from backends.workers.pool import WorkerView
 from catalog.errors import CapabilityMismatch, InvalidRequest, ModelUnavailable, NotFound, NotPermitted
 from catalog.model import Capability, Model, UpstreamSource
 from catalog.types import Json
-from routing.facts import Mode
+from routing.facts import Mode, alias_of
 from routing.plan import NOT_SET_UP, Block
 from server.answers.whole import json_response
 from server.edge.bodies import read_query
@@ -181,7 +181,7 @@ async def delete_model(request: Request, model_id: str) -> Response:
 def _card(request: Request, model_id: str) -> ModelCard:
     services, runtime = services_of(request), runtime_of(request)
     for mode in Mode:
-        if model_id.lower() == auto_name(mode):
+        if alias_of(model_id) == auto_name(mode):
             return _router_row(mode, services.created)
     row = runtime.catalog.resolve(model_id)
     if not caller_of(request).allows(row.id, runtime.catalog):

@@ -11,17 +11,14 @@ from starlette.responses import Response
 from backends.workers.pool import WorkerState
 from catalog.errors import ModelNotFound, NotPermitted
 from catalog.model import Model
-from routing.facts import Mode
+from routing.facts import Mode, alias_of
 from routing.plan import NOT_SET_UP
-from routing.reading.intent import is_auto
 from server.answers.whole import json_response
 from server.api.management.models import auto_name
 from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of, services_of
-from server.wires.ollama import models as shapes
 from server.wires.ollama.answers import OllamaRunning, OllamaShown, OllamaTags, OllamaVersion
-from server.wires.ollama.names import own_name
 from server.wires.ollama.requests import OllamaModelRequest
 
 router = APIRouter(tags=["ollama"])
@@ -38,6 +35,8 @@ async def ollama_version(request: Request) -> Response:
 @route(router, "GET", "/api/tags", Contract(answers=OllamaTags))
 async def ollama_tags(request: Request) -> Response:
     """List the models that can answer this caller, local and remote, and the names by which the router chooses."""
+    from server.wires.ollama import models as shapes
+
     rows, modified = list(_rows(request)), _modified(request)
     modes = [shapes.listed_mode(auto_name(mode), rows, modified) for mode in Mode]
     return json_response({"models": [*(shapes.listed(row, modified) for row in rows), *modes]})
@@ -51,11 +50,13 @@ async def ollama_tags(request: Request) -> Response:
 )
 async def ollama_show(request: Request, body: OllamaModelRequest) -> Response:
     """Describe one model: its size, its context length and what it can."""
+    from server.wires.ollama import models as shapes
+
     runtime, modified = runtime_of(request), _modified(request)
-    name = own_name(body.model, runtime.catalog)
-    if is_auto(name) and name.casefold() in map(auto_name, Mode):
-        return json_response(shapes.shown_mode(name.casefold(), _rows(request), modified))
-    row = runtime.catalog.resolve(name)
+    name = alias_of(body.model)
+    if name in map(auto_name, Mode):
+        return json_response(shapes.shown_mode(name, _rows(request), modified))
+    row = runtime.catalog.resolve(body.model)
     if not caller_of(request).allows(row.id, runtime.catalog):
         raise NotPermitted.of_model(row.id)
     return json_response(shapes.shown(row, modified))
@@ -64,6 +65,8 @@ async def ollama_show(request: Request, body: OllamaModelRequest) -> Response:
 @route(router, "GET", "/api/ps", Contract(answers=OllamaRunning))
 async def ollama_ps(request: Request) -> Response:
     """List the models that are loaded on this machine."""
+    from server.wires.ollama import models as shapes
+
     runtime, clock, wall = runtime_of(request), services_of(request).clock(), datetime.now(UTC)
     views = {view.model: view for view in runtime.pool.snapshot().workers if view.state is WorkerState.READY}
     rows = [row for row in _rows(request) if row.id in views]
@@ -74,6 +77,8 @@ def _rows(request: Request) -> Iterator[Model]:
     """The caller's models that chat, complete or embed, without those that this server's set-up lacks something
     for.
     """
+    from server.wires.ollama import models as shapes
+
     runtime, caller = runtime_of(request), caller_of(request)
     for row in runtime.catalog:
         if row.capabilities & shapes.SERVED and caller.allows(row.id, runtime.catalog):

@@ -5,26 +5,22 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from catalog.catalog import Catalog
 from catalog.errors import (
     InvalidRequest,
     PayloadTooLarge,
     PullError,
     RequestTimeout,
-    RoundhouseError,
     UnsupportedMediaType,
 )
-from catalog.store.progress import PullEvent, Stage
-from catalog.types import Json
+from catalog.names.ollama import hub_address, untagged
 from server.answers.streams import stream_work
 from server.answers.whole import json_response
 from server.api.management.models import library_of
 from server.edge.contracts import JSON_LINES, Contract, route
 from server.edge.disconnect import Guard
-from server.edge.errors import ollama_error
 from server.edge.services import runtime_of, services_of
 from server.wires.ollama.answers import PullLine
-from server.wires.ollama.lines import json_lines
-from server.wires.ollama.names import hub_address, own_name
 from server.wires.ollama.requests import OllamaModelRequest, OllamaPullRequest
 
 router = APIRouter(tags=["ollama"])
@@ -41,16 +37,18 @@ async def ollama_pull(request: Request, body: OllamaPullRequest) -> Response:
 
     The lines tell the progress; the last one has the status ``success``, or an error.
     """
+    from server.wires.ollama.pulling import SUCCESS, PullEncoder
+
     runtime, library = runtime_of(request), library_of(runtime_of(request))
     address = hub_address(body.model)
-    what = f"hub:{address}" if address else own_name(body.model, runtime.catalog)
+    what = f"hub:{address}" if address else _wanted(body.model, runtime.catalog)
     library.check(what)
     if body.stream is not False:
         return await stream_work(request, library.pull(what), PullEncoder(), JSON_LINES)
     async with Guard(request, services_of(request).in_flight), library.pull(what) as events:
         async for _ in events:
             pass
-    return json_response(_SUCCESS)
+    return json_response(SUCCESS)
 
 
 @route(
@@ -62,7 +60,7 @@ async def ollama_pull(request: Request, body: OllamaPullRequest) -> Response:
 async def ollama_delete(request: Request, body: OllamaModelRequest) -> Response:
     """Delete the files of a model on this machine. A built-in model can be pulled again."""
     runtime = runtime_of(request)
-    row = runtime.catalog.resolve(own_name(body.model, runtime.catalog))
+    row = runtime.catalog.resolve(body.model)
     await library_of(runtime).remove(row)
     return Response(status_code=200)
 
@@ -88,42 +86,6 @@ def _add_refusal(path: str, reason: str) -> None:
 for _path, _reason in _ELSEWHERE.items():
     _add_refusal(_path, _reason)
 
-_SUCCESS: Json = {"status": "success"}
-_STATUSES = {
-    Stage.METADATA: "pulling manifest",
-    Stage.VERIFYING: "verifying sha256 digest",
-    Stage.PREPARING: "preparing",
-}
 
-
-class PullEncoder:
-    """Encodes a pull's events as the lines of Ollama's progress."""
-
-    def __init__(self) -> None:
-        self._last: Json | None = None
-
-    def encode(self, item: PullEvent) -> bytes:
-        line = _line(item)
-        if line is None or line == self._last:
-            return b""
-        self._last = line
-        return json_lines([line])
-
-    def finish(self) -> bytes:
-        return json_lines([_SUCCESS])
-
-    def fail(self, error: RoundhouseError) -> bytes | None:
-        return json_lines([ollama_error(error)])
-
-
-def _line(event: PullEvent) -> Json | None:
-    if event.stage in (Stage.CACHED, Stage.DONE):
-        return None
-    if event.stage is not Stage.DOWNLOADING:
-        return {"status": _STATUSES[event.stage]}
-    line: Json = {"status": f"pulling {event.file}"}
-    if event.sha256 is not None:
-        line = {"status": f"pulling {event.sha256[:12]}", "digest": f"sha256:{event.sha256}"}
-    if event.total is not None:
-        line |= {"total": event.total, "completed": min(event.done, event.total)}
-    return line
+def _wanted(name: str, catalog: Catalog) -> str:
+    return name if catalog.knows(name) else untagged(name)

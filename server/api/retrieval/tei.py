@@ -1,4 +1,4 @@
-"""Text Embeddings Inference's endpoints: /embed, /similarity, /predict, /info; its /rerank is Cohere's and Jina's.
+"""Text Embeddings Inference's endpoints; its /rerank is at Cohere's and Jina's, its /tokenize at llama-server's.
 
 The clients of Hugging Face, Haystack, LangChain and LlamaIndex ask them.
 """
@@ -21,9 +21,10 @@ from server.answers.whole import SingleItem, answer_json, json_response
 from server.edge.callers import caller_of, origin_of
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of, services_of
-from server.jobs import classification_job, permitted, vectors_job
+from server.jobs import classification_job, permitted, texts_tokens_job, vectors_job
 from server.wires.tei.answers import predictions, similarities, vectors
 from server.wires.tei.requests import (
+    TeiDecodeRequest,
     TeiEmbedRequest,
     TeiInfo,
     TeiPrediction,
@@ -34,9 +35,9 @@ from server.wires.tei.requests import (
 router = APIRouter(tags=["text-embeddings-inference"])
 
 
-@route(router, "POST", "/embed", Contract(reads=TeiEmbedRequest, answers=list[list[float]], calls_model=True))
+@route(router, "POST", "/embed", Contract(reads=TeiEmbedRequest, answers=list[list[float]], calls_model=True), "/")
 async def tei_embed(request: Request, body: TeiEmbedRequest) -> Response:
-    """Embed texts: one vector of length 1 for each."""
+    """Embed texts: one vector of length 1 for each. Hugging Face's client asks the server's root."""
     return await answer_json(request, vectors_job(body.embedding(), origin_of(request)), SingleItem, vectors)
 
 
@@ -59,6 +60,13 @@ async def tei_predict(request: Request, body: TeiPredictRequest) -> Response:
     return await answer_json(request, job, SingleItem, lambda answer: predictions(answer, batch=body.is_batch))
 
 
+@route(router, "POST", "/decode", Contract(reads=TeiDecodeRequest, answers=list[str], calls_model=True))
+async def tei_decode(request: Request, body: TeiDecodeRequest) -> Response:
+    """Join the tokens of texts: one text for each list."""
+    job = texts_tokens_job(body.lists(), origin_of(request))
+    return await answer_json(request, job, SingleItem, lambda answer: answer["texts"])
+
+
 def _refuse(path: str, reason: str) -> None:
     async def refuse(request: Request) -> Response:
         del request
@@ -70,6 +78,10 @@ def _refuse(path: str, reason: str) -> None:
 
 _refuse("/embed_sparse", "No engine here makes sparse vectors; POST /embed makes dense ones.")
 _refuse("/embed_all", "Vectors are those of whole texts here, not of each token; POST /embed makes them.")
+
+
+_ASSUMED_LENGTH = 512
+"""Tokens of the longest text of a model whose row does not say."""
 
 
 class InfoQuery(BaseModel):
@@ -92,6 +104,7 @@ async def tei_info(request: Request, query: InfoQuery) -> Response:
         raise CapabilityMismatch("There is no embedding model to describe.")
     row = plan.candidates[0].model
     limits = services_of(request).settings.server.limits
+    longest = row.limits.max_input_tokens or row.limits.context_window
     kind: dict[str, Any] = {"embedding": {"pooling": row.options.get("pooling", "mean")}}
     return json_response(
         {
@@ -100,12 +113,14 @@ async def tei_info(request: Request, query: InfoQuery) -> Response:
             "model_dtype": (row.size.quantization or "unknown").lower(),
             "model_type": kind,
             "max_concurrent_requests": limits.concurrency,
-            "max_input_length": row.limits.max_input_tokens,
-            "max_batch_tokens": None,
+            "max_input_length": longest,
+            "max_batch_tokens": MAX_INPUTS * (longest or _ASSUMED_LENGTH),
             "max_batch_requests": None,
             "max_client_batch_size": MAX_INPUTS,
             "auto_truncate": False,
             "tokenization_workers": 1,
             "version": request.app.version,
+            "sha": None,
+            "docker_label": None,
         }
     )

@@ -19,6 +19,7 @@ FOREIGN = OLLAMAS | {"keep_alive"}
 """Fields that a server of Ollama alone takes."""
 _NOT_OURS = frozenset({"truncate", "shift"})
 """Ollama's consent to cut a prompt that is too long; here it is refused instead."""
+_READ = _NOT_OURS | {"response_format"}
 _KINDS = (("iVBORw0KGgo", "png"), ("/9j/", "jpeg"), ("R0lGOD", "gif"), ("UklGR", "webp"), ("Qk", "bmp"))
 """Media types of pictures by the beginning of their base64 text."""
 
@@ -46,7 +47,7 @@ def to_chat(request: OllamaChatRequest, *, model: str, keep_alive: Any = None, l
 def shared_fields(request: OllamaAnswerRequest, losses: Losses) -> Json:
     """The fields that chats and completions share. Raises InvalidRequest for fields that no request may have."""
     given = request.model_extra or {}
-    extras, left_out = split_extras({name: given[name] for name in given if name not in _NOT_OURS}, frozenset())
+    extras, left_out = split_extras({name: given[name] for name in given if name not in _READ}, frozenset())
     losses.add(*left_out, *(name for name in given if name in _NOT_OURS and given[name]))
     ours, theirs, unknown = split_options(request.options or {})
     losses.add(*unknown)

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from backends.adapting.arguments import INVALID, object_of
 from catalog.errors import AnswerInvalid, RoundhouseError, StreamBroken
 from catalog.types import Json
 from server.edge.errors import ollama_error
@@ -160,18 +161,36 @@ class AnswerLines:
         position = delta.get("index", 0)
         function = delta.get("function") or {}
         if position not in self._open:
-            yield from self._told_calls()  # Ollama tells a call once it is whole
-            self._open[position] = {"id": delta.get("id"), "name": function.get("name"), "pieces": []}
+            yield from self._told_calls(whole_only=True)  # Ollama tells a call once it is whole
+            self._open[position] = {
+                "id": delta.get("id"),
+                "name": function.get("name"),
+                "pieces": [],
+                "told": False,
+            }
         if function.get("arguments"):
-            self._open[position]["pieces"].append(function["arguments"])
+            call = self._open[position]
+            if call["told"] and function["arguments"].strip():
+                raise AnswerInvalid("The model added to the arguments of a tool call that was whole.")
+            call["pieces"].append(function["arguments"])
 
-    def _told_calls(self) -> Iterator[Json]:
+    def _told_calls(self, *, whole_only: bool = False) -> Iterator[Json]:
+        """The calls that are not told yet; with ``whole_only`` those before the first that is not whole.
+
+        Some servers send the pieces of several calls by turns.
+        """
         for call in self._open.values():
-            function = {"index": len(self._calls), "name": call["name"], "arguments": _arguments(call["pieces"])}
+            if call["told"]:
+                continue
+            text = "".join(call["pieces"])
+            given = object_of(text)
+            if whole_only and (INVALID in given or not text.strip()):
+                return
+            function = {"index": len(self._calls), "name": call["name"], "arguments": given}
             told = {"id": call["id"], "function": function}
+            call["told"] = True
             self._calls.append(told)
             yield self._line("", "", [told])
-        self._open = {}
 
     def _line(self, text: str, thought: str, calls: list[Json] | None = None) -> Json:
         line: Json = {"model": self.model, "created_at": now()}
@@ -202,16 +221,6 @@ class LineEncoder:
 def json_lines(lines: Iterable[Any]) -> bytes:
     """Each value as a line of JSON."""
     return b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
-
-
-def _arguments(pieces: list[str]) -> Json:
-    try:
-        arguments = orjson.loads("".join(pieces) or "{}")
-    except orjson.JSONDecodeError:
-        arguments = None
-    if not isinstance(arguments, dict):
-        raise AnswerInvalid("The model called a tool with arguments that are not a JSON object.")
-    return arguments
 
 
 def _logprobs(given: Any) -> Iterator[Json]:

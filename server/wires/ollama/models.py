@@ -8,9 +8,9 @@ from hashlib import sha256
 
 from backends.workers.pool import WorkerView
 from catalog.model import Capability, Model
+from catalog.names.ollama import tagged
 from catalog.types import Json
 from server.wires.ollama.lines import rfc3339
-from server.wires.ollama.names import tagged
 
 SERVED = frozenset({Capability.CHAT, Capability.COMPLETION, Capability.EMBED})
 """Models with none of these have no place in Ollama's API."""

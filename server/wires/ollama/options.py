@@ -27,6 +27,13 @@ _SAME = frozenset(
 RENAMED = {"num_predict": "max_tokens"}
 OLLAMAS = OLLAMA_OPTIONS - _SAME - RENAMED.keys()
 """Options of how Ollama itself loads and runs a model."""
+_INTEGERS = frozenset(
+    {
+        *("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep", "num_predict", "seed"),
+        *("top_k", "repeat_last_n", "mirostat"),
+    }
+)
+_FLAGS = frozenset({"use_mmap", "penalize_newline", "numa", "low_vram", "use_mlock"})
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _DURATION = re.compile(rf"([-+]?)((?:{_PART.pattern})+)")
@@ -35,7 +42,8 @@ _DURATION = re.compile(rf"([-+]?)((?:{_PART.pattern})+)")
 def split_options(options: Mapping[str, Any]) -> tuple[Json, Json, tuple[str, ...]]:
     """``(fields of our request, options for Ollama alone, names that no server knows)``.
 
-    Values that stand for no choice are left out: a bound or a seed below zero, an empty list of stop sequences.
+    Values that stand for no choice are left out (:func:`_is_no_choice`). Raises InvalidRequest for one of another
+    type than Ollama's.
     """
     ours: Json = {}
     theirs: Json = {}
@@ -43,6 +51,7 @@ def split_options(options: Mapping[str, Any]) -> tuple[Json, Json, tuple[str, ..
     for name, value in options.items():
         if value is None or _is_no_choice(name, value):
             continue
+        value = _typed(name, value)
         if name in _SAME or name in RENAMED:
             ours[RENAMED.get(name, name)] = value
         elif name in OLLAMAS:
@@ -60,16 +69,47 @@ def option_place(name: str) -> str:
 
 
 def _is_no_choice(name: str, value: Any) -> bool:
+    """Whether an option says what is the case without it, by Ollama's own defaults and special values.
+
+    That is a bound or a seed below zero, no stop sequence, a number of threads or GPU layers that Ollama chooses,
+    and samplers that are off and that are off here too.
+    """
     if name == "stop":
         return value in ("", [])
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and ((name == "num_predict" and value <= 0) or (name == "seed" and value < 0))
+    if name in ("num_predict", "num_thread"):
+        return _below(value, 1)
+    if name in ("seed", "num_gpu"):
+        return _below(value, 0)
+    return name == "tfs_z" and value == 1
+
+
+def _typed(name: str, value: Any) -> Any:
+    """The option's value; an integer that was written as a fraction is one. Raises InvalidRequest."""
+    if name not in OLLAMA_OPTIONS or name == "stop":
+        return value
+    if name in _FLAGS:
+        kind, fits = "true or false", isinstance(value, bool)
+    elif name in _INTEGERS:
+        kind, fits = "an integer", _is_number(value) and float(value).is_integer()
+    else:
+        kind, fits = "a number", _is_number(value)
+    if not fits:
+        raise InvalidRequest(f"options.{name}: it must be {kind}.", param=f"options.{name}")
+    return int(value) if name in _INTEGERS else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _below(value: Any, bound: float) -> bool:
+    return _is_number(value) and bool(value < bound)
 
 
 def response_format(request: OllamaAnswerRequest) -> Json | None:
-    """The form of the answer: any JSON object, or a schema, or ``None``."""
+    """The form of the answer: any JSON object, or a schema, or OpenAI's ``response_format``."""
     if not request.format:
-        return None
+        return (request.model_extra or {}).get("response_format")
     if request.format == "json":
         return {"type": "json_object"}
     schema: Any = request.format

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,13 @@ from numpy.typing import NDArray
 
 from catalog.errors import UnsupportedParameter
 from catalog.types import Json
-from server.wires.tei.requests import TeiPrediction, TeiRank, TeiRerankRequest
+from server.wires.tei.requests import (
+    TeiPrediction,
+    TeiRank,
+    TeiRerankRequest,
+    TeiToken,
+    TeiTokenizeRequest,
+)
 
 _LEAST = 1e-12
 """Bounds the logit of a score of 0 or 1."""
@@ -53,6 +60,31 @@ def _raw(score: float, answer: Json) -> float:
         bounded = min(max(score, _LEAST), 1 - _LEAST)
         return math.log(bounded / (1 - bounded))
     raise UnsupportedParameter("Its server tells no raw scores; leave 'raw_scores' out.", param="raw_scores")
+
+
+def tokens(answer: Json, request: TeiTokenizeRequest) -> list[list[TeiToken]]:
+    """The tokens of each text, with their places in it."""
+    texts, around = request.texts().texts, frozenset(answer["around"])
+    return [list(_placed(text, pieces, around)) for text, pieces in zip(texts, answer["texts"], strict=True)]
+
+
+def _placed(text: str, pieces: list[Json], around: frozenset[int]) -> Iterator[TeiToken]:
+    """A piece is a part of the text as it stands there, or bytes of a character, whose place is not told."""
+    position = 0
+    for piece in pieces:
+        told = (
+            piece["piece"] if isinstance(piece["piece"], str) else bytes(piece["piece"]).decode(errors="replace")
+        )
+        start = -1 if piece["id"] in around or not told else text.find(told, position)
+        found = start >= 0
+        position = start + len(told) if found else position
+        yield {
+            "id": piece["id"],
+            "text": told,
+            "special": piece["id"] in around,
+            "start": start if found else None,
+            "stop": position if found else None,
+        }
 
 
 def predictions(answer: Json, *, batch: bool) -> Any:

@@ -9,9 +9,11 @@ from typing_extensions import TypedDict
 
 from backends.wire.classify import MAX_INPUTS as MAX_CLASSIFIED
 from backends.wire.classify import ClassifyRequest
-from backends.wire.common import MAX_TEXT, Identifier, ModelName, WireModel
+from backends.wire.common import MAX_TEXT, Identifier, ModelName, Text, TokenId, WireModel
 from backends.wire.embeddings import MAX_INPUTS, EmbeddingRequest
 from backends.wire.rerank import MAX_DOCUMENTS, RerankRequest
+from backends.wire.tokens import MAX_INPUTS as MAX_SPLIT
+from backends.wire.tokens import DetokenizeTexts, TokenizeTexts
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from server.edge.json_body import as_model
@@ -132,6 +134,55 @@ class TeiPredictRequest(TeiRequest):
         return as_model(ClassifyRequest, {**self.common(), "input": [row[0] for row in rows]})
 
 
+class TeiTokenizeRequest(WireModel):
+    """Texts to split into tokens."""
+
+    model: ModelName = "auto"
+    inputs: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_SPLIT)]
+    add_special_tokens: bool = True
+    prompt_name: Identifier | None = None
+
+    def texts(self) -> TokenizeTexts:
+        """The texts to split. Raises UnsupportedParameter for a prompt before them."""
+        if self.prompt_name is not None:
+            raise UnsupportedParameter(
+                "Texts are split as they are; leave 'prompt_name' out.",
+                param="prompt_name",
+            )
+        given = [self.inputs] if isinstance(self.inputs, str) else self.inputs
+        fields = {**(self.model_extra or {}), "model": self.model}
+        return as_model(TokenizeTexts, {**fields, "texts": given, "add_special": self.add_special_tokens})
+
+
+class TeiDecodeRequest(WireModel):
+    """Token ids of one text, or of several."""
+
+    model: ModelName = "auto"
+    ids: (
+        Annotated[list[TokenId], Field(min_length=1, max_length=100_000)]
+        | Annotated[
+            list[Annotated[list[TokenId], Field(max_length=100_000)]], Field(min_length=1, max_length=MAX_SPLIT)
+        ]
+    )
+    skip_special_tokens: bool = True
+
+    def lists(self) -> DetokenizeTexts:
+        """The tokens to join."""
+        given = self.ids if isinstance(self.ids[0], list) else [self.ids]
+        fields = {**(self.model_extra or {}), "model": self.model}
+        return as_model(DetokenizeTexts, {**fields, "lists": given, "skip": self.skip_special_tokens})
+
+
+class TeiToken(TypedDict):
+    """``start`` and ``stop`` are positions of characters in the text, where they are known."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
 class TeiRank(TypedDict):
     """``index`` is the text's position in the request."""
 
@@ -154,9 +205,11 @@ class TeiInfo(TypedDict):
     model_type: dict[str, Any]
     max_concurrent_requests: int
     max_input_length: int | None
-    max_batch_tokens: int | None
+    max_batch_tokens: int
     max_batch_requests: int | None
     max_client_batch_size: int
     auto_truncate: bool
     tokenization_workers: int
     version: str
+    sha: str | None
+    docker_label: str | None

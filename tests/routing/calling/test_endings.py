@@ -7,8 +7,8 @@ from datetime import UTC, date, datetime
 import pytest
 from structlog.testing import capture_logs
 
-from routing.calling.endings import notice
-from tests.routing.calling.scripted import GOOD, Stand, remote
+from routing.calling.watching.endings import notice
+from tests.routing.calling.scripted import GOOD, Stand, local, remote
 
 ENDING = remote("old").model_copy(update={"ends": date(2026, 12, 11), "successor": "new"})
 
@@ -35,6 +35,17 @@ async def test_a_model_without_an_announced_end_has_no_notice(stand: Stand) -> N
     stand.will_try(remote("plain"))
     async with stand.dispatcher.open(stand.job()) as answer:
         assert "x-roundhouse-notice" not in answer.headers()
+
+
+async def test_a_backend_tells_the_caller_of_its_own_answer_in_the_same_header(stand: Stand) -> None:
+    stand.backend.scripts, stand.backend.tells = {"a": GOOD}, "It guesses"
+    stand.will_try(local("a"))
+    async with stand.dispatcher.open(stand.job()) as answer:
+        assert answer.headers()["x-roundhouse-notice"] == "It guesses"
+    stand.will_try(local("a").model_copy(update={"ends": date(2026, 12, 11)}))
+    stand.clock.set_wall(0.0)
+    async with stand.dispatcher.open(stand.job()) as answer:
+        assert answer.headers()["x-roundhouse-notice"].startswith("It guesses; a ends on 2026-12-11")
 
 
 def test_without_a_successor_the_caller_is_told_to_choose_another() -> None:

@@ -182,6 +182,70 @@ async def test_an_empty_request_loads_and_unloads(serve: Start) -> None:
         assert (await asked.generate(model="cloud/oracle")).done_reason == "load"
 
 
+@pytest.mark.parametrize("path", ["chat", "generate", "embed", "embeddings"])
+async def test_a_request_without_content_unloads_at_every_endpoint(gateway: Gateway, path: str) -> None:
+    answer = await gateway.client.post(f"/api/{path}", json={"model": "parrot:latest", "keep_alive": 0})
+    assert answer.status_code == 200
+    assert (gateway.pool.loaded, gateway.pool.forced) == ([], [False])
+
+
+@pytest.mark.parametrize("keep_alive", [None, 0])
+@pytest.mark.parametrize(
+    ("path", "fields", "says"),
+    [
+        ("chat", {"model": "nobody"}, "does not exist"),
+        ("embed", {"model": "nobody"}, "does not exist"),
+        ("embeddings", {"model": "nobody"}, "does not exist"),
+        ("chat", {"options": {"temperature": "hot"}}, "options.temperature"),
+        ("generate", {"options": {"num_ctx": "x"}}, "options.num_ctx"),
+        ("generate", {"template": "x"}, "template"),
+        ("chat", {"tools": [{"type": "x"}]}, "tools[0]"),
+        ("embed", {"input": [""]}, "input[0]"),
+    ],
+)
+async def test_a_request_without_content_is_checked_as_any_other(
+    gateway: Gateway, path: str, fields: Json, says: str, keep_alive: int | None
+) -> None:
+    answer = await gateway.client.post(
+        f"/api/{path}", json={"model": "parrot", "keep_alive": keep_alive, **fields}
+    )
+    assert answer.status_code in (400, 404)
+    assert says in answer.json()["error"]
+    assert (gateway.pool.loaded, gateway.pool.forced) == ([], [])
+
+
+async def test_a_load_asks_whether_the_model_can_what_the_endpoint_does(gateway: Gateway) -> None:
+    for path, capability in (("chat", Capability.CHAT), ("embed", Capability.EMBED)):
+        await gateway.client.post(f"/api/{path}", json={"model": "parrot"})
+        assert gateway.dispatcher.facts[-1].capability is capability
+
+
+async def test_a_load_names_what_it_leaves_out(gateway: Gateway) -> None:
+    body = {"model": "parrot", "options": {"num_ctx": 512}, "bogus": 1}
+    answer = await gateway.client.post("/api/generate", json=body)
+    assert answer.headers["x-roundhouse-dropped"] == "bogus, options.num_ctx"
+
+
+async def test_every_listed_name_works_at_every_door(gateway: Gateway) -> None:
+    listed = [row["model"] for row in (await gateway.client.get("/api/tags")).json()["models"]]
+    listed += [row["id"] for row in (await gateway.client.get("/v1/models")).json()["data"]]
+    assert {"parrot:latest", "auto:latest", "parrot", "auto"} <= set(listed)
+    for name in listed:
+        chat = {"model": name, "messages": MESSAGES, "stream": False}
+        for path, body in (
+            ("/v1/chat/completions", chat),
+            ("/api/chat", chat),
+            ("/v1/messages", {**chat, "max_tokens": 9}),
+            ("/v1/responses", {"model": name, "input": "Hi"}),
+            ("/v1/embeddings", {"model": name, "input": "Hi"}),
+            ("/api/embed", {"model": name, "input": "Hi"}),
+            ("/api/show", {"model": name}),
+        ):
+            answer = await gateway.client.post(path, json=body)
+            assert answer.status_code == 200, (name, path, answer.text)
+        assert (await gateway.client.get(f"/v1/models/{name}")).status_code == 200
+
+
 async def test_a_busy_model_is_unloaded_once_its_calls_have_ended(gateway: Gateway) -> None:
     gateway.pool.view = replace(gateway.pool.view, busy=1)
     answer = await gateway.client.post("/api/generate", json={"model": "parrot", "keep_alive": 0})

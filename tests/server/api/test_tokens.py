@@ -21,6 +21,12 @@ async def test_a_text_and_a_chat_are_split_in_vllms_shape(gateway: Gateway) -> N
     assert chat["count"] == len(chat["tokens"]) == 8
 
 
+async def test_a_text_is_split_and_joined_in_coheres_shape(gateway: Gateway) -> None:
+    told = (await gateway.client.post("/v1/tokenize", json={"text": "ab", "model": "parrot"})).json()
+    assert (told["tokens"], told["token_strings"]) == ([97, 98], ["a", "b"])
+    assert (await gateway.client.post("/v1/detokenize", json={"tokens": [97]})).json()["text"] == "a"
+
+
 async def test_a_text_is_split_in_llama_servers_shape(gateway: Gateway) -> None:
     plain = (await gateway.client.post("/tokenize", json={"content": "ab"})).json()
     assert (plain["tokens"], plain["token_strs"]) == ([97, 98], None)
@@ -52,6 +58,12 @@ async def test_a_template_is_applied_without_decoding(gateway: Gateway) -> None:
     assert (await gateway.client.post("/apply-template", json=body)).json()["prompt"] == "<user>Hi"
     facts = gateway.dispatcher.facts[-1]
     assert (facts.tokens_only, facts.output_tokens) == (True, 0)
+
+
+@pytest.mark.parametrize("path", ["/apply-template", "/tokenize"])
+async def test_the_beginning_of_the_answer_is_the_operations_own_to_leave_out(gateway: Gateway, path: str) -> None:
+    await gateway.client.post(path, json={"messages": CHAT, "add_generation_prompt": False})
+    assert gateway.dispatcher.kept[-1] == ("add_generation_prompt",)
 
 
 async def test_properties_are_told_in_both_shapes(gateway: Gateway) -> None:

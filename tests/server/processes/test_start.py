@@ -28,6 +28,8 @@ ENGINES = ("xllamacpp", "llama_cpp", "onnxruntime", "tokenizers", "faster_whispe
 CLIENTS = ("openai", "anthropic", "huggingface_hub", "redis", "keyring", "opentelemetry.sdk")
 OWN = ("backends.anthropic", "backends.google", "backends.elevenlabs",
        "backends.ollama", "backends.azure", "server.wires.messages", "server.wires.responses",
+       "server.wires.ollama.chat", "server.wires.ollama.lines", "server.wires.ollama.models",
+       "server.api.ollama.calls",
        "routing.state.redis", "server.processes.fleet", "server.observability.spans",
        "server.commands")  # fmt: skip
 TERMINAL = ("typer", "rich.progress", "rich.live")

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from server.wires.tei.answers import ranks
-from server.wires.tei.requests import TeiRerankRequest
+from catalog.model import Capability
+from catalog.types import Json
+from server.wires.tei.answers import ranks, tokens
+from server.wires.tei.requests import TeiRerankRequest, TeiTokenizeRequest
 from tests.server.conftest import Gateway
 
 LENGTH = math.hypot(0.5, 0.25)
 
 
 async def test_embeddings_are_a_list_of_vectors_of_length_one(gateway: Gateway) -> None:
-    for given, count in (("a", 1), (["a", "b"], 2)):
-        answer = await gateway.client.post(
-            "/embed", json={"inputs": given, "truncate": True, "prompt_name": "query"}
-        )
+    for path, given, count in (("/embed", "a", 1), ("/", "a", 1), ("/embed", ["a", "b"], 2)):
+        answer = await gateway.client.post(path, json={"inputs": given, "truncate": True, "prompt_name": "query"})
         assert answer.json() == [pytest.approx([0.5 / LENGTH, -0.25 / LENGTH])] * count
     assert gateway.backend.requests[-1].to_wire() == {
         "model": "auto",
@@ -49,6 +49,38 @@ async def test_texts_are_ranked_at_the_path_of_documents(gateway: Gateway) -> No
     assert documents.json()["results"][0]["relevance_score"] == 0.0
 
 
+async def test_texts_are_split_and_joined_in_teis_shapes(gateway: Gateway) -> None:
+    def token(letter: str, at: int) -> Json:
+        return {"id": ord(letter), "text": letter, "special": False, "start": at, "stop": at + 1}
+
+    both = await gateway.client.post("/tokenize", json={"inputs": ["ab", "b"]})
+    assert both.json() == [[token("a", 0), token("b", 1)], [token("b", 0)]]
+    one = await gateway.client.post("/tokenize", json={"inputs": "b", "model": "parrot"})
+    assert one.json() == [[token("b", 0)]]
+    asked = [facts.capability for facts in gateway.dispatcher.facts]
+    assert asked == [Capability.EMBED, Capability.CHAT], "the model that embeds splits, unless another is named"
+    for ids in ([97, 98], [[97, 98]]):
+        assert (await gateway.client.post("/decode", json={"ids": ids})).json() == ["ab"]
+    assert (await gateway.client.post("/decode", json={"ids": [[97], [98]]})).json() == ["a", "b"]
+
+
+def test_a_token_around_the_text_is_special_and_one_of_bytes_has_no_place() -> None:
+    pieces = [
+        {"id": 1, "piece": "[CLS]"},
+        {"id": 5, "piece": "em"},
+        {"id": 6, "piece": [195]},
+        {"id": 5, "piece": "em"},
+    ]
+    request = TeiTokenizeRequest.model_validate({"inputs": "em\u00e9em"})
+    (told,) = tokens({"texts": [pieces], "around": [1]}, request)
+    assert [(each["special"], each["start"], each["stop"]) for each in told] == [
+        (True, None, None),
+        (False, 0, 2),
+        (False, None, None),
+        (False, 3, 5),
+    ]
+
+
 @pytest.mark.parametrize(
     ("scoring", "score", "raw"),
     [("cross-encoder", 0.75, math.log(3)), ("similarity", 0.75, 0.5), ("cross-encoder", 1.0, 27.631)],
@@ -67,6 +99,10 @@ def test_a_raw_score_is_the_models_own_figure(scoring: str, score: float, raw: f
         ("/embed", {"inputs": "a", "truncate": True, "truncation_direction": "Left"}, "truncation_direction"),
         ("/embed", {"inputs": "a", "prompt_name": "poem"}, "query, document, passage"),
         ("/embed_sparse", {"inputs": "a"}, "POST /embed"),
+        ("/tokenize", {"inputs": []}, "inputs"),
+        ("/tokenize", {"inputs": "a", "prompt_name": "query"}, "prompt_name"),
+        ("/decode", {"ids": []}, "ids"),
+        ("/decode", {"ids": [-1]}, "ids"),
         ("/embed_all", {"inputs": "a"}, "POST /embed"),
         ("/predict", {"inputs": ["a", "b"]}, "/rerank"),
         ("/predict", {"inputs": "a", "raw_scores": True}, "raw_scores"),

@@ -209,7 +209,8 @@ class OnnxEngine:
             return self._width
         if not self._options.matryoshka:
             raise UnsupportedParameter(
-                f"'{self._spec.model_id}' gives {self._width} dimensions; they cannot be cut to {asked}.",
+                f"'{self._spec.model_id}' gives {self._width} dimensions, which cannot be cut to {asked}: "
+                "leave 'dimensions' out, or name a model that can.",
                 param="dimensions",
             )
         if asked > self._width:

@@ -46,6 +46,35 @@ def call(index: int, arguments: str, **more: Any) -> Json:
 END = chunk(finish="stop")
 
 
+def test_calls_whose_arguments_come_by_turns_are_told_whole_and_in_order() -> None:
+    answer, _ = lines()
+    made = told(
+        answer,
+        call(0, '{"x":', id="a", named={"name": "f"}),
+        call(1, '{"y":', id="b", named={"name": "g"}),
+        call(0, "1}"),
+        call(1, "2}"),
+        call(2, "{}", id="c", named={"name": "h"}),
+        call(1, " "),
+        chunk(finish="tool_calls"),
+    )
+    calls = [line["message"]["tool_calls"] for line in made if "tool_calls" in line["message"]]
+    assert [one["function"] for (one,) in calls] == [
+        {"index": 0, "name": "f", "arguments": {"x": 1}},
+        {"index": 1, "name": "g", "arguments": {"y": 2}},
+        {"index": 2, "name": "h", "arguments": {}},
+    ]
+    answer, _ = lines()
+    with pytest.raises(AnswerInvalid):
+        told(
+            answer,
+            call(0, "{}", id="a", named={"name": "f"}),
+            call(1, "{}", id="b", named={"name": "g"}),
+            call(0, "{}"),
+            END,
+        )
+
+
 def test_durations_split_the_time_until_the_end() -> None:
     answer, clock = lines(load=2.0)
     clock.now += 3.0
@@ -110,10 +139,11 @@ def test_a_tool_call_is_told_once_it_is_whole() -> None:
 
 
 @pytest.mark.parametrize("arguments", ["[1]", '{"x":'])
-def test_arguments_that_are_no_object_end_the_answer(arguments: str) -> None:
+def test_arguments_that_are_no_object_reach_the_client_which_tells_the_model(arguments: str) -> None:
     answer, _ = lines()
-    with pytest.raises(AnswerInvalid):
-        told(answer, call(0, arguments, id="a", named={"name": "f"}), END)
+    told(answer, call(0, arguments, id="a", named={"name": "f"}), END)
+    (made,) = answer.whole()["message"]["tool_calls"]
+    assert made["function"]["arguments"] == {"INVALID_JSON": arguments}
 
 
 def test_logprobs_of_chats_and_completions_have_one_shape() -> None:

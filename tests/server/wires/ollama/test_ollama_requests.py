@@ -9,12 +9,14 @@ import pytest
 from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, UndecodableMedia, UnsupportedParameter
 from catalog.model import Capability, HubSource, LibrarySource, Model, Size
+from catalog.names.ollama import tagged
 from catalog.types import Json
+from routing.facts import alias_of
+from routing.reading.intent import read_intent
 from server.wires.ollama.chat import to_chat
 from server.wires.ollama.context import Turn, decode_context, encode_context
 from server.wires.ollama.embed import to_embedding
 from server.wires.ollama.generate import as_chat, is_completion, to_completion, to_turns
-from server.wires.ollama.names import own_name, tagged
 from server.wires.ollama.options import seconds_of
 from server.wires.ollama.requests import OllamaChatRequest, OllamaEmbedRequest, OllamaGenerateRequest
 from server.wires.translation import Losses
@@ -52,7 +54,16 @@ def test_options_become_parameters_and_the_loaders_own_are_for_ollama_alone() ->
 
 
 @pytest.mark.parametrize(
-    "options", [{"num_predict": -1}, {"num_predict": 0}, {"seed": -1}, {"stop": []}, {"temperature": None}]
+    "options",
+    [
+        {"num_predict": -1},
+        {"num_predict": 0},
+        {"num_predict": -2},
+        {"seed": -1},
+        {"stop": []},
+        {"temperature": None},
+        {"num_gpu": -1, "num_thread": 0, "tfs_z": 1.0},
+    ],
 )
 def test_a_value_that_chooses_nothing_is_no_parameter(options: Json) -> None:
     body, left_out = chat(options=options)
@@ -67,10 +78,38 @@ def test_a_wrong_option_is_refused_by_its_own_name() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("repeat_last_n", "x", "an integer"),
+        ("num_ctx", 1.5, "an integer"),
+        ("mirostat", True, "an integer"),
+        ("tfs_z", "x", "a number"),
+        ("use_mmap", 1, "true or false"),
+    ],
+)
+def test_an_option_of_another_type_is_refused_whether_or_not_it_is_used(name: str, value: Any, kind: str) -> None:
+    with pytest.raises(InvalidRequest, match=rf"^options\.{name}: it must be {kind}"):
+        chat(options={name: value})
+
+
+def test_an_integer_may_be_written_as_a_fraction() -> None:
+    body = chat(options={"repeat_last_n": -1.0, "num_ctx": 2048.0})[0]
+    assert (repr(body["repeat_last_n"]), repr(body["num_ctx"])) == ("-1", "2048")
+
+
+@pytest.mark.parametrize(
     ("think", "effort"), [(True, "medium"), (False, "none"), ("high", "high"), ("low", "low"), (None, None)]
 )
 def test_thinking_is_a_reasoning_effort(think: Any, effort: str | None) -> None:
     assert chat(think=think)[0].get("reasoning_effort") == effort
+
+
+def test_openais_form_of_the_answer_is_obeyed_where_ollamas_is_not_given() -> None:
+    form = {"type": "json_object"}
+    assert chat(response_format=form) == ({**chat()[0], "response_format": form}, ())
+    assert chat(response_format=form, format={"type": "object"})[0]["response_format"]["type"] == "json_schema"
+    with pytest.raises(InvalidRequest, match="response_format"):
+        chat(response_format=5)
 
 
 def test_a_format_is_any_json_or_a_schema() -> None:
@@ -275,16 +314,19 @@ def test_names_are_found_with_and_without_their_tag() -> None:
     assert tagged("qwen3:8b") == "qwen3:8b"
     for name, own in {
         "parrot:latest": "parrot",
-        "Polly:LATEST": "Polly",
+        "Polly:LATEST": "parrot",
         "parrot": "parrot",
         "far/llama:latest": "far/llama:latest",
-        "auto:latest": "auto",
-        "auto:fast": "auto:fast",
-        "nobody:latest": "nobody",
-        ":latest": ":latest",
         "hf.co/owner/owl-gguf": "owl",
         "hf.co/Owner/Owl-GGUF:latest": "owl",
         "huggingface.co/Owner/Owl-GGUF:q4_k_m": "owl",
-        "hf.co/Owner/Owl-GGUF:Q8_0": "hf.co/Owner/Owl-GGUF:Q8_0",
     }.items():
-        assert own_name(name, catalog) == own, name
+        assert catalog.resolve(name).id == own, name
+    for name in ("nobody:latest", ":latest", "hf.co/Owner/Owl-GGUF:Q8_0", "auto:latest"):
+        assert not catalog.knows(name), name
+    assert read_intent("auto:latest", None, {}) == read_intent("auto", None, {})
+    assert (alias_of("AUTO:latest"), alias_of("auto:Fast"), alias_of("m:latest")) == (
+        "auto",
+        "auto:fast",
+        "m:latest",
+    )

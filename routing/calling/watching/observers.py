@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from routing.calling.usage import MOST_TOKENS, audio_seconds, token_usage
+from routing.accounts.reservations import characters
+from routing.calling.watching.usage import MOST_TOKENS, audio_seconds, token_usage
 from routing.outcomes import Usage, UsageDetails
 
 
@@ -20,6 +21,11 @@ class AnswerObserver(Protocol):
     begun: bool
     usage: Usage
     finish_reason: str | None
+
+    @property
+    def streamed(self) -> int:
+        """Estimated tokens of the answer so far, for one that is cut before its usage came."""
+        ...
 
     def see(self, item: Any) -> None:
         """Record one item."""
@@ -40,6 +46,13 @@ class ChunkObserver:
         """The tier of service that the answer names, the standard one included."""
         self._model = model
         self._most_prompt = most_prompt
+        self._pieces = 0
+        self._letters = 0
+
+    @property
+    def streamed(self) -> int:
+        """A piece is a token at least; servers that join tokens are told by the length of their text."""
+        return max(self._pieces, self._letters // _LETTERS)
 
     def see(self, item: dict[str, Any]) -> None:
         item["model"] = self._model
@@ -52,8 +65,12 @@ class ChunkObserver:
                 self.choices += 1
                 self.finish_reason = reason
                 self.begun = True
-            elif not self.begun:
-                self.begun = _carries_content(choice)
+            elif self.begun or _carries_content(choice):
+                self.begun = True
+                self._pieces += 1
+                delta = choice.get("delta") or choice
+                text = delta.get("content") or choice.get("text")
+                self._letters += len(text) if text else characters(delta)
 
 
 def ends_of(item: Any) -> int:
@@ -68,8 +85,14 @@ def _carries_content(choice: Mapping[str, Any]) -> bool:
     return any(value for key, value in delta.items() if key != "role")
 
 
+_LETTERS = 4
+"""Characters of an English text's token, about."""
+
+
 class ObjectObserver:
     """Observes an answer that is one object: embeddings, rerank (a unit is one search), tokens."""
+
+    streamed = 0
 
     def __init__(self, model: str, units: float = 0.0, most_prompt: int = MOST_TOKENS) -> None:
         """``most_prompt`` is the most prompt tokens that are believed."""
@@ -95,6 +118,8 @@ class ObjectObserver:
 class TranscriptObserver:
     """Observes transcription events; an empty delta does not begin the answer. Units are minutes of audio."""
 
+    streamed = 0
+
     def __init__(self) -> None:
         self.begun = False
         self.usage = Usage(known=False)
@@ -112,6 +137,8 @@ class TranscriptObserver:
 class AudioObserver:
     """Observes bytes of speech. Units are the characters spoken, known from the facts."""
 
+    streamed = 0
+
     def __init__(self, characters: float) -> None:
         self.begun = False
         self.usage = Usage(units=characters)
@@ -123,6 +150,8 @@ class AudioObserver:
 
 class ImageObserver:
     """Observes image events. Units are pictures."""
+
+    streamed = 0
 
     def __init__(self) -> None:
         self.begun = False
