@@ -38,6 +38,7 @@ def to_chat(
     *,
     searches: Callable[[str], bool] | None = None,
     draws: Callable[[Json], bool] = lambda _: False,
+    withheld: str | None = None,
 ) -> TranslatedChat:
     """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
@@ -45,8 +46,8 @@ def to_chat(
     tools are for them alone: the tools are left out unless the choice of a tool demands one. ``max_tool_calls``,
     which limits tools that no client runs, bounds the searches of other providers. ``searches`` tells by a model's
     name whether it can search the web; without it, a request that wants a search is for models that can. ``draws``
-    tells whether the gateway serves a tool ``image_generation`` itself. Raises :class:`InvalidRequest` for a
-    malformed request.
+    tells whether the gateway serves a tool ``image_generation`` itself. ``withheld`` is an id that must not go to
+    such an upstream. Raises :class:`InvalidRequest` for a malformed request.
     """
     losses = Losses()
     _state(request, losses)
@@ -88,7 +89,12 @@ def to_chat(
         losses.names,
         place=lambda name: name.replace("messages", "input"),
         original=Original(
-            "responses", request, refusal=losses.refusal, own_tools=toolbox.is_lossy, paid=_paid(request, toolbox)
+            "responses",
+            request,
+            refusal=losses.refusal,
+            own_tools=toolbox.is_lossy,
+            paid=_paid(request, toolbox),
+            withheld=withheld,
         ),
         makers=makers_in(messages),
     )
