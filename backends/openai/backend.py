@@ -33,6 +33,7 @@ from backends.openai.sources import with_annotations
 from backends.parameters import ParameterTable, body_for
 from backends.plain import asks_plainly
 from backends.streams.assemble import chat_chunks, completion_chunks
+from backends.streams.bounds import bounded
 from backends.streams.calls import CallOrder
 from backends.streams.shapes import WrongShape, is_text, regular_choice, regular_event
 from backends.translation import TranslatedRequest, reading
@@ -115,6 +116,7 @@ class OpenAIBackend:
             body = self.body(request, upstream)
             plain = asks_plainly(request, upstream)
             chunks = self.stream(upstream, "/chat/completions", body, chat_chunks, "messages", plain=plain)
+            chunks = bounded(chunks, request)
         table = self.parameters(upstream)
         if table.sources:
             chunks = with_annotations(chunks)
