@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from backends.wire.chat import NO_PAID_TOOLS, Original, PaidTools, TranslatedChat
 from backends.wire.common import WireModel
-from backends.wire.responses import Reasoning, ResponsesRequest, TextConfig
+from backends.wire.responses import INCLUDES, Reasoning, ResponsesRequest, TextConfig
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from catalog.validation.wording import describe, of_type, place
@@ -120,9 +120,9 @@ def _state(request: ResponsesRequest, losses: Losses) -> None:
     for name in request.include or ():
         if name not in _INCLUDES:
             with losses.refusing():
-                raise UnsupportedParameter(
-                    f"{name[:80]!r} belongs to a tool that is not supported.", param="include"
-                )
+                why = "belongs to a tool that this model lacks" if name in INCLUDES else "cannot be included"
+                choices = f"Choose of: {', '.join(sorted(_INCLUDES))}."
+                raise UnsupportedParameter(f"{name[:80]!r} {why}. {choices}", param="include")
 
 
 def _tools(
