@@ -149,6 +149,10 @@ class Catalog:
             return tuple({row.id: row for row in map(self._twin, found)}.values())
         return found
 
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences about the user's rows that are valid and perhaps a mistake."""
+        return tuple(toml_rows.remarks(self.own, self._by_id))
+
     def knows(self, name: str) -> bool:
         """Return whether :meth:`resolve` finds a model of this name."""
         return bool(self._find(name.strip()))

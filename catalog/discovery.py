@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from catalog.errors import RoundhouseError
+from catalog.file_rows import default_id, gguf_facts
 from catalog.files.projectors import is_projector, projector_of, senses
 from catalog.files.quantization import quantization_of
-from catalog.files.rows import default_id, gguf_facts
 from catalog.model import (
     ENDPOINTS,
     FREE,

@@ -5,8 +5,9 @@ A mistake is reported in one line that names the row and the field.
 
 from __future__ import annotations
 
+import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from catalog.errors import ConfigurationError
 from catalog.model import ENDPOINTS, Endpoint, Model
+from catalog.prices.rates import KNOWN_TIERS
 from catalog.validation.wording import describe, place
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -68,6 +70,27 @@ def user_models(tables: Sequence[Table | Model], known: Mapping[str, Model]) -> 
             raise ConfigurationError(f"[[model]] '{row.id}' is given twice; remove one.")
         rows[row.id.lower()] = row
     return list(rows.values())
+
+
+def remarks(rows: Iterable[Model], ids: Mapping[str, Model]) -> Iterator[str]:
+    """Sentences about the user's rows that are valid and perhaps a mistake; ``ids`` has all rows by their id."""
+    for row in rows:
+        if row.origin != "user":
+            continue
+        for alias in row.aliases:
+            named = ids.get(alias.lower())
+            if named is None or named.id == row.id:
+                continue
+            means = f"[[model]] '{row.id}': the alias '{alias}' is the id of another model, "
+            if named.origin == "user":
+                yield means + "which keeps it: choose another alias."
+            else:
+                yield means + f"and takes that name from it: ask for that one as '{named.provider}/{named.id}'."
+        for tier in row.price.tiers:
+            if tier not in KNOWN_TIERS:
+                near = difflib.get_close_matches(tier.lower(), KNOWN_TIERS, n=1)
+                meant = f" Did you mean '{near[0]}'?" if near else ""
+                yield f"[[model]] '{row.id}': price.tiers: no known provider has a tier '{tier}'.{meant}"
 
 
 def user_endpoints(tables: Sequence[Table | Endpoint], known: Mapping[str, Endpoint]) -> list[Endpoint]:

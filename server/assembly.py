@@ -52,7 +52,7 @@ from routing.upstreams.concurrency import ConcurrencyLimits
 from routing.upstreams.discovery import Discovery
 from routing.upstreams.provider_keys import KeyPools, SecretResolver, needs_key
 from server.background import works
-from server.catalog_updates import CatalogUpdates, LiveCatalog, read_catalog
+from server.catalog_updates import CatalogUpdates, LiveCatalog, log_remarks, read_catalog
 from server.library import Library
 from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
@@ -179,6 +179,7 @@ async def _open_models(settings: Settings, engines: Engines) -> _Models:
     store = Store(folder / "models")
     pulled = await asyncio.to_thread(store.rows)
     live = LiveCatalog(await asyncio.to_thread(read_catalog, settings, store, engines))
+    log_remarks(live.current)
     availability = Availability(store, engines.missing, engines.missing_file, device_ids)
     _, unusable = await asyncio.gather(
         asyncio.to_thread(availability.refresh, tuple(live.current)),

@@ -50,6 +50,12 @@ def read_catalog(settings: Settings, store: Store, engines: Engines | None = Non
     return catalog
 
 
+def log_remarks(catalog: Catalog) -> None:
+    """Warn of rows of the user's that are valid and perhaps a mistake."""
+    for remark in catalog.remarks():
+        structlog.get_logger("server.catalog").warning("check the row of a model", reason=remark)
+
+
 def check_preferred(settings: Settings, catalog: Catalog) -> None:
     """Raises ConfigurationError for a preferred model without the capability that it is preferred for, and for one
     that is unknown and cannot be discovered, either.
@@ -144,6 +150,8 @@ class CatalogUpdates:
         """Apply the rows, endpoints, provider keys and sources of new settings. Raises ConfigurationError."""
         self._pulled = await asyncio.to_thread(self._store.rows)
         fresh = await asyncio.to_thread(read_catalog, settings, self._store, self._engines)
+        if settings is not self._settings:
+            log_remarks(fresh)
         self._keys.reload(fresh.servers)
         self._discovery.configure(settings.discovery)
         self._settings = settings

@@ -39,8 +39,8 @@ from routing.calling import operations
 from routing.calling.answer import Answer, WatchedAnswer
 from routing.calling.bounds import KEY, Bound
 from routing.calling.job import Job
-from routing.calling.judgement import MakeJudge, judge_for
 from routing.calling.operations import Operation
+from routing.calling.watching.judgement import MakeJudge, judge_for
 from routing.choosing.policy import is_auto
 from routing.facts import Facts
 from routing.reading import requests as reading

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import ConfigDict, Field
 
@@ -73,7 +73,9 @@ class Price(TokenPrices):
     search: float | None = Field(default=None, ge=0, description="per thousand rerank searches")
     web_search: float | None = Field(default=None, ge=0, description="per thousand web searches of an answer")
     container: float | None = Field(default=None, ge=0, description="per container that ran an answer's code")
-    tiers: dict[str, float] = Field(default={}, description="multipliers, by service tier, speed or region")
+    tiers: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default={}, description="multipliers, by service tier, speed or region"
+    )
     long: LongPrices | None = None
     later: LaterPrices | None = None
 

@@ -13,6 +13,10 @@ Rate = int | Decimal | None
 
 STANDARD = frozenset({"", "auto", "default", "standard", "on_demand", "scale", "global", "not_available"})
 """Names of tiers, speeds and regions at the listed price; ``scale`` is prepaid, ``auto`` the project's setting."""
+KNOWN_TIERS = frozenset(
+    {"batch", "flex", "priority", "fast", "ultrafast", "performance", "reserved", "premium", "us", "eu"}
+)
+"""Names of tiers, speeds and regions that providers use; see ``service_tier``, ``speed`` and ``inference_geo``."""
 _LONGEST_NAME = 64
 
 
@@ -96,6 +100,10 @@ class RateCard:
     def dearest(self, tiers: tuple[str, ...]) -> float:
         """The factor of a request for these tiers; at least 1, because the provider may serve it as usual."""
         return max(1.0, float(self._factor(tuple(tier for tier in tiers if tier in self.factors))))
+
+    def undiscounted(self, tiers: tuple[str, ...]) -> tuple[str, ...]:
+        """These tiers without those that cost less than the listed price."""
+        return tuple(tier for tier in tiers if self.factors.get(tier, 1.0) >= 1.0)
 
     def _factor(self, tiers: tuple[str, ...]) -> Decimal:
         factor = Decimal(1)

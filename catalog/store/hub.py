@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock
 
 from catalog.errors import PullError
-from catalog.files.rows import row_of
+from catalog.file_rows import row_of
 from catalog.model import HubSource, Model
 from catalog.paths import slug, within
 from catalog.selection import RemoteFile, Selection, select

@@ -22,6 +22,12 @@ SEARCHES = 5
 """Web searches assumed of an answer that may search, without a bound of the caller's."""
 _PROMPT_OVERHEAD = 16
 """Tokens that a provider's template may add to any prompt."""
+_OUTPUT_MARGIN = 1.25
+"""The error of an output estimated by its characters, as a factor."""
+_UNNOTICED = 16
+"""Tokens that a provider decodes until it notices that its stream is closed: about a quarter of a second."""
+_THOUGHT_PER_SECOND = 100
+"""Tokens a second of reasoning that is not shown."""
 _MILLION = 1_000_000
 _UNITS = tuple(dict.fromkeys(UNITS.values()))
 _NO_DETAILS = UsageDetails()
@@ -105,6 +111,16 @@ _OF_ANSWERS = frozenset({"output", "audio_output", "image_output"})
 def longest_prompt(estimate: int) -> int:
     """The tokens that a prompt with this estimate may have, where a limit must hold."""
     return math.ceil(estimate * PROMPT_MARGIN) + _PROMPT_OVERHEAD
+
+
+def most_decoded(came: int, facts: Facts, thought: float = 0.0) -> int:
+    """The output tokens that a provider may bill for an answer which was cut after an estimate of ``came``.
+
+    It may have decoded some more until it noticed, and for ``thought`` seconds before the first token a reasoning
+    model may have decoded what it does not show. The caller's bound holds for all of it.
+    """
+    tokens = math.ceil(came * _OUTPUT_MARGIN + thought * _THOUGHT_PER_SECOND) + _UNNOTICED
+    return tokens if facts.output_tokens is None else min(tokens, facts.output_tokens * facts.choices)
 
 
 def searches_of(price: Price, facts: Facts) -> int:

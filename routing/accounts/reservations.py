@@ -67,7 +67,7 @@ class TokenGrant:
     def see(self, item: Any) -> bool:
         """Measure an item of the answer; whether an answer without a bound is longer now than what it reserved."""
         for choice in (item.get("choices") or ()) if isinstance(item, dict) else ():
-            self._characters += _length(choice.get("delta") or choice.get("text"))
+            self._characters += characters(choice.get("delta") or choice.get("text"))
         if self.most is None:
             return False
         return self.facts.prompt_tokens + self._characters // _CHARACTERS_PER_TOKEN > self.reserved[0][1]
@@ -83,13 +83,13 @@ class TokenGrant:
 _ANSWERED = (Result.SUCCESS, Result.REFUSAL, Result.CANCELLED)
 
 
-def _length(value: Any) -> int:
-    """Characters of every text in a delta, those of tool calls and reasoning too."""
+def characters(value: Any) -> int:
+    """The characters of every text in a delta, those of tool calls and reasoning too."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, dict):
-        return sum(_length(each) for each in value.values())
-    return sum(_length(each) for each in value) if isinstance(value, list) else 0
+        return sum(characters(each) for each in value.values())
+    return sum(characters(each) for each in value) if isinstance(value, list) else 0
 
 
 class TokenReservations:

@@ -206,10 +206,13 @@ class Spend:
         )
         return self._dearest(price, usage, facts)
 
-    def prompt_cost(self, price: Price, facts: Facts) -> float | None:
-        """Estimated dollars of a request without its answer, which pictures to be drawn are part of."""
+    def cost_so_far(self, price: Price, facts: Facts, output: int = 0) -> float | None:
+        """Estimated dollars of a request whose answer was cut after ``output`` tokens.
+
+        Pictures to be drawn are part of the answer, which nothing came of.
+        """
         asked = facts.capability in UNITS and facts.capability is not Capability.IMAGE
-        usage = Usage(input=facts.prompt_tokens, units=facts.units if asked else 0.0)
+        usage = Usage(input=facts.prompt_tokens, output=output, units=facts.units if asked else 0.0)
         return self._dearest(price, usage, facts, drawn=False)
 
     def _dearest(self, price: Price, usage: Usage, facts: Facts, *, drawn: bool = True) -> float | None:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
-from backends.adapting.marks import with_own_reasoning
 from backends.adapting.system import MOVED, has_late_system
-from backends.base import Backend, Upstream
-from backends.constraints.request import FIELDS as FORMS
+from backends.base import Upstream
 from backends.native import original_for
 from backends.notices import Notes, collect
 from backends.plain import asks_plainly
-from backends.translation import BOOKKEEPING
 from backends.wire.chat import NO_PAID_TOOLS, ChatRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.responses import LEAST_OUTPUT
@@ -30,35 +26,27 @@ from catalog.errors import (
     RateLimited,
     RoundhouseError,
     StreamBroken,
-    UnsupportedParameter,
     UpstreamError,
     UpstreamProtocolError,
 )
 from catalog.model import Capability, Model
+from routing.accounts.costs import most_decoded
 from routing.calling.bounds import (
-    SEARCH_BOUND,
     Bound,
     as_run,
     as_sent,
     bound_of,
-    bounded,
-    check_counted,
-    check_least,
-    check_longest,
-    check_taken,
-    needs_search_bound,
     reserved_answer,
-    search_bounded,
-    shortened,
     usual_part,
 )
 from routing.calling.context import AttemptContext
+from routing.calling.fitting import fit, refuse_lost
 from routing.calling.job import Job
-from routing.calling.judgement import insists
 from routing.calling.lease import Lease
-from routing.calling.observers import ChunkObserver, ends_of
-from routing.facts import Facts
-from routing.outcomes import Outcome, Result, Usage, UsageDetails
+from routing.calling.watching.judgement import insists
+from routing.calling.watching.observers import ChunkObserver, ends_of
+from routing.calling.watching.usage_details import in_tiers
+from routing.outcomes import Outcome, Result, Usage
 from routing.plan import Candidate
 from routing.state.protocol import NANO
 
@@ -172,7 +160,9 @@ class Attempt(Generic[T]):
             self._lease = lease
             self._queued = self._context.clock.monotonic() - self._began
             backend = self._context.backend(lease.upstream, self.job.operation.protocol, self.model)
-            request = self._fitted(backend, lease.upstream, facts)
+            fitted = fit(self.job, self.candidate, self.bound, self._context.spend, backend, lease.upstream, facts)
+            request, self.dropped = fitted.request, fitted.dropped
+            self._refuse(self.dropped)
             late = lease.upstream.uds is not None or lease.upstream.wire == "responses"
             self._notes = collect() if late else None
             self._unstreamed = asks_plainly(request, lease.upstream)
@@ -203,36 +193,6 @@ class Attempt(Generic[T]):
             return False
         backend = self._context.backend(upstream, self.job.operation.protocol, self.model)
         return original_for(backend, self.job.request, upstream) is not None
-
-    def _fitted(self, backend: Backend, upstream: Upstream, facts: Facts) -> Any:
-        """The request as this upstream gets it, after a note of what it does not take. Raises as :meth:`start`."""
-        request = self.job.request
-        if self.bound is not None:
-            check_least(upstream, self.bound, self.model)
-            request = bounded(request, self.bound, upstream)
-        request, foreign = with_own_reasoning(request, self.model.id)
-        translated = original_for(backend, request, upstream) is None
-        if needs_search_bound(facts, self.model.price, self._context.spend):
-            held = search_bounded(request)
-            if not translated or SEARCH_BOUND not in backend.dropped(held, upstream):
-                request = held
-        self.dropped = backend.dropped(request, upstream)
-        shorter = shortened(request, self.model) if translated else None
-        if shorter is not None:
-            request = shorter
-        elif translated:
-            check_longest(self.model, facts)
-        if translated:
-            self.dropped = self.job.left_out + self.dropped + ("input.reasoning",) * foreign
-        if facts.uncounted or (facts.searches is not None and translated):
-            check_counted(facts, self.dropped, self.model, self._context.spend)
-        self.dropped = self.job.without_kept(self.dropped)
-        if self.dropped:
-            check_taken(self.dropped, self.bound, self.job.facts, self.model, upstream)
-        if shorter is not None:
-            self.dropped += ("max_tokens",)
-        self._refuse(self.dropped)
-        return request
 
     def _note_reported(self) -> None:
         """Note what the upstream says that it left out. Raises as :meth:`_refuse`, but for a missing usage."""
@@ -272,19 +232,7 @@ class Attempt(Generic[T]):
         )
 
     def _refuse(self, dropped: tuple[str, ...]) -> None:
-        """Raises UnsupportedParameter for a dropped form of the answer; under ``strict``, for all else, too."""
-        if self.job.facts.intent.strict and (lost := [name for name in dropped if name not in BOOKKEEPING]):
-            raise UnsupportedParameter(
-                f"'{self.model.id}' cannot honour: {', '.join(lost)}. Remove them, or do not ask for strict.",
-                param=lost[0],
-            )
-        form = next((name for name in dropped if name in FORMS), None)
-        if form is not None:
-            raise UnsupportedParameter(
-                f"'{self.model.id}' cannot give its answer the form that {form} asks for. Remove it, or choose "
-                "another model.",
-                param=form,
-            )
+        refuse_lost(dropped, self.job, self.model)
 
     async def _pull(self) -> bool:
         assert self._source is not None
@@ -422,17 +370,19 @@ class Attempt(Generic[T]):
         if not seen.begun and self._may_be_billed(result):
             usage = Usage(input=self.job.facts.prompt_tokens, known=False)
             cost, unknown = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
-            estimate = self._context.spend.prompt_cost(self.model.price, self.job.facts)
+            estimate = self._context.spend.cost_so_far(self.model.price, self.job.facts)
         elif seen.begun:
             came = 0 if usage.known else seen.streamed
             if not usage.known and (came or result is Result.CANCELLED):
                 usage = Usage(input=self.job.facts.prompt_tokens, output=came, known=False)
             if not self.job.facts.tokens_only:
-                usage = self._in_tiers(usage)
+                if self.job.facts.tiers and getattr(seen, "tier", None) is None:
+                    usage = in_tiers(usage, self.model.price.rates.undiscounted(self.job.facts.tiers))
                 cost, unknown = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
-                if came:
-                    counted = replace(usage, known=True)
-                    estimate, _ = self._context.spend.cost(self.model.price, counted, self.job.facts.capability)
+                if came and result not in (Result.SUCCESS, Result.REFUSAL):
+                    estimate = self._context.spend.cost_so_far(
+                        self.model.price, self.job.facts, self._decoded(came)
+                    )
         failure = error if isinstance(error, RoundhouseError) else None
         outcome = Outcome(
             trace=self.job.trace,
@@ -461,6 +411,13 @@ class Attempt(Generic[T]):
         )
         return outcome, estimate
 
+    def _decoded(self, came: int) -> int:
+        """The output tokens that the upstream may bill for an answer without its usage, of which ``came`` came."""
+        thought = 0.0
+        if Capability.REASONING in self.model.capabilities:
+            thought = self._context.clock.monotonic() - self._began if self._first is None else self._first
+        return most_decoded(came, self.job.facts, thought)
+
     def _may_be_billed(self, result: Result) -> bool:
         """Whether the upstream may have billed the prompt, though none of the answer came.
 
@@ -469,15 +426,6 @@ class Attempt(Generic[T]):
         if result is Result.CANCELLED:
             return self._source is not None
         return getattr(self._error, "may_bill", False) and self._source is not None
-
-    def _in_tiers(self, usage: Usage) -> Usage:
-        """The usage in the tiers of service that were asked for, unless the answer names its own."""
-        tiers = self.job.facts.tiers
-        if not tiers or getattr(self._observer, "tier", None) is not None:
-            return usage
-        if usage.details is not None and usage.details.tiers:
-            return usage
-        return replace(usage, details=replace(usage.details or UsageDetails(), tiers=tiers))
 
     def _result(self) -> Result:
         error = self._error

@@ -37,12 +37,12 @@ from routing.accounts.spend import Spend
 from routing.calling.answer import Answer
 from routing.calling.attempt import Attempt
 from routing.calling.context import AttemptContext
-from routing.calling.endings import EndWarnings
 from routing.calling.job import Job
 from routing.calling.lease import Leases
 from routing.calling.lightening import lightened
 from routing.calling.retry_budget import RetryBudget
 from routing.calling.traces import Traces
+from routing.calling.watching.endings import EndWarnings
 from routing.clock import Clock
 from routing.facts import Facts
 from routing.outcomes import BatchedSink, Outcome, OutcomeSink

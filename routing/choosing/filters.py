@@ -41,7 +41,7 @@ class Filter(NamedTuple):
 
 def broken_limit(facts: Facts, world: World, settings: RoutingSettings, model: Model) -> Exclusion | None:
     """The caller's limit (on privacy, tags, exclusions, cost) that one model does not keep, if there is one."""
-    intent, bound = facts.intent, cost_bound(facts, world)
+    intent, bound = facts.intent, cost_bound(facts, world, named=True)
     speech = facts.capability in SPEECH and not settings.speech.allow_remote
     limited = intent.local_only or intent.mode is Mode.LOCAL or intent.tags or intent.exclude or speech
     row = world.index.rows[model.id]
@@ -130,15 +130,18 @@ def _cached_rows(facts: Facts, world: World, settings: RoutingSettings, index: I
     return rows
 
 
-def cost_bound(facts: Facts, world: World) -> Floats | None:
+def cost_bound(facts: Facts, world: World, *, named: bool = False) -> Floats | None:
     """The most each row may cost in dollars, shape (n,); ``None`` without a limit on cost.
 
     NaN when unknown, infinite for an answer that cannot be bounded. Without the caller's bound of the answer it is
-    the expected cost: the attempt bounds the answer by ``max_cost`` (:mod:`routing.calling.bounds`).
+    the expected cost, for a model asked for by name that of one token: the attempt bounds the answer by
+    ``max_cost`` (:mod:`routing.calling.bounds`).
     """
     if facts.intent.max_cost is None and world.headroom is None:
         return None
     most = None if facts.output_tokens is None else float(facts.output_tokens)
+    if most is None and named and facts.capability in GENERATES:
+        most = 1.0
     if facts.intent.max_cost is None:
         return world.estimator.cost(facts, output=most)
     with_margin = replace(facts, prompt_tokens=longest_prompt(facts.prompt_tokens))
@@ -263,16 +266,19 @@ def _not_blocked(world: World) -> Bools:
 def _budget(facts: Facts, world: World, bound: Floats) -> list[Filter]:
     limit = _cost_limit(facts, world)
     code = "cost" if limit == facts.intent.max_cost else OVER_BUDGET
-    over = Filter(code, ~(bound > limit), lambda row: _too_dear(bound[row], limit))
+    over = Filter(code, ~(bound > limit), lambda row: _too_dear(facts, bound[row], limit))
     if not _price_needed(facts, world):
         return [over]
     return [Filter(PriceUnknown.code, ~np.isnan(bound), lambda _: PriceUnknown.reason), over]
 
 
-def _too_dear(most: float, limit: float) -> str:
+def _too_dear(facts: Facts, most: float, limit: float) -> str:
     if math.isinf(most):
         return f"it does not take max_tokens, so its answer cannot be held to the ${limit:.6f} allowed"
-    return f"it may cost ${most:.6f}, more than the ${limit:.6f} allowed"
+    told = f"it may cost ${most:.6f}, more than the ${limit:.6f} allowed"
+    if facts.output_tokens is None and facts.capability in GENERATES:
+        told += "; a bound on the answer (max_tokens) makes it less"
+    return told
 
 
 def _price_needed(facts: Facts, world: World) -> bool:

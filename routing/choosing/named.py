@@ -128,7 +128,7 @@ def _plan_replicas(
     needed = facts
     if all(model.origin == "discovered" for model in replicas):
         needed = replace(facts, features=facts.features - _CHECKED_FEATURES)
-    filtered = admit(needed, world, settings, cost_bound(facts, world))
+    filtered = admit(needed, world, settings, cost_bound(facts, world, named=True))
     rows = np.flatnonzero(filtered.admitted & in_group)
     excluded: Lazy[Exclusion] = Lazy(
         len(ids) - len(rows), lambda: [e for e in filtered.exclusions(world) if e.model in ids]

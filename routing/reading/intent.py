@@ -48,6 +48,10 @@ class IntentBody(BaseModel):
 
 
 _FIELDS = frozenset(IntentBody.model_fields)
+_MISPLACED = _FIELDS - {"strict", "timings"}
+"""Fields that bind nothing outside ``routing``; ``strict`` and ``timings`` are fields of a body, too."""
+_OF_OTHERS: dict[str, type[Mode | Task]] = {"mode": Mode, "task": Task}
+"""Fields that some servers have under the same name, with other values."""
 _DEFAULT = {mode: Intent(mode=mode) for mode in Mode}
 
 
@@ -70,6 +74,22 @@ def read_intent(requested: str, body: Any, headers: Mapping[str, str]) -> Intent
         raise _invalid(error, body or {}) from None
     fields = {name: getattr(parsed, name) for name in _FIELDS}
     return Intent(**{**fields, "mode": parsed.mode or mode})
+
+
+def check_misplaced(fields: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest for a field of ``routing`` among a body's own, where it would be lost."""
+    name = next((name for name in fields if name in _MISPLACED and _is_ours(name, fields[name])), None)
+    if name is not None:
+        raise InvalidRequest(
+            f"'{name}' belongs in 'routing': send {{\"routing\": {{\"{name}\": ...}}}}, or the header "
+            f"{HEADER_PREFIX}{name.replace('_', '-')}.",
+            param=name,
+        )
+
+
+def _is_ours(name: str, value: Any) -> bool:
+    kind = _OF_OTHERS.get(name)
+    return value is not None if kind is None else value in list(kind)
 
 
 def _mode_of(requested: str) -> Mode:

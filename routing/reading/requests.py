@@ -32,7 +32,7 @@ from catalog.model import Capability
 from catalog.prices.rates import tiers_of
 from routing.facts import Complexity, Facts, Intent, Task
 from routing.reading.complexity import complexity_of, shape_of, task_of
-from routing.reading.intent import read_intent
+from routing.reading.intent import check_misplaced, read_intent
 from routing.reading.tokens import Costs, costs_of, estimate_tokens, profile
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -437,6 +437,8 @@ def _size(schema: object) -> int:
 
 def _intent(request: WireModel, headers: Mapping[str, str]) -> Intent:
     extra: dict[str, Any] = request.model_extra or {}
+    if extra:
+        check_misplaced(extra)
     intent = read_intent(getattr(request, "model", "auto"), extra.get("routing"), headers)
     return replace(intent, timings=_timings(extra["timings"])) if "timings" in extra else intent
 

@@ -52,6 +52,8 @@ def doctor(url: Url = None, key: Key = None, config: Config = None) -> None:
     console.print(models)
     for line in broken_files(settings, catalog, faults):
         console.print(line, highlight=False, markup=False)
+    for remark in catalog.remarks():
+        console.print(remark, highlight=False, markup=False)
     console.print(f"data: {settings.data_dir}", highlight=False)
     try:
         report = ServerClient(url, key, config).get("/v1/admin/report")

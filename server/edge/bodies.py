@@ -80,6 +80,15 @@ def _lists(model: type[BaseModel]) -> frozenset[str]:
     )
 
 
+def check_query(request: Request, model: type[BaseModel] | None) -> None:
+    """Raises InvalidRequest for a query parameter that ``model`` does not have; without a model, for every one."""
+    known = () if model is None else tuple(model.model_fields)
+    for name in request.query_params:
+        if name.partition("[")[0] not in known:
+            told = f"Known: {', '.join(known)}" if known else "This endpoint has none"
+            raise InvalidRequest(f"There is no query parameter '{name[:80]}'. {told}.", param=name[:80])
+
+
 def _nested(pairs: list[tuple[str, str]], lists: Container[str]) -> dict[str, Any]:
     read: dict[str, Any] = {}
     for name, value in pairs:

@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from catalog.errors import RoundhouseError
 from server.edge.auth import require_admin
-from server.edge.bodies import read_json, read_query
+from server.edge.bodies import check_query, read_json, read_query
 from server.edge.routes import DirectRoute, Handler
 
 JSON_LINES = "application/x-ndjson"
@@ -41,6 +41,8 @@ class Contract:
     """The body may be missing."""
     query: type[BaseModel] | None = None
     """The type of the query parameters."""
+    exact: bool = False
+    """A query parameter beyond those of ``query`` is refused; so it is wherever an admin key is needed."""
     answers: Any = None
     """The type of the JSON answer."""
     media: Mapping[str, Any] = field(default_factory=dict)
@@ -109,7 +111,8 @@ def _serve(handler: Callable[..., Awaitable[Response]], contract: Contract) -> H
     parameters = list(inspect.signature(handler).parameters)
     in_path = [name for name in parameters[1:] if name not in ("body", "query")]
 
-    further = contract.query or contract.admin or contract.optional or contract.any_type
+    exact = contract.exact or contract.admin
+    further = contract.query or exact or contract.optional or contract.any_type
     if reads is not None and not (in_path or further):
         body_type = reads
 
@@ -120,6 +123,8 @@ def _serve(handler: Callable[..., Awaitable[Response]], contract: Contract) -> H
         async def serve(request: Request) -> Response:
             if contract.admin:
                 require_admin(request)
+            if exact:
+                check_query(request, contract.query)
             given = {name: request.path_params[name] for name in in_path}
             if contract.query is not None:
                 given["query"] = read_query(request, contract.query)

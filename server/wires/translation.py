@@ -17,6 +17,7 @@ from backends.wire.chat import ChatRequest, Original, TranslatedChat
 from catalog.errors import InvalidRequest, RoundhouseError, UnsupportedParameter
 from catalog.types import Json
 from catalog.validation import wording
+from routing.reading.intent import check_misplaced
 from server.answers.streams import event
 from server.edge.json_body import with_whole_numbers
 
@@ -58,6 +59,7 @@ def split_extras(extras: Mapping[str, Any], foreign: frozenset[str]) -> tuple[Js
     no request may have.
     """
     refuse_names(extras)
+    check_misplaced(extras)
     modalities = extras.get("modalities")
     if extras.get("audio") or (isinstance(modalities, list) and "audio" in modalities):
         raise UnsupportedParameter(

@@ -22,7 +22,7 @@ from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.model import Price
 from catalog.types import Json
 from routing.accounts.costs import cost_of
-from routing.calling.usage import token_usage
+from routing.calling.watching.usage import token_usage
 from tests.fakes.openai_responses import (
     SEARCHED,
     message_item,

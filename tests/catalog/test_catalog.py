@@ -9,6 +9,7 @@ import pytest
 from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError, ModelNotFound, NotFound
 from catalog.model import Capability, Model, PackageSource, PathSource, UpstreamSource
+from catalog.prices.rates import KNOWN_TIERS
 
 
 def table(model_id: str, **fields: Any) -> dict[str, Any]:
@@ -99,6 +100,7 @@ def test_the_users_row_comes_before_the_built_in_one_and_may_say_only_what_diffe
         (table("a", capabilities=["fly"]), r"'a': capabilities\.0: .*'fly'"),
         (table("a", limits={"context_window": -1}), r"'a': limits\.context_window: .*-1"),
         (table("a", price={"input": -3}), r"'a': price\.input: "),
+        (table("a", price={"tiers": {"flex": -1.0}}), r"'a': price\.tiers\.flex: .*at least 0"),
         (table(""), r"'without an id': id: "),
         (table("../a"), r"'\.\./a': id: "),
         (table("a", source={"kind": "hub", "repository": "nothing"}), r"'a': source\.hub\.repository: "),
@@ -156,6 +158,30 @@ def test_an_alias_of_the_users_wins_over_every_name_of_a_built_in_row() -> None:
     assert found.get(remote.id) == remote
     renamed = Catalog.load(user_models=[own, table(remote.id)])
     assert renamed.resolve(remote.id).id == remote.id, "the user's own id wins over the user's alias"
+
+
+def test_an_alias_that_is_an_id_is_remarked_on_with_what_the_name_means_now() -> None:
+    remote = next(row for row in Catalog.builtin() if not row.local)
+    own = table("mine", aliases=[remote.id, "mine", "free"])
+    (remark,) = Catalog.load(user_models=[own]).remarks()
+    assert f"'mine': the alias '{remote.id}'" in remark
+    assert f"'{remote.provider}/{remote.id}'" in remark
+    (remark,) = Catalog.load(user_models=[own, table(remote.id)]).remarks()
+    assert "which keeps it" in remark
+
+
+def test_a_tier_that_no_provider_has_is_remarked_on_with_the_nearest_name() -> None:
+    tiers = {"bacth": 0.5, "Flex": 0.5, "default": 0.5, "batch": 0.5}
+    remarks = catalog(table("a", price={"tiers": tiers})).remarks()
+    assert [text.partition("has a tier ")[2] for text in remarks] == [
+        "'bacth'. Did you mean 'batch'?",
+        "'Flex'. Did you mean 'flex'?",
+        "'default'.",
+    ]
+
+
+def test_the_built_in_rows_have_no_tier_that_is_unknown() -> None:
+    assert {tier for row in Catalog.builtin() for tier in row.price.tiers} <= KNOWN_TIERS
 
 
 def test_an_endpoint_of_the_users_is_merged_and_an_unknown_one_is_not_found() -> None:

@@ -19,7 +19,7 @@ from catalog.types import Json
 from routing.calling.job import Job
 from routing.calling.lightening.rereading import reread, rewritten
 from routing.calling.operations import CHAT, Operation
-from routing.calling.validation import conforms
+from routing.calling.watching.validation import conforms
 
 T = TypeVar("T")
 

@@ -96,7 +96,7 @@ async def create_speech(request: Request, body: SpeechRequest) -> Response:
     return await stream_bytes(request, job, BytesEncoder(), SPEECH_MEDIA[body.response_format])
 
 
-@route(router, "GET", "/v1/audio/voices", Contract(answers=VoiceList))
+@route(router, "GET", "/v1/audio/voices", Contract(answers=VoiceList, exact=True))
 async def list_voices(request: Request) -> Response:
     """List the voices of every model that speaks and that this caller may use."""
     runtime, caller = runtime_of(request), caller_of(request)

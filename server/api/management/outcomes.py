@@ -57,7 +57,7 @@ class Learned(TypedDict):
     change_detected: bool
 
 
-@route(router, "GET", "/v1/traces/{trace_id}", Contract(answers=Trace))
+@route(router, "GET", "/v1/traces/{trace_id}", Contract(answers=Trace, exact=True))
 async def get_trace(request: Request, trace_id: str) -> Response:
     """A request's trace, attempt by attempt. Requests of other keys are not shown."""
     found = await find_trace(runtime_of(request), trace_id)

@@ -68,13 +68,23 @@ class UsageReport(TypedDict):
     total: UsageFigures
 
 
-@route(router, "GET", "/v1/usage", Contract(query=UsageQuery, answers=UsageReport, media={"text/csv": str}))
+@route(
+    router,
+    "GET",
+    "/v1/usage",
+    Contract(query=UsageQuery, exact=True, answers=UsageReport, media={"text/csv": str}),
+)
 async def get_usage(request: Request, query: UsageQuery) -> Response:
     """Usage and cost by day, model and key, as JSON or CSV. Other keys' usage is for administrators only."""
     caller = caller_of(request)
     last = query.end or datetime.now(UTC).date()
     first = query.start or last - min(timedelta(days=30), last - date.min)
-    if not 0 <= (last - first).days <= MAX_DAYS:
+    if first > last:
+        end = "'end'" if query.end else "today (UTC)"
+        raise InvalidRequest(
+            f"'start' is {first}, after {end}, {last}: a report goes from the older day on.", param="start"
+        )
+    if (last - first).days > MAX_DAYS:
         raise InvalidRequest(f"'start' is at most {MAX_DAYS} days before 'end'.", param="start")
     by = _groups(query.by)
     runtime = runtime_of(request)

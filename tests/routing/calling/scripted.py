@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -20,9 +20,9 @@ from catalog.types import Json
 from routing.accounts.spend import Spend
 from routing.calling.dispatcher import Dispatcher
 from routing.calling.job import Job
-from routing.calling.judgement import MakeJudge
 from routing.calling.operations import CHAT
 from routing.calling.traces import Traces
+from routing.calling.watching.judgement import MakeJudge
 from routing.choosing.pins import Pins
 from routing.facts import Facts
 from routing.outcomes import Outcome, Result
@@ -63,6 +63,8 @@ class ScriptedBackend:
     """The header that names the parameters which the worker dropped."""
     tells: str = ""
     """A sentence for the caller."""
+    before: Callable[[], None] = lambda: None
+    """Runs when a call begins."""
 
     def dropped(self, request: ChatRequest, upstream: Upstream) -> tuple[str, ...]:
         return self.drops_of.get(upstream.model, self.drops)
@@ -71,6 +73,7 @@ class ScriptedBackend:
         self.calls.append(upstream)
         self.requests.append(request)
         self.open += 1
+        self.before()
         note({"x-roundhouse-dropped": self.reports})
         if self.tells:
             tell(self.tells)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -104,11 +105,49 @@ async def test_a_stream_that_is_cut_counts_the_tokens_that_came(capped: Stand, b
     price = remote("a").price
     assert price.input is not None
     assert price.output is not None
-    came = (FACTS.prompt_tokens * price.input + 10 * price.output) / 1e6
+    # A quarter more for the error of the estimate, and 16 for what was decoded before the end was noticed.
+    came = (FACTS.prompt_tokens * price.input + (13 + 16) * price.output) / 1e6
     assert capped.spend.cap_usage("")[0].spent == pytest.approx(came)
     row = (await capped.spend.usage("2000-01-01", "2999-01-01"))[0]
     assert (row.output, row.unknown) == (10, 1)
     assert row.estimated == pytest.approx(came * 10**9)
+
+
+@pytest.mark.parametrize(
+    ("facts", "reasons", "tokens"),
+    [
+        (replace(FACTS, output_tokens=None), False, 2 + 16),
+        (replace(FACTS, output_tokens=5), False, 5),
+        (replace(FACTS, output_tokens=5, choices=2), False, 10),
+        (replace(FACTS, output_tokens=None), True, 300 + 2 + 16),
+    ],
+    ids=["without a bound", "within the bound", "of each choice", "reasoning before the first token"],
+)
+async def test_the_caps_count_an_upper_estimate_of_a_cut_stream_and_not_the_reserved_amount(
+    capped: Stand, facts: Facts, reasons: bool, tokens: int
+) -> None:
+    capped.backend.scripts = {"a": (ROLE, text("x"), None)}
+    model = remote("a")
+    if reasons:
+        model = model.model_copy(update={"capabilities": model.capabilities | {Capability.REASONING}})
+    capped.will_try(model)
+    capped.backend.before = lambda: capped.clock.advance(3.0)
+    async with capped.dispatcher.open(capped.job(facts)) as answer:
+        async for item in answer:
+            if item["choices"][0]["delta"]["content"]:
+                break
+    await capped.dispatcher.settle()
+    assert capped.spend.cap_usage("")[0].spent == pytest.approx(1.0 + tokens * 2 / 1e6, abs=1e-9)
+
+
+async def test_the_letters_of_tool_calls_count_for_a_cut_stream(capped: Stand) -> None:
+    call = {"index": 0, "function": {"name": "f", "arguments": "x" * 399}}
+    delta = {"choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}]}
+    capped.backend.scripts = {"a": (ROLE, delta, StreamBroken("cut"))}
+    capped.will_try(remote("a"))
+    with pytest.raises(StreamBroken):
+        await capped.ask(capped.job(FACTS))
+    assert capped.recorder.outcomes[0].usage.output == 100
 
 
 async def test_a_local_model_that_fails_costs_nothing(capped: Stand) -> None:

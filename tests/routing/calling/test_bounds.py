@@ -20,9 +20,9 @@ from routing.accounts.caps import Caps, SpendSettings
 from routing.accounts.costs import cost_nano
 from routing.calling.bounds import Bound, bounded
 from routing.calling.job import Job
-from routing.calling.judgement import judge_for
 from routing.calling.operations import CHAT
 from routing.calling.traces import TraceSettings
+from routing.calling.watching.judgement import judge_for
 from routing.facts import Facts, Intent
 from routing.outcomes import Usage
 from tests.routing.calling.conftest import dispatcher

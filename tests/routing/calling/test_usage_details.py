@@ -12,8 +12,8 @@ from catalog.model import Capability, Model, Price
 from catalog.prices.price import LongPrices
 from catalog.types import Json
 from routing.accounts.costs import affordable_output, longest_prompt, to_nano
-from routing.calling.observers import ImageObserver
-from routing.calling.usage import token_usage
+from routing.calling.watching.observers import ImageObserver
+from routing.calling.watching.usage import token_usage
 from routing.facts import Facts
 from routing.outcomes import Usage, UsageDetails
 from routing.reading.requests import read_chat
@@ -21,7 +21,7 @@ from tests.routing.calling.scripted import Stand, end, remote, text
 
 MILLION = 1_000_000
 FACTS = Facts(Capability.CHAT, prompt_tokens=MILLION, output_tokens=MILLION)
-PRICE = Price(input=1, output=2, tiers={"flex": 0.5, "priority": 2})
+PRICE = Price(input=1, output=2, tiers={"flex": 0.5, "batch": 0.5, "priority": 2})
 
 
 @pytest.mark.parametrize(
@@ -75,14 +75,16 @@ def chunk(**more: Any) -> Json:
     [
         ((), None, 3.0),
         ((), "priority", 6.0),
-        (("flex",), None, 1.5),
+        (("flex",), None, 3.0),
+        (("batch",), None, 3.0),
+        (("flex", "priority"), None, 6.0),
         (("flex",), "flex", 1.5),
         (("flex",), "default", 3.0),
         (("priority",), "default", 3.0),
         (("priority",), None, 6.0),
     ],
 )
-async def test_the_cost_follows_the_tier_of_the_answer_else_of_the_request(
+async def test_the_cost_follows_the_tier_of_the_answer_else_the_dearer_of_asked_and_standard(
     stand: Stand, asked: tuple[str, ...], answered: str | None, dollars: float
 ) -> None:
     last = chunk() if answered is None else chunk(service_tier=answered)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.wire.chat import ChatRequest
-from routing.calling.judgement import insists, judge_for
-from routing.calling.validation import conforms, judge
+from routing.calling.watching.judgement import insists, judge_for
+from routing.calling.watching.validation import conforms, judge
 
 PERSON = {
     "type": "object",

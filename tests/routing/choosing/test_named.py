@@ -202,3 +202,16 @@ def test_embeddings_of_a_name_with_replicas_are_pinned_to_one_vector_space() -> 
     made = choose(Facts(capability=Capability.EMBED, requested="M"), here)
     assert len(made.candidates) == 1
     assert made.pin == "m"
+
+
+def test_max_cost_leaves_the_length_of_a_named_models_answer_to_its_bound() -> None:
+    dear = Price(input=1.0, output=10_000.0)
+    for rows in (
+        [remote("m", price=dear)],
+        [remote("a", name="m", price=dear), remote("b", name="m", price=dear)],
+    ):
+        assert choose(chat(requested="m", max_cost=0.30), world(rows)).candidates
+        plan = choose(chat(requested="m", max_cost=0.30, output_tokens=300), world(rows))
+        assert {exclusion.code for exclusion in plan.excluded} == {"cost"}
+    auto = choose(chat(max_cost=0.30), world([remote("m", price=dear)]))
+    assert "max_tokens" in auto.excluded[0].reason

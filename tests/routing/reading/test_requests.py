@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from backends.wire.schema import check_pattern
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
-from routing.calling.usage import MOST_TOKENS, most_prompt_tokens
+from routing.calling.watching.usage import MOST_TOKENS, most_prompt_tokens
 from routing.facts import Complexity, Facts, Mode, Task, Workload
 from routing.reading import complexity
 from routing.reading import requests as read
@@ -307,3 +307,21 @@ def test_the_results_of_a_search_are_read_and_paid_but_make_no_question_harder()
     plain, searched = facts("How fast is a fox?"), facts("How fast is a fox?", web_search_options={})
     assert searched.prompt_tokens > plain.prompt_tokens + 1000
     assert searched.complexity is plain.complexity is Complexity.SIMPLE
+
+
+@pytest.mark.parametrize(
+    "field", [{"max_cost": 0.3}, {"local_only": True}, {"tags": ["eu"]}, {"mode": "cheap"}, {"task": "code"}]
+)
+def test_a_field_of_routing_among_the_bodys_own_is_refused_with_its_place(field: dict[str, Any]) -> None:
+    (name,) = field
+    embedding = EmbeddingRequest.model_validate({"model": "m", "input": "x", **field})
+    misreads: tuple[Callable[[], Facts], ...] = (lambda: facts(**field), lambda: read.read_embedding(embedding))
+    for misread in misreads:
+        with pytest.raises(InvalidRequest, match=f"'{name}' belongs in 'routing'") as refused:
+            misread()
+        assert refused.value.param == name
+    assert facts(routing=field)
+
+
+def test_a_servers_own_field_of_the_same_name_passes() -> None:
+    assert facts(task="retrieval.query", mode="turbo", max_cost=None)

@@ -137,6 +137,30 @@ async def test_wrong_questions_about_usage(gateway: Gateway, query: str) -> None
     error(await gateway.client.get(f"/v1/usage?{query}"), 400, "invalid_request")
 
 
+@pytest.mark.parametrize(
+    ("path", "name", "told"),
+    [
+        ("/v1/usage?form=csv", "form", "Known: start, end, by, format"),
+        ("/v1/admin/report?days=3", "days", "has none"),
+        ("/v1/admin/workers/parrot/log?tail=3", "tail", "Known: lines"),
+        ("/v1/traces/some?key=a", "key", "has none"),
+    ],
+)
+async def test_an_unknown_query_parameter_of_our_own_paths_is_refused(
+    gateway: Gateway, path: str, name: str, told: str
+) -> None:
+    refused = error(await gateway.client.get(path), 400, "invalid_request")
+    assert refused["param"] == name
+    assert told in refused["message"]
+
+
+async def test_a_report_that_ends_before_it_starts_says_so(gateway: Gateway) -> None:
+    answer = await gateway.client.get("/v1/usage?start=2026-02-01&end=2026-01-01")
+    assert "after 'end'" in error(answer, 400, "invalid_request")["message"]
+    answer = await gateway.client.get("/v1/usage?start=2999-01-01")
+    assert "after today" in error(answer, 400, "invalid_request")["message"]
+
+
 async def test_a_virtual_key_is_bound_to_its_models_and_limits(start: Start) -> None:
     async with start() as gateway:
         keys = gateway.keys

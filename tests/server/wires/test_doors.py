@@ -37,6 +37,27 @@ async def test_a_response_whole_and_streamed(serve: Start) -> None:
         assert kinds[-1] == "response.completed"
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
+        ("/v1/completions", {"prompt": "Hi"}),
+        ("/v1/embeddings", {"input": "Hi"}),
+        ("/v1/responses", {"input": "Hi"}),
+        ("/v1/messages", {"max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]}),
+        ("/api/chat", {"messages": [{"role": "user", "content": "Hi"}]}),
+        ("/api/embed", {"input": "Hi"}),
+    ],
+)
+async def test_a_limit_outside_routing_is_refused_at_every_door(
+    serve: Start, path: str, body: dict[str, Any]
+) -> None:
+    async with serve() as gateway:
+        answer = await gateway.client.post(path, json={"model": "parrot", "max_cost": 0.1, **body})
+        assert answer.status_code == 400
+        assert "'max_cost' belongs in 'routing'" in answer.text
+
+
 async def test_a_response_that_breaks_off_has_failed(serve: Start) -> None:
     async with serve() as gateway, sdk(gateway) as client:
         gateway.backend.script = (chunk("Hel"), WorkerFailed("It died."))

@@ -7,10 +7,11 @@ Anthropic's (``cache_creation``, ``server_tool_use``, ``speed``, ``inference_geo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from catalog.prices.rates import STANDARD, tiers_of
-from routing.outcomes import UsageDetails
+from routing.outcomes import Usage, UsageDetails
 
 MOST_CALLS = 100_000
 """Searches and containers of one call beyond any answer."""
@@ -49,6 +50,17 @@ def details_of(
         tuple(name for name in _UNPRICED if _in(ran, f"{name}_requests")),
     )
     return UsageDetails(*found) if any(found) else None
+
+
+def in_tiers(usage: Usage, asked: tuple[str, ...]) -> Usage:
+    """The usage in the tiers of service that it names, else in those ``asked`` for.
+
+    A server that does not know a tier ignores it and serves at the listed price, so the caller leaves out those
+    that cost less.
+    """
+    if not asked or (usage.details is not None and usage.details.tiers):
+        return usage
+    return replace(usage, details=replace(usage.details or UsageDetails(), tiers=asked))
 
 
 _UNPRICED = ("file_search", "image_generation", "mcp", "code_execution")

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from routing.calling.usage import MOST_TOKENS, audio_seconds, token_usage
+from routing.accounts.reservations import characters
+from routing.calling.watching.usage import MOST_TOKENS, audio_seconds, token_usage
 from routing.outcomes import Usage, UsageDetails
 
 
@@ -67,9 +68,9 @@ class ChunkObserver:
             elif self.begun or _carries_content(choice):
                 self.begun = True
                 self._pieces += 1
-                text = (choice.get("delta") or choice).get("content") or choice.get("text")
-                if text:
-                    self._letters += len(text)
+                delta = choice.get("delta") or choice
+                text = delta.get("content") or choice.get("text")
+                self._letters += len(text) if text else characters(delta)
 
 
 def ends_of(item: Any) -> int:
