@@ -60,7 +60,7 @@ def _cut(choice: Json, texts: dict[int, StopFilter], stops: Sequence[str]) -> bo
     delta = choice["delta"]
     if delta.get("content"):
         delta["content"] = text.feed(delta["content"])
-    if text.found:
+    if text.sequence is not None:
         delta.pop("tool_calls", None)
         choice |= {"finish_reason": "stop", "stop_reason": text.sequence}
     elif (choice.get("finish_reason") or delta.get("tool_calls")) and (rest := text.end()):
