@@ -18,6 +18,7 @@ from backends.http import HttpClient
 from backends.http.errors import ErrorReader, read_error, stream_error
 from backends.native import original_for
 from backends.openai.asked import AskedCall
+from backends.openai.bounds import bounded
 from backends.openai.documents import (
     classifications,
     embedding_list,
@@ -33,7 +34,6 @@ from backends.openai.sources import with_annotations
 from backends.parameters import ParameterTable, body_for
 from backends.plain import asks_plainly
 from backends.streams.assemble import chat_chunks, completion_chunks
-from backends.streams.bounds import bounded
 from backends.streams.calls import CallOrder
 from backends.streams.shapes import WrongShape, is_text, regular_choice, regular_event
 from backends.translation import TranslatedRequest, reading

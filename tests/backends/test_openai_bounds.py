@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from backends.openai.bounds import bounded
 from backends.streams.assemble import ChatAssembler
-from backends.streams.bounds import bounded
 from backends.wire.chat import ChatRequest
 from catalog.types import Json
 
