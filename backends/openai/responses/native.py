@@ -21,7 +21,7 @@ from catalog.types import Json
 _RUN_ELSEWHERE = frozenset({"web_search_call", "code_interpreter_call", "image_generation_call", "mcp_call"})
 _SEALED = frozenset({"reasoning", "compaction"})
 _OURS = ("routing", "strict", "timings")
-_SEALED = "reasoning.encrypted_content"
+_ENCRYPTED = "reasoning.encrypted_content"
 """The part of an answer without which reasoning that is not stored cannot go back."""
 
 
@@ -34,8 +34,8 @@ def native_request(original: Original, upstream: Upstream) -> TranslatedRequest:
     refuse_forbidden(original.request)
     refuse_withheld(original)
     body = original.request.to_wire(model=upstream.model, stream=True, store=False, **dict.fromkeys(_OURS))
-    if upstream.reasons and _SEALED not in (body.get("include") or ()):
-        body["include"] = [*(body.get("include") or ()), _SEALED]
+    if upstream.reasons and _ENCRYPTED not in (body.get("include") or ()):
+        body["include"] = [*(body.get("include") or ()), _ENCRYPTED]
     given = body["input"]
     if not isinstance(given, list):
         return TranslatedRequest(body)
