@@ -1,8 +1,8 @@
 """Counts for a new cap what was spent in its window before the cap was there.
 
 Counters are kept for caps alone, and usage is kept always. A counter with a cap is never below the usage of its
-window (it has the reserved amounts as well), so it is raised to the usage in one claim whose limit is the usage: of
-several gateways that do so at once, one succeeds.
+window (it has the reserved amounts as well), so it is raised to the usage in one claim whose limit is the usage:
+of several gateways that do so at once, one succeeds.
 """
 
 from __future__ import annotations
