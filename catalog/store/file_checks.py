@@ -25,7 +25,7 @@ class FileChecks(Generic[T]):
         self._running: dict[str, threading.Thread] = {}
 
     def run(self, checks: Mapping[str, Callable[[], T]]) -> dict[str, T]:
-        """The results by name, without those of functions that still run once none has ended for ``timeout`` seconds.
+        """The results by name, without those of functions that still run when none ended for ``timeout`` seconds.
 
         Many functions on a busy machine take longer together than one that hangs, so each end renews the wait, up
         to :data:`_MOST` times ``timeout``. A function must not raise.
