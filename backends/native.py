@@ -34,9 +34,4 @@ def refusal_of(request: WireModel) -> UnsupportedParameter | None:
     if not isinstance(request, TranslatedChat) or request.original is None or request.original.refusal is None:
         return None
     message, param = request.original.refusal
-    refusal = UnsupportedParameter(message, param=param)
-    if param == "previous_response_id":
-        refusal.code = "previous_response_not_found"  # OpenAI's code, by which its clients know it
-    elif param == "conversation":
-        refusal.status, refusal.code = 404, "not_found"
-    return refusal
+    return UnsupportedParameter(message, param=param)

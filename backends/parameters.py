@@ -80,6 +80,27 @@ def _no_renames() -> Mapping[str, str]:
     return MappingProxyType({})
 
 
+def refuse_domains(search: WebSearchOptions, upstream: Upstream, *names: str) -> None:
+    """Raises UnsupportedParameter for a list of domains among ``names`` that the server cannot keep to."""
+    for name in names:
+        if search.filters is not None and getattr(search.filters, name):
+            raise UnsupportedParameter(
+                f"'{upstream.model}' cannot keep a search to domains by '{name}'; leave it out, or ask a model "
+                "whose server can.",
+                param=f"web_search_options.filters.{name}",
+            )
+
+
+def search_fields(search: WebSearchOptions, upstream: Upstream) -> tuple[Json, tuple[str, ...]]:
+    """The fields of a search in OpenAI's form, and the names of the options that chats lack: a bound on searches.
+
+    Raises UnsupportedParameter for filters, which OpenAI's chats do not have.
+    """
+    refuse_domains(search, upstream, "allowed_domains", "blocked_domains")
+    lacking = () if search.max_uses is None else ("web_search_options.max_uses",)
+    return {"web_search_options": search.to_wire(filters=None, max_uses=None)}, lacking
+
+
 @dataclass(frozen=True, slots=True)
 class ParameterTable:
     """The treatment of parameters by one kind of server.
@@ -95,7 +116,8 @@ class ParameterTable:
     that gets them as they are. ``tools`` are the forms of tools and their results. ``text_files``: files may
     hold text; ``linked_files``: they may be given by address; None, if that is not known, leaves it to a caller
     who speaks the server's wire. ``sources``: an answer's sources stand beside it
-    (:mod:`backends.openai.sources`).
+    (:mod:`backends.openai.sources`). ``search`` gives the fields of a search, and the options that
+    the server lacks.
     """
 
     drops: frozenset[str] = frozenset()
@@ -114,6 +136,7 @@ class ParameterTable:
     tools: ToolRules = ALL
     text_files: bool = False
     linked_files: bool | None = True
+    search: Callable[[WebSearchOptions, Upstream], tuple[Json, tuple[str, ...]]] = search_fields
 
 
 def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> Json:
@@ -136,7 +159,7 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
         body.pop("strict", None)
     if isinstance(request, ChatRequest):
         if request.web_search_options is not None:
-            _search(request.web_search_options, body, upstream)
+            _search(request.web_search_options, body, upstream, table)
         for name, new in table.renames.items():
             if name in body:
                 body.setdefault(new, body.pop(name))
@@ -155,33 +178,24 @@ def dropped_names(request: WireModel, upstream: Upstream, table: ParameterTable)
     names = tuple(name for name, value in left_out.items() if _asks(name, value)) if left_out else ()
     if not isinstance(request, ChatRequest):
         return names
-    if request.web_search_options is not None and request.web_search_options.max_uses is not None:
-        names += ("web_search_options.max_uses",)
+    if request.web_search_options is not None and "web_search_options" not in left_out:
+        names += table.search(request.web_search_options, upstream)[1]
     effort = request.reasoning_effort
     if effort is not None and "reasoning_effort" not in left_out and _effort(request, upstream, table) != effort:
         names += ("reasoning_effort",)
     if not is_plain(request):
         names += lost_marks(request, MARKS - _unsent_marks(request, upstream, table))
-    return names + lost_forms(request, table.tools) if request.tools else names
+        names += lost_forms(request, table.tools)
+    return names
 
 
-def refuse_domains(search: WebSearchOptions, upstream: Upstream, *names: str) -> None:
-    """Raises UnsupportedParameter for a list of domains among ``names`` that the server cannot keep to."""
-    for name in names:
-        if search.filters is not None and getattr(search.filters, name):
-            raise UnsupportedParameter(
-                f"'{upstream.model}' cannot keep a search to domains by '{name}'; leave it out, or ask a model "
-                "whose server can.",
-                param=f"web_search_options.filters.{name}",
-            )
-
-
-def _search(search: WebSearchOptions, body: Json, upstream: Upstream) -> None:
-    """OpenAI's chats have no filters of a search, and no bound on the number of searches."""
-    refuse_domains(search, upstream, "allowed_domains", "blocked_domains")
-    options = body.get("web_search_options") or {}
-    for name in ("filters", "max_uses"):
-        options.pop(name, None)
+def _search(search: WebSearchOptions, body: Json, upstream: Upstream, table: ParameterTable) -> None:
+    fields, _ = table.search(search, upstream)
+    if body.pop("web_search_options", None) is None:
+        return
+    for name in fields.keys() & body.keys():
+        raise InvalidRequest(f"'{name}' says the same as 'web_search_options'; send one of them.", param=name)
+    body.update(fields)
 
 
 def _check_bounds(request: Sampling, upstream: Upstream, table: ParameterTable) -> None:

@@ -63,6 +63,7 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             genai_name="azure.ai.openai",
             answers_plainly=True,
             responses=True,
+            batches="backends.azure_batches.AzureBatches",
         ),
         "ollama": Provider("backends.ollama.OllamaBackend"),
         "anthropic": Provider(
@@ -72,7 +73,12 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             counts=True,
             batches="backends.anthropic.batches.AnthropicBatches",
         ),
-        "google": Provider("backends.google.backend.GoogleBackend", trusted=True, genai_name="gcp.gemini"),
+        "google": Provider(
+            "backends.google.backend.GoogleBackend",
+            trusted=True,
+            genai_name="gcp.gemini",
+            batches="backends.google.batches.GeminiBatches",
+        ),
         "bedrock": Provider(
             "backends.clouds.bedrock.backend.BedrockBackend", trusted=True, genai_name="aws.bedrock", counts=True
         ),
@@ -141,9 +147,10 @@ def check_protocols(endpoints: Iterable[Endpoint], models: Iterable[Model] = ())
         if endpoint.credentials_file is not None:
             files[endpoint.id] = (endpoint.protocol, endpoint.credentials_file)
         if endpoint.batches and PROVIDERS[endpoint.protocol].batches is None:
+            why = _BUCKETS if endpoint.protocol in ("bedrock", "vertex") else ""
             raise ConfigurationError(
-                f"[[endpoint]] '{endpoint.id}': batches: '{endpoint.protocol}' has no batch API here. "
-                f"These have: {', '.join(name for name, row in PROVIDERS.items() if row.batches)}"
+                f"[[endpoint]] '{endpoint.id}': batches: '{endpoint.protocol}' has no batch API here{why}. "
+                f"Leave it out. These have: {', '.join(name for name, row in PROVIDERS.items() if row.batches)}"
             )
         if not PROVIDERS[endpoint.protocol].responses:
             lacking.add(endpoint.id)
@@ -155,6 +162,7 @@ def check_protocols(endpoints: Iterable[Endpoint], models: Iterable[Model] = ())
             raise ConfigurationError(f"[[model]] '{model.id}': {_NO_RESPONSES}")
 
 
+_BUCKETS = ", because its batches are read from and written to a bucket of your own"
 _NO_RESPONSES = "wire: 'responses' needs an endpoint of protocol openai or azure"
 
 

@@ -13,7 +13,7 @@ from catalog import toml_rows
 from catalog.discovery import by_undated_name, informed, undated
 from catalog.errors import ConfigurationError, ModelNotFound, NotFound
 from catalog.model import FREE, Capability, Endpoint, Model, Price, UpstreamSource
-from catalog.tags import hub_address, of_address, untagged
+from catalog.names.ollama import hub_address, of_address, untagged
 from catalog.toml_rows import Table
 
 Discovered = Mapping[str, tuple[Model, ...]]
@@ -265,7 +265,7 @@ class Catalog:
         return ()
 
     def _as_ollamas(self, name: str) -> tuple[Model, ...]:
-        """The models of a name that only a client of Ollama writes so (:mod:`catalog.tags`)."""
+        """The models of a name that only a client of Ollama writes so (:mod:`catalog.names.ollama`)."""
         address = hub_address(name)
         if address is not None:
             row = of_address(address, self)

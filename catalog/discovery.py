@@ -17,6 +17,8 @@ from pydantic import ValidationError
 
 from catalog.errors import RoundhouseError
 from catalog.file_rows import default_id, gguf_facts
+from catalog.files.projectors import is_projector, projector_of, senses
+from catalog.files.quantization import quantization_of
 from catalog.model import (
     ENDPOINTS,
     FREE,
@@ -30,7 +32,6 @@ from catalog.model import (
     Size,
     UpstreamSource,
 )
-from catalog.quantization import quantization_of
 from catalog.store.damage import gguf_damage
 from catalog.types import Json
 
@@ -262,21 +263,27 @@ def _with(row: Model, base: Model, names: tuple[str, ...], same_host: bool) -> M
 def rows_from_folder(folder: Path, broken: Callable[[Path, str], None] = lambda *_: None) -> list[Model]:
     """Make a row for each GGUF file under ``folder``; links are followed, as in the Hugging Face cache.
 
-    A split model is represented by its first part. Projectors, importance matrices and other files are skipped.
+    A split model is represented by its first part, and a projector belongs to the model beside it. Importance
+    matrices and other files are skipped.
     ``broken`` is called with each file that cannot be loaded, and the reason.
     """
     rows: dict[str, Model] = {}
     if not folder.is_dir():
         return []
-    for path in sorted(folder.rglob("*.gguf")):
+    found = sorted(folder.rglob("*.gguf"))
+    beside: dict[Path, list[Path]] = {}
+    for path in found:
+        if "imatrix" not in path.name.lower() and path.is_file():
+            beside.setdefault(path.parent, []).append(path)
+    for path in found:
         part = _PART.search(path.name)
-        if "mmproj" in path.name.lower() or "imatrix" in path.name.lower() or not path.is_file():
+        if is_projector(path.name) or "imatrix" in path.name.lower() or not path.is_file():
             continue
         if part is not None and part[1] != "00001":
             continue
         try:
             reason = gguf_damage(path)
-            row = _file_row(path) if reason is None else None
+            row = _file_row(path, beside[path.parent]) if reason is None else None
         except ValidationError:
             row, reason = None, "its name cannot be a model's id"
         except (RoundhouseError, OSError) as error:
@@ -295,8 +302,13 @@ def hugging_face_cache() -> Path:
     return Path(HF_HUB_CACHE)
 
 
-def _file_row(path: Path) -> Model:
+def _file_row(path: Path, beside: list[Path]) -> Model:
     facts = gguf_facts(path)
+    if Capability.CHAT in facts["capabilities"] and any(is_projector(file.name) for file in beside):
+        projector = projector_of(path, beside)
+        if projector is not None and gguf_damage(projector) is None:
+            facts["capabilities"] = facts["capabilities"] | senses(projector)
+            facts["options"] = {**facts.get("options", {}), "mmproj": str(projector.absolute())}
     size = path.stat().st_size
     described: Size = facts.pop("size")
     return Model(

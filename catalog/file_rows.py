@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from catalog.gguf import GgufHeader, read_header
+from catalog.files.gguf import GgufHeader, read_header
+from catalog.files.projectors import senses
 from catalog.model import FREE, Capability, Geometry, HubSource, Limits, Model, Size
 from catalog.selection import Kind, Selection
 
@@ -37,8 +38,9 @@ def row_of(source: HubSource, selection: Selection, folder: Path, model_id: str 
         default = source.repository.split("/")[1].lower()
     options = dict(facts.pop("options", {}))
     if selection.projector is not None:
-        facts["capabilities"] = facts["capabilities"] | {Capability.VISION}
-        options["mmproj"] = str((folder / selection.projector).absolute())
+        projector = (folder / selection.projector).absolute()
+        facts["capabilities"] = facts["capabilities"] | senses(projector)
+        options["mmproj"] = str(projector)
     size = facts.pop("size", Size())
     return Model(
         id=model_id or default,

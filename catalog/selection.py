@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from catalog.errors import PullError
+from catalog.files.quantization import quantization_of
 from catalog.paths import safe_relative
-from catalog.quantization import quantization_of
 
 _SPLIT = re.compile(r"-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf$", re.IGNORECASE)
 _WORKING_SHARE = 0.15

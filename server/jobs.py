@@ -39,8 +39,8 @@ from routing.calling import operations
 from routing.calling.answer import Answer, WatchedAnswer
 from routing.calling.bounds import KEY, Bound
 from routing.calling.job import Job
-from routing.calling.judgement import MakeJudge, judge_for
 from routing.calling.operations import Operation
+from routing.calling.watching.judgement import MakeJudge, judge_for
 from routing.choosing.policy import is_auto
 from routing.facts import Facts
 from routing.reading import requests as reading
@@ -55,16 +55,17 @@ KEPT = ("store", "metadata")
 """Parameters of an answer that is stored here: whether the model's server takes them, too, does not matter."""
 
 
-def chat_job(body: ChatRequest, origin: Origin) -> Job[Json]:
+def chat_job(body: ChatRequest, origin: Origin, *, kept: tuple[str, ...] = ()) -> Job[Json]:
     """Answer a conversation; items are ``chat.completion.chunk`` objects.
 
-    One with functions has tools in their place. Like every function here it raises InvalidRequest for an unknown
-    routing intent; also for a tool's result without its call.
+    One with functions has tools in their place. ``kept`` are the parameters that are stored here. Like every
+    function here it raises InvalidRequest for an unknown routing intent; also for a tool's result without its
+    call.
     """
     if not isinstance(body, TranslatedChat):
         check_results(body.messages)
     body = with_tools(body)
-    return _job(reading.read_chat, operations.CHAT, body, origin, judge=judge_for(body))
+    return _job(reading.read_chat, operations.CHAT, body, origin, judge=judge_for(body), kept=kept)
 
 
 def completion_job(body: CompletionRequest, origin: Origin) -> Job[Json]:
@@ -297,7 +298,8 @@ def _job(
     body: WireModel,
     origin: Origin,
     judge: MakeJudge | None = None,
+    kept: tuple[str, ...] = (),
 ) -> Job[T]:
     facts = read(body, origin.headers, key=origin.caller.id)
     left_out = body.left_out if isinstance(body, TranslatedChat) else ()
-    return Job(facts, operation, body, origin.trace, judge, left_out)
+    return Job(facts, operation, body, origin.trace, judge, left_out, kept)

@@ -16,7 +16,7 @@ from backends.wire.chat import (
     ToolCall,
     TranslatedChat,
 )
-from catalog.errors import InvalidRequest, UnsupportedParameter
+from catalog.errors import AnswerInvalid, InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
 H = TypeVar("H", Tool, ToolCall)
@@ -66,11 +66,16 @@ def lost_grammars(request: ChatRequest) -> tuple[str, ...]:
     return ("tools.format",) if any(_grammar(_own(tool, "tools")) for _, tool in _custom_tools(request)) else ()
 
 
-def input_of(arguments: str) -> str:
-    """The input in the arguments of a call; arguments that are cut off or of another form as they are."""
+def input_of(arguments: str, *, whole: bool) -> str:
+    """The input in the arguments of a call; arguments of another form, which some models write, as they are.
+
+    Raises AnswerInvalid for arguments of a ``whole`` answer that are cut off: a part of an input must not run.
+    """
     try:
         value = json.loads(arguments)
     except ValueError:
+        if whole and arguments.lstrip().startswith("{"):
+            raise AnswerInvalid("The model's call of a custom tool has no whole input.") from None
         return arguments
     given = value.get(INPUT) if isinstance(value, dict) else None
     return given if isinstance(given, str) else arguments

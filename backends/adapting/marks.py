@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from typing import Any
 
-from backends.wire.chat import ChatRequest, Message, TranslatedChat
+from backends.wire.chat import ChatRequest, ContentPart, Message, TranslatedChat
 from backends.wire.common import WireModel
+from catalog.errors import InvalidRequest
+from catalog.types import Json
 
 MARKS = frozenset(
     {
@@ -25,6 +27,9 @@ UNREAD = frozenset({"annotations", "index", "parsed"})
 
 _READ = MARKS | UNREAD | {"custom", "refusal", "video_url"}
 """Fields beyond the types of a chat that translations read, or whose loss is told by another function."""
+
+CITING = frozenset({"citations", "context"})
+"""Fields of a file part, as of Anthropic's documents: the answer is to cite it, and what it is about."""
 
 _EMPTY: tuple[Any, ...] = (None, False, "", [], {})
 
@@ -45,6 +50,22 @@ def with_own_reasoning(request: WireModel, model: str) -> tuple[WireModel, bool]
         messages[at] = messages[at].model_copy()
         lost = (messages[at].model_extra or {}).pop("reasoning_content", None) is not None or lost
     return (request.model_copy(update={"messages": messages}), True) if lost else (request, False)
+
+
+def citing(part: ContentPart) -> Json:
+    """The fields of :data:`CITING` that a file part has. Raises InvalidRequest for one of another form."""
+    extra = part.model_extra or {}
+    citations, context = extra.get("citations"), extra.get("context")
+    made: Json = {}
+    if citations is not None:
+        if not isinstance(citations, dict) or type(citations.get("enabled")) is not bool:
+            raise InvalidRequest("'citations' of a file must be {'enabled': true} or false.", param="messages")
+        made["citations"] = {"enabled": citations["enabled"]}
+    if context is not None:
+        if not isinstance(context, str):
+            raise InvalidRequest("'context' of a file must be a text.", param="messages")
+        made["context"] = context
+    return made
 
 
 def lost_marks(request: ChatRequest, kept: Set[str]) -> tuple[str, ...]:

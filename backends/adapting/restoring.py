@@ -107,8 +107,10 @@ class Restorer:
         if choice.get("finish_reason") is None:
             return
         ended = [place for place in self._inputs if place[0] == index]
+        whole = choice["finish_reason"] in ("stop", "tool_calls")
         given = [
-            {"index": place[1], "custom": {"input": input_of("".join(self._inputs.pop(place)))}} for place in ended
+            {"index": place[1], "custom": {"input": input_of("".join(self._inputs.pop(place)), whole=whole)}}
+            for place in ended
         ]
         if given:
             choice["delta"]["tool_calls"] = [*(choice["delta"].get("tool_calls") or ()), *given]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from backends.wire.chat import ContentPart, Message
+from backends.wire.media import is_text, media_type_of
 
 _SEE_BELOW = "The result follows in the next message of the user."
 
@@ -53,3 +54,32 @@ def _media(message: Message) -> list[ContentPart]:
     if message.role != "tool" or not isinstance(message.content, list):
         return []
     return [part for part in message.content if part.type != "text"]
+
+
+def named_media(messages: Sequence[Message]) -> frozenset[str]:
+    """The types of the media in results of tools: image_url, input_audio, and file for one that is no text."""
+    return frozenset(part.type for message in messages for part in _media(message) if _is_unreadable(part))
+
+
+def without_media(messages: Sequence[Message], kinds: Set[str]) -> list[Message]:
+    """The messages with a note in place of each part of these types in the results of tools."""
+    return [_noted(message, kinds) if has_media(message) else message for message in messages]
+
+
+_NOTES = {"image_url": "an image", "input_audio": "a sound", "file": "a document"}
+
+
+def _is_unreadable(part: ContentPart) -> bool:
+    text = part.type == "file" and is_text(media_type_of((part.file or {}).get("file_data")))
+    return part.type in _NOTES and not text
+
+
+def _noted(message: Message, kinds: Set[str]) -> Message:
+    parts: list[ContentPart] = []
+    for part in message.content or ():
+        assert isinstance(part, ContentPart)
+        if part.type in kinds and _is_unreadable(part):
+            note = f"[The tool returned {_NOTES[part.type]}, which is left out: this model cannot read it.]"
+            part = ContentPart(type="text", text=note)
+        parts.append(part)
+    return message.model_copy(update={"content": parts})

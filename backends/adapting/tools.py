@@ -6,6 +6,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+from backends.adapting.arguments import REPORTED, with_object_arguments, wraps_arguments
 from backends.adapting.choices import narrowed
 from backends.adapting.custom import as_functions, custom_names, lost_grammars
 from backends.adapting.names import NameRule, renamed, sent_names
@@ -22,7 +23,7 @@ class ToolRules:
     ``names``: None allows all. ``refused_roots`` are keywords that it refuses at the root of a tool's parameters.
     ``allowed_tools``: it has this tool choice. ``media_results``: messages of tools may hold more than text.
     ``custom_tools``: it has tools whose input is any text. ``input_grammars``: where it has none, the backend
-    binds the inputs to their grammars itself.
+    binds the inputs to their grammars itself. ``any_arguments``: those of past calls may be any text.
     """
 
     names: NameRule | None = None
@@ -31,9 +32,10 @@ class ToolRules:
     media_results: bool = True
     custom_tools: bool = True
     input_grammars: bool = False
+    any_arguments: bool = False
 
 
-ALL = ToolRules()
+ALL = ToolRules(any_arguments=True)
 """Everything is taken but the tool choice ``allowed_tools``."""
 
 
@@ -73,6 +75,8 @@ def adapted(request: ChatRequest, rules: ToolRules) -> ChatRequest:
     if sent:
         request = renamed(request, sent)
     update: dict[str, Any] = {}
+    if not rules.any_arguments and (mended := with_object_arguments(request.messages)) is not None:
+        request = request.model_copy(update={"messages": mended})
     if not rules.media_results and any(map(has_media, request.messages)):
         update["messages"] = with_text_results(request.messages)
     if rules.refused_roots and request.tools:
@@ -83,9 +87,10 @@ def adapted(request: ChatRequest, rules: ToolRules) -> ChatRequest:
 
 
 def lost_forms(request: ChatRequest, rules: ToolRules) -> tuple[str, ...]:
-    """The names of what :func:`adapted` describes to the model and does not hold it to."""
+    """The names of what :func:`adapted` describes to the model and does not hold it to, and of what it wraps."""
     kept = rules.custom_tools or rules.input_grammars or not request.tools
-    return () if kept else lost_grammars(request)
+    lost = () if kept else lost_grammars(request)
+    return lost if rules.any_arguments or not wraps_arguments(request.messages) else (*lost, REPORTED)
 
 
 def renames(request: ChatRequest, rules: ToolRules) -> Mapping[str, str]:

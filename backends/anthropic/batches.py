@@ -16,7 +16,16 @@ import orjson
 from backends.anthropic.backend import BETA, AnthropicBackend, request_headers
 from backends.anthropic.errors import read_anthropic_error
 from backends.base import Upstream
-from backends.deferred.api import BatchCall, BatchLine, BatchResult, BatchState, Begun, Recorded, json_lines
+from backends.deferred.api import (
+    MOST_BYTES,
+    BatchCall,
+    BatchLine,
+    BatchResult,
+    BatchState,
+    Begun,
+    Recorded,
+    json_lines,
+)
 from backends.http import HttpClient
 from backends.translation import reading
 from catalog.types import Json
@@ -41,6 +50,8 @@ _STATUS = {
 
 class AnthropicBatches:
     """See :class:`backends.deferred.api.Batches`."""
+
+    most_bytes = MOST_BYTES
 
     def __init__(self, http: HttpClient) -> None:
         self._http = http
@@ -77,7 +88,7 @@ class AnthropicBatches:
         state = _state(batch)
         if not state.results:  # archived: it is older than any that is looked for
             return False
-        async for result in self.results(upstream, state):
+        async for result in self.results(upstream, state, ()):
             return result.custom_id.startswith(f"{name}-")
         return False
 
@@ -86,7 +97,10 @@ class AnthropicBatches:
         with reading("Anthropic"):
             return _state(told)
 
-    async def results(self, upstream: Upstream, state: BatchState) -> AsyncIterator[BatchResult]:
+    async def results(
+        self, upstream: Upstream, state: BatchState, custom_ids: Sequence[str]
+    ) -> AsyncIterator[BatchResult]:
+        del custom_ids
         for batch in state.results:
             path = f"{PATH}/{quote(batch, safe='')}/results"
             async with self._http.open(upstream, "GET", path, **_options(upstream)) as response:

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from backends.adapting.arguments import object_of
+from backends.adapting.marks import citing
 from backends.adapting.names import call_id
+from backends.adapting.system import MOVED
 from backends.anthropic.results import blocks_of
 from backends.streams.chunks import unnumbered
 from backends.translation import Dropped, name_foreign
 from backends.wire.chat import ContentPart, Message
 from backends.wire.media import (
-    arguments_of,
     decoded_text,
     image_url,
     is_data_url,
@@ -27,9 +29,6 @@ from backends.wire.media import (
 )
 from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
 from catalog.types import Json
-
-MOVED = "messages.system"
-"""The reported name of a system message that stands elsewhere than the caller put it."""
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
@@ -153,7 +152,7 @@ def _assistant(message: Message, dropped: Dropped) -> list[Json]:
                 "type": "tool_use",
                 "id": call_id(call.id),
                 "name": call.function.name,
-                "input": arguments_of(call.function),
+                "input": object_of(call.function.arguments),
             }
         )
     return _cached(message, blocks)
@@ -188,7 +187,7 @@ def _block(part: ContentPart, dropped: Dropped) -> Json:
             if (part.image_url or {}).get("detail") not in (None, "auto"):
                 dropped.add("messages.image_url.detail")
         case "file":
-            block = _document(part.file or {})
+            block = {**_document(part.file or {}), **citing(part)}
         case "input_audio":
             raise CapabilityMismatch("Anthropic's models take no audio.", param="messages")
         case _:

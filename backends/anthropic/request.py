@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from hashlib import sha256
 
-from backends.adapting.marks import MARKS, lost_fields, lost_marks
+from backends.adapting.marks import CITING, MARKS, lost_fields, lost_marks
 from backends.adapting.names import ANTHROPIC
 from backends.adapting.restoring import TELL_JSON
 from backends.adapting.tools import ToolRules, adapted, lost_forms, restoration_for
@@ -41,7 +41,7 @@ MAX_USER = 256
 _REFUSED = {name: advice for name, advice in SEARCHED_ANSWERS.items() if name != "inference_geo"}
 _KEPT_MARKS = MARKS - {"extra_content"}
 _PROPERTY = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
-_PASSED = ("cache_control", "speed", "inference_geo")
+_PASSED = ("cache_control", "speed", "inference_geo", "container")
 _SERVICE_TIERS = ("auto", "standard_only")
 _TRANSLATED = frozenset(
     {
@@ -70,7 +70,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     asked = request
     dropped.add(*lost_forms(request, TOOLS))
     request = adapted(request, TOOLS)
-    dropped.add(*lost_marks(request, _KEPT_MARKS), *lost_fields(request, {"prompt_cache_breakpoint"}))
+    dropped.add(*lost_marks(request, _KEPT_MARKS), *lost_fields(request, CITING | {"prompt_cache_breakpoint"}))
     if any(map(lost_ttls, request.messages)):
         dropped.add("messages.prompt_cache_breakpoint.ttl")
     system, turns = translate_messages(request.messages, dropped, system_turns=can.system_turns)

@@ -21,13 +21,20 @@ _CODE = frozenset({"code_execution", "bash_code_execution", "text_editor_code_ex
 _OUTPUTS = ("stdout", "stderr", "content", "error_code")
 
 
-def item_of(call: Json, result: Json | None) -> Json:
-    """The item of a call with its result; without one, the call is incomplete."""
+def uncounted_kind(call: Json) -> str | None:
+    """The kind of a call which Anthropic's usage does not count: "mcp" or "code_execution"; None for others."""
+    if call["type"] == "mcp_tool_use":
+        return "mcp"
+    return "code_execution" if call.get("name") in _CODE else None
+
+
+def item_of(call: Json, result: Json | None, container: str = "") -> Json:
+    """The item of a call with its result; without one, the call is incomplete. ``container`` may have run it."""
     content = None if result is None else result.get("content")
     error = content if isinstance(content, dict) and str(content.get("type")).endswith("_error") else None
     failed = error is not None or bool(result and result.get("is_error"))
     status = "incomplete" if result is None else "failed" if failed else "completed"
-    item = {"id": call["id"], "status": status, **_kind(call, content, error)}
+    item = {"id": call["id"], "status": status, **_kind(call, content, error, container)}
     return {**item, "extra_content": {"anthropic": [call] if result is None else [call, result]}}
 
 
@@ -65,7 +72,7 @@ def annotation_of(citation: Json, start: int, end: int) -> Json:
     return {"type": "file_citation", "file_citation": file}
 
 
-def _kind(call: Json, content: Any, error: Json | None) -> Json:
+def _kind(call: Json, content: Any, error: Json | None, container: str) -> Json:
     name, given = call["name"], call.get("input") or {}
     if name == "web_search":
         found = content if isinstance(content, list) else []
@@ -81,7 +88,7 @@ def _kind(call: Json, content: Any, error: Json | None) -> Json:
         return {
             "type": "code_interpreter_call",
             "code": code if isinstance(code, str) and len(given) == 1 else orjson.dumps(given).decode(),
-            "container_id": "",
+            "container_id": container,
             "outputs": [{"type": "logs", "logs": logs}] if logs else [],
         }
     return {

@@ -5,6 +5,7 @@ Source: Anthropic's page on streaming and SDK types.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import orjson
 
 from backends.anthropic.errors import read_stream_error
-from backends.anthropic.results import RESULTS, SERVER_CALLS, annotation_of, item_of
+from backends.anthropic.results import RESULTS, SERVER_CALLS, annotation_of, item_of, uncounted_kind
 from backends.base import Upstream
 from backends.streams.chunks import ChunkWriter, added, counts, usage
 from backends.translation import reading
@@ -80,7 +81,9 @@ class AnthropicStream:
     _content: list[Json] = field(default_factory=list)
     _pauses: int = 0
     _earlier: list[Json] = field(default_factory=list)
+    _ran: Counter[str] = field(default_factory=Counter)
     _usage: Json = field(default_factory=dict)
+    _container: Json = field(default_factory=dict)
 
     def feed(self, event: Json) -> Iterator[Json]:
         """The chunks of this event, often none.
@@ -108,7 +111,8 @@ class AnthropicStream:
         """The body that lets a paused answer go on, after what it said. Feed its events to this stream, too."""
         turn = {"role": "assistant", "content": self._content}
         self._content, self.paused = [], False
-        return {**body, "messages": [*body["messages"], turn]}
+        place = {"container": self._place} if self._place else {}
+        return {**body, **place, "messages": [*body["messages"], turn]}
 
     def close(self) -> None:
         """Raises :class:`StreamBroken` unless the answer came with a stop reason."""
@@ -122,6 +126,7 @@ class AnthropicStream:
         return self._writer
 
     def _start(self, message: Json) -> Iterator[Json]:
+        self._container = message.get("container") or self._container
         if self._writer is not None:
             self._count(message.get("usage"))
             return
@@ -178,12 +183,14 @@ class AnthropicStream:
             yield from self._input(block, orjson.dumps(block.given.get("input") or {}).decode())
         elif block.kind in SERVER_CALLS:
             call = self._running[block.given["id"]] = self._server_call(block)
+            if (kind := uncounted_kind(call)) is not None:
+                self._ran[f"{kind}_requests"] += 1
             self._content.append(call)
         elif block.kind.endswith(RESULTS):
             self._content.append(block.given)
             made = self._running.pop(block.given["tool_use_id"], None)
             if made is not None:
-                yield self._chunks.delta({"server_tool_calls": [item_of(made, block.given)]})
+                yield self._chunks.delta({"server_tool_calls": [item_of(made, block.given, self._place)]})
         elif block.kind == "text" and not self.answer_by_tool:
             yield from self._text_stop(block)
 
@@ -222,6 +229,7 @@ class AnthropicStream:
     def _message_delta(self, event: Json) -> Iterator[Json]:
         self._count(event.get("usage"))
         delta = event["delta"]
+        self._container = delta.get("container") or self._container
         stop = delta.get("stop_reason")
         if stop is None or self.finished:
             return
@@ -232,7 +240,7 @@ class AnthropicStream:
             self._usage = {}
             return
         if self._running:
-            unfinished = [item_of(call, None) for call in self._running.values()]
+            unfinished = [item_of(call, None, self._place) for call in self._running.values()]
             yield self._chunks.delta({"server_tool_calls": unfinished})
         if stop == "refusal":
             details = delta.get("stop_details") or {}
@@ -245,9 +253,16 @@ class AnthropicStream:
         last = self._chunks.delta({}, finish_reason=reason)
         if delta.get("stop_sequence") is not None:
             last["choices"][0]["stop_reason"] = delta["stop_sequence"]
+        if self._container:
+            last["container"] = self._container
         yield last
         self.finished = True
         yield self._chunks.usage(self._total())
+
+    @property
+    def _place(self) -> str:
+        """The id of the container that runs code; empty until it is told, which may be at the end."""
+        return str(self._container.get("id") or "")
 
     def _count(self, counts: Any) -> None:
         """Counts are cumulative: a later one replaces an earlier one, and an absent one or a 0 changes nothing."""
@@ -268,6 +283,12 @@ class AnthropicStream:
             told = [counts(one.get(name)) for one in all_]
             if names := {kind: None for one in told for kind in one}:
                 more[name] = {kind: sum(one.get(kind, 0) for one in told) for kind in names}
+        beside = dict(self._ran)
+        if self._container:  # a container is what runs of code cost
+            beside.pop("code_execution_requests", None)
+            beside["containers"] = 1
+        if beside:
+            more["server_tool_use"] = {**more.get("server_tool_use", {}), **beside}
         more |= {name: self._usage[name] for name in _TOLD if type(self._usage.get(name)) is str}
         return usage(
             prompt=added(total("input_tokens"), cached, written),

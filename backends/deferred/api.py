@@ -15,6 +15,8 @@ from backends.http import UpstreamResponse
 from catalog.errors import UpstreamProtocolError
 from catalog.types import Json
 
+MOST_BYTES = 32 << 20
+"""Bytes of one batch, which are held in memory while it is sent."""
 RESULT_BYTES = 64 << 20
 """Bytes of one result."""
 RESULTS_BYTES = 8 << 30
@@ -72,6 +74,11 @@ class BatchResult(NamedTuple):
 class Batches(Protocol):
     """A provider's batch API. Every method raises only :mod:`catalog.errors`."""
 
+    @property
+    def most_bytes(self) -> int:
+        """The most bytes of all requests of one batch."""
+        ...
+
     async def begin(self, upstream: Upstream, name: str, call: BatchCall, lines: Sequence[BatchLine]) -> str:
         """Make a batch; its id."""
         ...
@@ -84,8 +91,10 @@ class Batches(Protocol):
         """The state of a batch."""
         ...
 
-    def results(self, upstream: Upstream, state: BatchState) -> AsyncIterator[BatchResult]:
-        """The results of a batch that has ended, in any order."""
+    def results(
+        self, upstream: Upstream, state: BatchState, custom_ids: Sequence[str]
+    ) -> AsyncIterator[BatchResult]:
+        """The results of a batch that has ended, in any order. ``custom_ids`` are its requests', in order."""
         ...
 
     async def cancel(self, upstream: Upstream, batch: str) -> None:

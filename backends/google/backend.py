@@ -11,6 +11,7 @@ from backends.adapting.restoring import restorer_of
 from backends.base import Upstream
 from backends.google import discovery, embeddings
 from backends.google.errors import read_google_error
+from backends.google.modalities import wants_wav
 from backends.google.request import translate
 from backends.google.stream import GeminiStream
 from backends.http import HttpClient
@@ -47,7 +48,7 @@ class GoogleBackend:
         """The chunks of the answer; see :class:`backends.base.Chat`."""
         translated = translate(request, upstream)
         body, restorer = translated.body, restorer_of(translated.restoration)
-        answer = GeminiStream(upstream, created=int(self._now()))
+        answer = GeminiStream(upstream, created=int(self._now()), wav=wants_wav(request))
         async with self._client.open(
             upstream,
             "POST",

@@ -28,10 +28,11 @@ _OTHER_ANSWERS = re.compile(r"-(?:tts|live|native-audio|computer-use|image)\b")
 
 def rows_from_models(server: Endpoint, entries: Iterable[Json]) -> FoundRows:
     """Make rows of ``models`` entries that chat or embed; those that do something else have none."""
-    return discovered_rows(server, list(entries), _described)
+    return discovered_rows(server, list(entries), described)
 
 
-def _described(entry: Json) -> Mapping[str, Any] | None:
+def described(entry: Json) -> Mapping[str, Any] | None:
+    """The arguments of a row for one entry, ``None`` for a model that does something else."""
     name = str(entry.get("name") or "").removeprefix("models/")
     # The wire calls them methods, Google's SDK supported_actions.
     actions = entry.get("supportedGenerationMethods") or entry.get("supportedActions") or ()

@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from backends.adapting.arguments import object_of
 from backends.adapting.results import in_call_order
 from backends.google.models import GeminiTraits
 from backends.google.results import parts_of_items
 from backends.translation import Dropped, name_foreign
 from backends.wire.chat import ContentPart, Message
 from backends.wire.media import (
-    arguments_of,
     checked_base64,
     image_url,
     is_data_url,
@@ -108,7 +108,7 @@ def _model_parts(message: Message, can: GeminiTraits, names: dict[str, str]) -> 
         if call.function is None:
             raise UnsupportedParameter("Gemini's API has no custom tool calls.", param="messages")
         names[call.id] = call.function.name
-        made: Json = {"name": call.function.name, "args": arguments_of(call.function)}
+        made: Json = {"name": call.function.name, "args": object_of(call.function.arguments)}
         if can.signatures:
             made["id"] = call.id
         part_: Json = {"functionCall": made}

@@ -12,6 +12,7 @@ from backends.adapting.restoring import TELL_JSON
 from backends.adapting.tools import ToolRules, adapted, lost_forms, restoration_for
 from backends.base import Upstream
 from backends.google.messages import translate_messages
+from backends.google.modalities import take_modalities
 from backends.google.models import BUDGETS, GeminiTraits, traits
 from backends.google.search import add_search
 from backends.parameters import SEARCHED_ANSWERS, check_stops, refuse_forbidden, refuse_other_answers
@@ -31,7 +32,8 @@ _NUMBERS = {
     "presence_penalty": "presencePenalty",
     "seed": "seed",
 }
-_REFUSED = {name: advice for name, advice in SEARCHED_ANSWERS.items() if name != "safety_settings"}
+_KEPT = frozenset({"safety_settings", "modalities", "audio"})
+_REFUSED = {name: advice for name, advice in SEARCHED_ANSWERS.items() if name not in _KEPT}
 _TIERS = {"standard": "standard", "flex": "flex", "priority": "priority", "fast": "priority"}
 _KEPT_MARKS = frozenset({"is_error", "extra_content", "images", "server_tool_calls"})
 TOOLS = ToolRules(names=GEMINI, refused_roots=frozenset({"$ref"}), allowed_tools=True, custom_tools=False)
@@ -66,6 +68,8 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     refuse_forbidden(request)
     refuse_other_answers(request, upstream, _REFUSED)
     dropped = Dropped()
+    config: Json = {}
+    request = take_modalities(request, upstream, config, dropped)
     request = restrict(request, upstream.parameters, dropped)
     can = traits(upstream.model)
     asked = request
@@ -77,7 +81,6 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     _tools(request, body, dropped)
     if request.web_search_options is not None:
         add_search(request.web_search_options, can, upstream, body, dropped)
-    config: Json = {}
     _sampling(request, upstream, config, dropped)
     _thinking(request, can, config, dropped)
     json_object = _response_format(request, can, "tools" in body, config, dropped)

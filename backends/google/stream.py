@@ -10,6 +10,7 @@ import orjson
 
 from backends.base import Upstream
 from backends.google.errors import read_stream_error
+from backends.google.modalities import wav_file
 from backends.google.models import traits
 from backends.google.results import OwnTools, picture_of
 from backends.streams.chunks import ChunkWriter, added, usage
@@ -42,19 +43,22 @@ class _Candidate:
     calls: int = 0
     reason: str | None = None
     own: OwnTools = field(default_factory=OwnTools)
+    sound: list[Json] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class GeminiStream:
     """Translates one answer: :meth:`feed` it the events' data in order, then :meth:`finish` it.
 
-    ``created`` is in Unix seconds, ``service_tier`` Google's name of it. A call without an id gets one made of
-    the answer's id and the call's position, so the same answer always has the same ids.
+    ``created`` is in Unix seconds, ``service_tier`` Google's name of it. With ``wav`` the sound of a choice comes
+    as one WAV file at its end. A call without an id gets one made of the answer's id and the call's position, so
+    the same answer always has the same ids.
     """
 
     upstream: Upstream
     created: int
     service_tier: str | None = None
+    wav: bool = False
     _writer: ChunkWriter | None = None
     _candidates: dict[int, _Candidate] = field(default_factory=dict)
     _usage: Json = field(default_factory=dict)
@@ -99,11 +103,19 @@ class GeminiStream:
         for index, candidate in sorted(self._candidates.items()):
             with reading("Google"):
                 yield from self._results(candidate.own, index)
+                yield from self._file(candidate.sound, index)
             reason = candidate.reason
             if reason == "stop" and candidate.calls:
                 reason = "tool_calls"
             yield self._chunks.delta({}, index=index, finish_reason=reason)
         yield self._chunks.usage(self._total())
+
+    def _file(self, sound: list[Json], index: int) -> Iterator[Json]:
+        if sound:
+            data = wav_file([one["data"] for one in sound], sound[0]["mime_type"])
+            said = "".join(one["transcript"] for one in sound)
+            whole = {**sound[0], "data": data, "transcript": said, "mime_type": "audio/wav"}
+            yield self._chunks.delta({"audio": whole}, index=index)
 
     def _results(self, own: OwnTools, index: int) -> Iterator[Json]:
         if annotations := own.annotations():
@@ -157,7 +169,11 @@ class GeminiStream:
         if candidate.own.take(part):
             return
         if part.get("inlineData") and not part.get("thought"):  # a thought's pictures are sketches of the answer's
-            yield self._chunks.delta(self._medium(part, extra), index=index)
+            medium = self._medium(part, extra)
+            if self.wav and "audio" in medium and medium["audio"]["mime_type"].lower().startswith("audio/l16"):
+                candidate.sound.append(medium["audio"])
+            else:
+                yield self._chunks.delta(medium, index=index)
             return
         text = part.get("text")
         if text and part.get("thought"):

@@ -230,9 +230,7 @@ def _not_found(
 ) -> RoundhouseError:
     """The error of a 404 or 405: of the model, of the kind of request, or a :class:`PathMissing`."""
     endpoint = f"The endpoint '{upstream.endpoint}'"
-    of_model = details.param == "model" or not _NO_MODEL.isdisjoint((details.code, details.type))
-    of_model = of_model or (missing is None and details.known and _of_model(details.message, upstream))
-    if status == 404 and of_model:
+    if status == 404 and is_of_model(details, upstream, guess=missing is None):
         return ModelUnavailable(f"{endpoint} does not have the model '{upstream.model}': {message}", param="model")
     if missing:
         return _lacking(CapabilityMismatch(message, param="model"), missing)
@@ -243,6 +241,13 @@ def _not_found(
     absent = PathMissing(reason, param="model")
     absent.upstream_status = status
     return _lacking(absent, frozenset())
+
+
+def is_of_model(details: ErrorDetails, upstream: Upstream, *, guess: bool = True) -> bool:
+    """Whether a 404 is of the model: by its fields, or (``guess``) by the words of its message."""
+    if details.param == "model" or not _NO_MODEL.isdisjoint((details.code, details.type)):
+        return True
+    return guess and details.known and _of_model(details.message, upstream)
 
 
 def _lacking(error: InvalidRequest, missing: frozenset[str]) -> InvalidRequest:

@@ -68,6 +68,7 @@ _OTHERS: tuple[tuple[str, Capability], ...] = (
     (r"this model is missing data required for image input", Capability.VISION),
     (r"vision add-on is not loaded", Capability.VISION),
     # DeepSeek
+    (r"this response_format type is unavailable now", Capability.JSON_SCHEMA),
     (r"failed to deserialize the json body into the target type: messages\[\d{1,4}\](?:\.content)?: unknown "
      r"variant `image_url`", Capability.VISION),
 )  # fmt: skip
@@ -171,6 +172,18 @@ _STREAM_OPTIONS = (
     rf"|{_REFUSING}.{{0,80}}\b(?:stream_options|streamoptions|include_usage)\b"
 )
 _STREAM = rf"\bstream(?:ing|ed)?\b.{{0,60}}{_REFUSING}|{_REFUSING}.{{0,60}}\bstream(?:ing|ed)?\b"
+
+
+def refuses_late_system(message: str) -> bool:
+    """Whether a chat template takes no system message but the first."""
+    return _LATE_SYSTEM.search(message[:_FORM_WITHIN]) is not None
+
+
+_LATE_SYSTEM = re.compile(
+    r"\bsystem (?:message|prompt|role)s?\b.{0,40}\b(?:beginning|start|first)\b"
+    r"|\b(?:first|initial)\b.{0,40}\bsystem (?:message|prompt|role)\b",
+    re.IGNORECASE,
+)
 
 
 def lacks_path(code: str, message: str) -> bool:

@@ -33,6 +33,7 @@ from backends.local.model.effort import effort_arguments
 from backends.local.model.grammars import Grammars, root_of
 from backends.local.model.tokens import WorkerTokens, only_llamacpp
 from backends.local.parameters import table_of
+from backends.local.pictures.redrawing import STB, Redrawer
 from backends.local.prompting import with_prompts, with_query_prompt, without_effect
 from backends.local.stops import Counts, counted, stopped
 from backends.local.tool_schema import chosen_tools, has_calls, told_calls
@@ -84,6 +85,7 @@ class LocalWorkerBackend:
         self._http = http
         self._openai = _WorkerWire(http)
         self._fetcher = Fetcher(http.settings.fetch)
+        self._redrawer = Redrawer()
         self._likelihoods = Likelihoods(http, worker_error)
         self._tokens = WorkerTokens(http, worker_error)
         self._checker = Checker()
@@ -110,8 +112,7 @@ class LocalWorkerBackend:
         rules = table_of(upstream.engine).tools
         restorer = restorer_of(restoration_for(request, rules))
         request = adapted(request, rules)
-        body = await with_media(self._openai.body(request, upstream), self._fetcher)
-        binding = await self._bind(request, body, upstream)
+        binding = await self._bind(request, await self._seen(request, upstream), upstream)
         body = await self._grammars.of_chat(await self._sampled(request, binding.body, upstream), upstream)
         usage = UsageSum()
         stops: Sequence[str] = ()
@@ -152,7 +153,13 @@ class LocalWorkerBackend:
     async def _bound(self, upstream: Upstream, request: ChatRequest) -> Json:
         """The body of a chat as the worker gets it, with its tools."""
         request = adapted(request, table_of(upstream.engine).tools)
-        return (await self._bind(request, self._openai.body(request, upstream), upstream)).body
+        return (await self._bind(request, await self._seen(request, upstream), upstream)).body
+
+    async def _seen(self, request: ChatRequest, upstream: Upstream) -> Json:
+        """The body with pictures of checked bytes: llama-server would fetch an address by itself."""
+        reads = STB if upstream.engine in (None, "llamacpp") else None
+        body = self._openai.body(request, upstream)
+        return await with_media(body, self._fetcher, self._redrawer, reads=reads)
 
     async def _bind(self, request: ChatRequest, body: Json, upstream: Upstream) -> Binding:
         """Make the messages ones that the template renders, and bind the answer to its form."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from backends.adapting.system import has_late_system, joined, system_first
 from catalog.errors import InvalidRequest
 from catalog.types import Json
-
-_SYSTEM = frozenset({"system", "developer"})
 
 
 def renderable(messages: list[Json]) -> list[Json]:
@@ -23,11 +20,9 @@ def renderable(messages: list[Json]) -> list[Json]:
         kept.pop()
     if not kept:
         raise InvalidRequest("The conversation holds nothing to answer: add a message.", param="messages")
-    if not any(message["role"] in _SYSTEM for message in kept[1:]) and kept[0]["role"] != "developer":
+    if not has_late_system([message["role"] for message in kept]) and kept[0]["role"] != "developer":
         return kept
-    system = [message for message in kept if message["role"] in _SYSTEM]
-    rest = [message for message in kept if message["role"] not in _SYSTEM]
-    return [{**system[0], "role": "system", "content": _joined([m.get("content") for m in system])}, *rest]
+    return system_first(kept)
 
 
 def has_neighbours(messages: list[Json]) -> bool:
@@ -44,7 +39,7 @@ def alternating(messages: list[Json]) -> list[Json]:
     for message in messages:
         if turns and _are_neighbours(turns[-1], message):
             contents = [turns[-1].get("content"), message.get("content")]
-            turns[-1] = {**message, **turns[-1], "content": _joined(contents)}
+            turns[-1] = {**message, **turns[-1], "content": joined(contents)}
         else:
             turns.append(message)
     return turns
@@ -77,12 +72,3 @@ def _is_empty_answer(message: Json) -> bool:
     if isinstance(content, list):
         return not any(part.get("type") != "text" or part.get("text") for part in content)
     return not content
-
-
-def _joined(contents: list[Any]) -> str | list[Json]:
-    """The contents as one text with a blank line between messages; as parts if one of them is not text."""
-    if any(isinstance(part, dict) and part.get("type") != "text" for c in contents for part in c or ()):
-        texts = [[{"type": "text", "text": c}] if isinstance(c, str) else c for c in contents if c]
-        return [part for parts in texts for part in parts]
-    joined = ("\n".join(part.get("text") or "" for part in c) if isinstance(c, list) else c for c in contents)
-    return "\n\n".join(text for text in joined if text)

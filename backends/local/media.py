@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from typing import Any
 
 from backends.fetch import Fetcher
+from backends.local.pictures.redrawing import Redrawer
 from backends.wire.media import decoded, is_data_url, read_data_url
 from backends.wire.pictures import checked_picture
 from catalog.errors import InvalidRequest, PayloadTooLarge
 from catalog.types import Json
 
 MAX_PICTURES = 64
+_KINDS = frozenset({"text", "image_url", "input_audio", "refusal"})
+"""The parts that are sent on. llama-server and vLLM know others (``video_url``), whose addresses they fetch."""
 MAX_PIXELS_IN_ALL = 200_000_000
 """Of all pictures of a request: a worker holds them decoded, three bytes a pixel, at the same time."""
 
 
-async def with_media(body: Json, fetcher: Fetcher) -> Json:
-    """The chat's body with every picture in it as a ``data:`` URL of checked bytes.
+async def with_media(
+    body: Json, fetcher: Fetcher, redrawer: Redrawer, *, reads: frozenset[str] | None = None
+) -> Json:
+    """The chat's body with every picture in it as a ``data:`` URL of checked bytes, upright.
 
-    Workers fetch nothing and open no files, so a URL is fetched here or refused. Raises InvalidRequest,
-    UndecodableMedia, PayloadTooLarge.
+    ``reads`` are the kinds of pictures that the server decodes, None for all. Workers fetch nothing and open no
+    files, so a URL is fetched here or refused. Raises InvalidRequest, UndecodableMedia, PayloadTooLarge.
     """
     pictures = pixels = 0
     messages = []
@@ -32,7 +38,7 @@ async def with_media(body: Json, fetcher: Fetcher) -> Json:
                 raise PayloadTooLarge(f"A request may hold at most {MAX_PICTURES} pictures.", param="messages")
             parts = []
             for part in content:
-                checked, size = await _part(part, fetcher)
+                checked, size = await _part(part, fetcher, redrawer, reads)
                 parts.append(checked)
                 pixels += size
                 if pixels > MAX_PIXELS_IN_ALL:
@@ -49,24 +55,42 @@ def _is_picture(part: Any) -> bool:
     return isinstance(part, dict) and part.get("image_url") is not None
 
 
-async def _part(part: Json, fetcher: Fetcher) -> tuple[Json, int]:
+async def _part(
+    part: Json, fetcher: Fetcher, redrawer: Redrawer, reads: frozenset[str] | None
+) -> tuple[Json, int]:
     """The checked part, and its pixels."""
     if _is_picture(part):
         url = part["image_url"].get("url")
         if not isinstance(url, str) or not url:
             raise InvalidRequest("An image_url part needs image_url.url.", param="messages")
-        checked, pixels = await _picture(url, fetcher)
+        low = part["image_url"].get("detail") == "low"
+        checked, pixels = await _picture(url, fetcher, redrawer, reads, low=low)
         return {**part, "image_url": {**part["image_url"], "url": checked}}, pixels
-    if part.get("file") is not None:
+    kind = part.get("type")
+    if kind == "file" or part.get("file") is not None:
         raise InvalidRequest("Local models take no files in a chat.", param="messages")
+    if kind not in _KINDS or "url" in (part.get("input_audio") or {}):
+        raise InvalidRequest(
+            f"Local models take no {str(kind)[:40]!r} parts of this form in a chat; they take "
+            f"{', '.join(sorted(_KINDS))}.",
+            param="messages",
+        )
     return part, 0
 
 
-async def _picture(url: str, fetcher: Fetcher) -> tuple[str, int]:
+async def _picture(
+    url: str, fetcher: Fetcher, redrawer: Redrawer, reads: frozenset[str] | None, *, low: bool
+) -> tuple[str, int]:
     if not is_data_url(url):
         url = await fetcher.fetch(url)
     kind, data = read_data_url(url)
     if not kind.startswith("image/"):
         raise InvalidRequest("An image_url must hold a picture.", param="messages")
-    picture = await asyncio.to_thread(lambda: checked_picture(decoded(data)))
+    raw = await asyncio.to_thread(decoded, data)
+    picture = checked_picture(raw)
+    made = await redrawer.redraw(raw, picture, reads=reads, low=low)
+    if made is not None:
+        form = "jpeg" if picture.kind == "jpeg" else "png"
+        encoded = await asyncio.to_thread(base64.b64encode, made)
+        url = f"data:image/{form};base64,{encoded.decode()}"
     return url, picture.width * picture.height

@@ -41,6 +41,17 @@ _LLAMA_ONLY = frozenset(
     }
 )  # fmt: skip
 
+_VLLM_ONLY = frozenset(
+    {
+        "add_generation_prompt", "allowed_token_ids", "bad_words", "cache_salt", "continue_final_message",
+        "include_reasoning", "priority", "repetition_detection", "skip_special_tokens",
+        "spaces_between_special_tokens", "thinking_token_budget", "truncate_prompt_tokens", "truncation_side",
+    }
+)  # fmt: skip
+"""Parameters beyond OpenAI's that vLLM 0.32 takes and that stay within the request. ``prompt_logprobs`` is not
+among them, because vLLM refuses it in streams; nor is ``include_stop_str_in_output``, because the gateway cuts at
+stop sequences."""
+
 _OWN_DECODING = frozenset({"min_tokens"})
 """Parameters of the engines that sample in our own loop; llama-server has nothing of the kind."""
 
@@ -54,7 +65,8 @@ ENGINES: Mapping[str, ParameterTable] = {
     ),
     "vllm": ParameterTable(
         drops=frozenset({"user", "metadata", "typical_p"}),
-        extras=frozenset({"chat_template_kwargs", "ignore_eos"}),
+        extras=_VLLM_ONLY | {"chat_template_kwargs", "ignore_eos"},
+        renames={"max_tokens": "max_completion_tokens"},
         unknown_pass=False,
         marks=WORKER.marks,
         unmarked=False,

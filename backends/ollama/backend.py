@@ -17,6 +17,7 @@ from backends.base import Upstream
 from backends.fetch import Fetcher
 from backends.http import HttpClient
 from backends.local.media import with_media
+from backends.local.pictures.redrawing import Redrawer
 from backends.ollama import discovery
 from backends.ollama.errors import read_ollama_error
 from backends.ollama.request import EFFORTS, TOOLS, embedding_body, embedding_dropped, translate
@@ -77,6 +78,7 @@ class OllamaBackend:
         self._http = http
         self._openai = _V1(http)
         self._fetcher = Fetcher(http.settings.fetch)
+        self._redrawer = Redrawer()
         self._now = now
         self._foreign: dict[str, float] = {}
         self._shown = discovery.Shown()
@@ -165,7 +167,7 @@ class OllamaBackend:
         if not any(isinstance(message.content, list) for message in request.messages):
             return request
         given = [message.model_dump(mode="json", exclude_unset=True) for message in request.messages]
-        body = await with_media({"messages": given}, self._fetcher)
+        body = await with_media({"messages": given}, self._fetcher, self._redrawer)
         messages = [
             type(message).model_validate(told)
             for message, told in zip(request.messages, body["messages"], strict=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backends.adapting.arguments import object_of
 from backends.adapting.efforts import nearest
 from backends.adapting.files import with_text_files
 from backends.adapting.marks import lost_fields, lost_marks
@@ -23,7 +24,7 @@ from backends.parameters import OTHER_ANSWERS, refuse_other_answers
 from backends.translation import Dropped, given, restrict
 from backends.wire.chat import ChatRequest, FunctionDefinition, Message, NamedToolChoice
 from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.media import arguments_of, image_url, parts_of, read_data_url
+from backends.wire.media import image_url, parts_of, read_data_url
 from backends.wire.sampling import OLLAMA_OPTIONS
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
@@ -226,7 +227,7 @@ def _messages(messages: Sequence[Message]) -> Iterator[Json]:
             if message.tool_calls:
                 called = {call.id: call.function.name for call in message.tool_calls if call.function is not None}
                 said["tool_calls"] = [
-                    {"function": {"name": call.function.name, "arguments": arguments_of(call.function)}}
+                    {"function": {"name": call.function.name, "arguments": object_of(call.function.arguments)}}
                     for call in message.tool_calls
                     if call.function is not None
                 ]

@@ -10,11 +10,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from types import TracebackType
 
+from backends.adapting.system import has_late_system, system_first
 from backends.asking import Form
 from backends.base import Upstream
 from backends.http import HttpClient, UpstreamResponse
 from backends.http.errors import ErrorReader
-from backends.http.mismatch import refuses_form
+from backends.http.mismatch import refuses_form, refuses_late_system
 from catalog.errors import ContextLengthExceeded, InvalidRequest
 from catalog.types import Json
 
@@ -32,6 +33,7 @@ class AskedCall:
         "_errors",
         "_http",
         "_key_header",
+        "_moved",
         "_options",
         "_path",
         "_upstream",
@@ -66,6 +68,7 @@ class AskedCall:
             }
         self._counts_itself = counts_itself
         self._key_header = key_header
+        self._moved = False
         self._errors = errors
         self._call: AbstractAsyncContextManager[UpstreamResponse]
 
@@ -73,6 +76,8 @@ class AskedCall:
         upstream = self._upstream
         form: Form = "plain" if self.plain else "stream"
         if upstream.asked.known:
+            if upstream.asked.system_first:
+                self._move_system()
             if form == "stream" and upstream.asked.bare:
                 form = "bare"
             elif form == "plain" and upstream.asked.plain:
@@ -80,10 +85,25 @@ class AskedCall:
         try:
             return await self._ask(form, upstream)
         except InvalidRequest as refusal:
-            other = None if upstream.uds is not None else _other(form, refusal)
+            other = None if upstream.uds is not None else self._other(form, refusal)
             if other is None:
                 raise
         return await self._ask_again(form, other)
+
+    def _other(self, form: Form, refusal: InvalidRequest) -> Form | None:
+        """The form to ask in after a refusal of ``form``; the same one where system messages were moved for it."""
+        if refuses_late_system(refusal.message) and self._move_system():
+            self._moved = True
+            return form
+        return _other(form, refusal)
+
+    def _move_system(self) -> bool:
+        """Move all system messages to the beginning; False if they stand there."""
+        messages = self._body.get("messages")
+        if not messages or not has_late_system([message["role"] for message in messages]):
+            return False
+        self._body["messages"] = system_first(messages)
+        return True
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -92,18 +112,20 @@ class AskedCall:
 
     async def _ask_again(self, refused: Form, form: Form) -> UpstreamResponse:
         """Ask in another form, or in a third if that is refused, too. Remember the one that is answered."""
-        tried = {refused}
+        tried: set[Form] = {refused}
         while True:
             tried.add(form)
             try:
                 response = await self._ask(form, _patient(self._upstream) if form == "plain" else self._upstream)
             except InvalidRequest as refusal:
-                other = _other(form, refusal)
-                if other is None or other in tried:
+                other = self._other(form, refusal)
+                if other is None or (other in tried and other != form):
                     raise
                 form = other
                 continue
-            if form != "bare" or not self._counts_itself:
+            if self._moved:
+                self._upstream.asked.learn_system_first()
+            if form != refused and (form != "bare" or not self._counts_itself):
                 self._upstream.asked.learn(form, instead_of=refused)
             return response
 

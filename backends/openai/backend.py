@@ -33,8 +33,8 @@ from backends.openai.sources import with_annotations
 from backends.parameters import ParameterTable, body_for
 from backends.plain import asks_plainly
 from backends.streams.assemble import chat_chunks, completion_chunks
-from backends.streams.calls import CallPlaces
-from backends.streams.shapes import WrongShape, regular_choice, regular_event
+from backends.streams.calls import CallOrder
+from backends.streams.shapes import WrongShape, is_text, regular_choice, regular_event
 from backends.translation import TranslatedRequest, reading
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
@@ -86,6 +86,10 @@ class OpenAIBackend:
 
     def speaks(self, wire: str, upstream: Upstream) -> bool:
         """See :class:`backends.native.Native`."""
+        if upstream.wire == "responses" and wire == "compaction":
+            from backends.openai.responses.compaction import Compacting
+
+            return Compacting.at(upstream)
         return wire == upstream.wire == "responses"
 
     def parameters(self, upstream: Upstream) -> ParameterTable:
@@ -189,18 +193,27 @@ class OpenAIBackend:
 
     def _response_body(self, upstream: Upstream, request: ChatRequest) -> TranslatedRequest:
         from backends.openai.responses.calls import request_for
+        from backends.openai.responses.compaction import WIRE, compact_request
 
-        return request_for(request, original_for(self, request, upstream), upstream, self.parameters(upstream))
+        original = original_for(self, request, upstream)
+        if original is not None and original.wire == WIRE:
+            return compact_request(original, upstream)
+        return request_for(request, original, upstream, self.parameters(upstream))
 
     def _respond(self, upstream: Upstream, request: ChatRequest) -> AsyncGenerator[Json]:
+        from backends.openai.responses import compaction
         from backends.openai.responses.calls import PATH, respond
 
+        original, made = original_for(self, request, upstream), self._response_body(upstream, request)
+        if original is not None and original.wire == compaction.WIRE:
+            path = self.path(upstream, compaction.PATH)
+            return compaction.compact(self.http, upstream, made, path=path, key_header=self.key_header)
         return respond(
             self.http,
             upstream,
             request,
-            original_for(self, request, upstream),
-            self._response_body(upstream, request),
+            original,
+            made,
             path=self.path(upstream, PATH),
             key_header=self.key_header,
         )
@@ -336,7 +349,7 @@ class StreamWatch:
         """``chat``: the chunks are of a chat, not of a text completion."""
         self._upstream = upstream
         self._chat = chat
-        self._calls: dict[int, CallPlaces] = {}
+        self._calls: dict[int, CallOrder] = {}
         self._object = "chat.completion.chunk" if chat else "text_completion"
         self._id = ""
         self._created = 0
@@ -364,8 +377,8 @@ class StreamWatch:
             type(chunk_id) is not str
             or type(created) is not int
             or not (chunk_id and created)
-            or type(chunk.get("service_tier")) not in _TEXT
-            or type(chunk.get("system_fingerprint")) not in _TEXT
+            or ("service_tier" in chunk and type(chunk["service_tier"]) not in _TEXT)
+            or ("system_fingerprint" in chunk and type(chunk["system_fingerprint"]) not in _TEXT)
         ):
             self._regular_head(chunk)
         chunk["object"] = self._object
@@ -375,21 +388,29 @@ class StreamWatch:
         if type(choices) is not list:
             raise _wrong(self._upstream, WrongShape("choices", choices, "a list"))
         for choice in choices:
-            try:
-                index = regular_choice(choice, chat=self._chat)
-            except WrongShape as wrong:
-                raise _wrong(self._upstream, wrong) from None
-            if self._chat and choice["delta"].get("tool_calls"):
-                self._number(index, choice["delta"]["tool_calls"])
-            if index in self._ended:
-                choice["finish_reason"] = None
-            elif choice.get("finish_reason"):
-                self._ended.add(index)
-                self._open.discard(index)
-            else:
-                choice["finish_reason"] = None
-                self._open.add(index)
+            if self._chat and is_text(choice) and choice["index"] in self._open:
+                continue  # nearly all are of this form: another part of the text of a choice that has begun
+            self._see_choice(choice)
         return True
+
+    def _see_choice(self, choice: Any) -> None:
+        """Make a choice regular and note whether it has ended. Raises UpstreamProtocolError."""
+        try:
+            index = regular_choice(choice, chat=self._chat)
+        except WrongShape as wrong:
+            raise _wrong(self._upstream, wrong) from None
+        if self._chat and (choice["delta"].get("tool_calls") or index in self._calls):
+            self._order(index, choice)
+        if index in self._ended:
+            choice["finish_reason"] = None
+        elif choice.get("finish_reason"):
+            if choice["finish_reason"] == "stop" and index in self._calls:
+                choice["finish_reason"] = "tool_calls"  # agents run the calls of no other answer
+            self._ended.add(index)
+            self._open.discard(index)
+        else:
+            choice["finish_reason"] = None
+            self._open.add(index)
 
     def _regular_head(self, chunk: Json) -> None:
         """Give the chunk the fields that clients demand where the server has none, or an empty or a wrong one."""
@@ -406,13 +427,17 @@ class StreamWatch:
             if type(chunk.get(name)) not in _TEXT:
                 del chunk[name]
 
-    def _number(self, choice: int, calls: list[Json]) -> None:
-        """Give each call of a choice a position and an id of its own (:class:`CallPlaces`)."""
-        places = self._calls.get(choice)
-        if places is None:
-            places = self._calls[choice] = CallPlaces()
-        for call in calls:
-            places.set(call)
+    def _order(self, index: int, choice: Json) -> None:
+        """Give each call of a choice a position and an id of its own, and let one follow another."""
+        delta, ended = choice["delta"], bool(choice.get("finish_reason")) or index in self._ended
+        order = self._calls.get(index)
+        if order is None:
+            order = self._calls[index] = CallOrder()
+        calls = order.take(delta.get("tool_calls") or [], ended=ended)
+        if calls:
+            delta["tool_calls"] = calls
+        else:
+            delta.pop("tool_calls", None)
 
     def end(self) -> Json | None:
         """The usage chunk, if there is usage. Raises StreamBroken unless every choice has ended."""

@@ -6,15 +6,26 @@ Source: OpenAI's API reference (Batch, Files). Groq, Mistral's gateway and other
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import orjson
 
 from backends.base import Upstream
-from backends.deferred.api import BatchCall, BatchLine, BatchResult, BatchState, Begun, Recorded, json_lines
-from backends.http import HttpClient
+from backends.deferred.api import (
+    MOST_BYTES,
+    BatchCall,
+    BatchLine,
+    BatchResult,
+    BatchState,
+    Begun,
+    Recorded,
+    json_lines,
+)
+from backends.http import HttpClient, UpstreamResponse
 from backends.translation import reading
+from catalog.types import Json
 
 PAGE = 100
 MAX_PAGES = 50
@@ -26,20 +37,38 @@ _ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 class OpenAIBatches:
     """See :class:`backends.deferred.api.Batches`. OpenAI keeps the files of batches for 30 days."""
 
+    most_bytes = MOST_BYTES
+    key_header: ClassVar[str] = "authorization"
+
     def __init__(self, http: HttpClient) -> None:
         self._http = http
 
+    def path(self, upstream: Upstream, path: str) -> str:
+        """The path of the API's ``/files`` and ``/batches`` at this provider."""
+        del upstream
+        return path
+
+    def asked(self, upstream: Upstream, call: BatchCall) -> tuple[str, Json]:
+        """The path that the lines ask, as the provider wants it told, and what every body has."""
+        del upstream
+        return f"/v1{call.path}", {}
+
+    async def ready(self, upstream: Upstream, file: Any) -> None:
+        """Return once a file that was uploaded can be used."""
+
     async def begin(self, upstream: Upstream, name: str, call: BatchCall, lines: Sequence[BatchLine]) -> str:
-        url = f"/v1{call.path}"
+        url, common = self.asked(upstream, call)
         content = b"".join(
-            orjson.dumps({"custom_id": line.custom_id, "method": "POST", "url": url, "body": line.body}) + b"\n"
+            orjson.dumps(
+                {"custom_id": line.custom_id, "method": "POST", "url": url, "body": {**line.body, **common}}
+            )
+            + b"\n"
             for line in lines
         )
         upload = ("file", (f"{name}.jsonl", content, "application/jsonl"))
-        async with self._http.open(
-            upstream, "POST", "/files", data=[("purpose", "batch")], files=[upload]
-        ) as response:
+        async with self._open(upstream, "POST", "/files", data=[("purpose", "batch")], files=[upload]) as response:
             file = await response.json()
+        await self.ready(upstream, file)
         with reading(f"The endpoint '{upstream.endpoint}'"):
             body = {
                 "input_file_id": str(file["id"]),
@@ -47,7 +76,7 @@ class OpenAIBatches:
                 "completion_window": "24h",
                 "metadata": {NAMED: name},
             }
-        made = await self._http.post_json(upstream, "/batches", body)
+        made = await self._json(upstream, "POST", "/batches", json=body)
         with reading(f"The endpoint '{upstream.endpoint}'"):
             return str(made["id"])
 
@@ -55,7 +84,7 @@ class OpenAIBatches:
         del count
         query = {"limit": str(PAGE)}
         for _ in range(MAX_PAGES):
-            page = await self._http.get_json(upstream, "/batches", query=query)
+            page = await self._json(upstream, "GET", "/batches", query=query)
             with reading(f"The endpoint '{upstream.endpoint}'"):
                 for batch in page["data"]:
                     if (batch.get("metadata") or {}).get(NAMED) == name:
@@ -68,7 +97,7 @@ class OpenAIBatches:
         return Begun(None)
 
     async def look(self, upstream: Upstream, batch: str) -> BatchState:
-        told = await self._http.get_json(upstream, f"/batches/{quote(batch, safe='')}")
+        told = await self._json(upstream, "GET", f"/batches/{quote(batch, safe='')}")
         with reading(f"The endpoint '{upstream.endpoint}'"):
             status = str(told["status"])
             files = [told.get("output_file_id"), told.get("error_file_id")]
@@ -78,16 +107,28 @@ class OpenAIBatches:
                 tuple(str(file) for file in files if file) if status in _ENDED else (),
             )
 
-    async def results(self, upstream: Upstream, state: BatchState) -> AsyncIterator[BatchResult]:
+    async def results(
+        self, upstream: Upstream, state: BatchState, custom_ids: Sequence[str]
+    ) -> AsyncIterator[BatchResult]:
+        del custom_ids
         for file in state.results:
-            async with self._http.open(upstream, "GET", f"/files/{quote(file, safe='')}/content") as response:
+            async with self._open(upstream, "GET", f"/files/{quote(file, safe='')}/content") as response:
                 async for line in json_lines(response, upstream):
                     with reading(f"The endpoint '{upstream.endpoint}'"):
                         result = _result(orjson.loads(line))
                     yield result
 
     async def cancel(self, upstream: Upstream, batch: str) -> None:
-        await self._http.post_json(upstream, f"/batches/{quote(batch, safe='')}/cancel", {})
+        await self._json(upstream, "POST", f"/batches/{quote(batch, safe='')}/cancel", json={})
+
+    def _open(
+        self, upstream: Upstream, method: str, path: str, **more: Any
+    ) -> AbstractAsyncContextManager[UpstreamResponse]:
+        return self._http.open(upstream, method, self.path(upstream, path), key_header=self.key_header, **more)
+
+    async def _json(self, upstream: Upstream, method: str, path: str, **more: Any) -> Any:
+        async with self._open(upstream, method, path, **more) as response:
+            return await response.json()
 
 
 def _result(told: Any) -> BatchResult:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from backends.adapting.names import OPENAI as OPENAI_NAMES
 from backends.adapting.tools import ToolRules
+from backends.openai import perplexity
 from backends.openai.efforts import efforts_of
 from backends.parameters import LLAMA_SAMPLERS, ParameterTable
 from backends.translation import CONSTRAINTS
@@ -40,6 +41,7 @@ OPENAI = ParameterTable(
         refused_roots=frozenset({"anyOf", "oneOf", "allOf", "enum", "not"}),
         allowed_tools=True,
         media_results=False,
+        any_arguments=True,
     ),
 )
 """api.openai.com and Azure. Their newer chat models refuse ``max_tokens``, and all take its new name.
@@ -59,9 +61,22 @@ custom tools: some refuse them, and llama.cpp's leaves them out without a word."
 OPENROUTER = replace(COMPATIBLE, marks=COMPATIBLE.marks | {"cache_control", "annotations"})
 """Source: OpenRouter's pages on prompt caching, and on PDFs, whose text comes back as annotations."""
 
-PERPLEXITY = replace(COMPATIBLE, sources=True)
+PERPLEXITY = perplexity.table(COMPATIBLE)
+
+MISTRAL = replace(
+    COMPATIBLE,
+    drops=COMPATIBLE.drops
+    | LLAMA_SAMPLERS
+    | {"logit_bias", "logprobs", "top_logprobs", "service_tier", "store", "user", "safety_identifier"},
+    renames={"max_completion_tokens": "max_tokens", "seed": "random_seed"},
+)
+"""It refuses unknown fields with 422, also OpenAI's. Source: the types of Mistral's Python SDK."""
+
+AI21 = replace(COMPATIBLE, renames={"max_completion_tokens": "max_tokens"})
+"""Source: AI21's page on Jamba's chat completions."""
 
 _BY_HOST = {"api.openai.com": OPENAI, "openrouter.ai": OPENROUTER, "api.perplexity.ai": PERPLEXITY}
+_BY_HOST |= {"api.mistral.ai": MISTRAL, "codestral.mistral.ai": MISTRAL}
 
 
 @lru_cache(maxsize=256)

@@ -47,7 +47,7 @@ class _Choice:
                 self._add_audio(value)
             elif isinstance(value, list) and isinstance(self.message.get(name), list):
                 kept = self.message[name]
-                self.message[name] = [*kept, *_unnumbered(value, len(kept))] if name in LISTS else [*kept, *value]
+                self.message[name] = [*kept, *unplaced(value, len(kept))] if name in LISTS else [*kept, *value]
             else:
                 self.message[name] = value
 
@@ -123,7 +123,7 @@ class _Choice:
         return message
 
 
-def _unnumbered(entries: list[Json], before: int) -> Iterator[Json]:
+def unplaced(entries: list[Json], before: int) -> Iterator[Json]:
     """The entries without their places in the list. Another ``index`` is the upstream's own."""
     for at, entry in enumerate(entries, before):
         yield unnumbered(entry) if entry.get("index") == at else entry

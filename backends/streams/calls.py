@@ -1,8 +1,10 @@
-"""Gives the tool calls of a streamed choice distinct positions and ids, where the server does not."""
+"""Gives the tool calls of a streamed choice distinct positions and ids and an order, if the server does not."""
 
 from __future__ import annotations
 
 from secrets import token_hex
+
+import orjson
 
 from catalog.types import Json
 
@@ -25,7 +27,7 @@ class CallPlaces:
         self._last = -1
 
     def set(self, call: Json) -> None:
-        """Set the position, and the id if the call begins here; remove an id that is not the call's."""
+        """Set the position, and the id and type if the call begins here; remove an id that is not the call's."""
         index, call_id = call.get("index"), call.get("id") or ""
         named = bool((call.get("function") or call.get("custom") or {}).get("name"))
         place = self._place(index, call_id, named=named)
@@ -33,6 +35,8 @@ class CallPlaces:
             place = self._begin(index)
             if named and not call_id:
                 call_id = call["id"] = f"call_{token_hex(12)}"
+            if named and not call.get("type"):
+                call["type"] = "custom" if "custom" in call else "function"
             self._ids.append((place, call_id))
         elif "id" in call and (place, call_id) not in self._ids:
             del call["id"]
@@ -53,3 +57,55 @@ class CallPlaces:
         if index is not None:
             self._places[index] = place
         return place
+
+
+class CallOrder:
+    """The parts of a choice's calls, one call after another: parts of a later one wait for the call before.
+
+    OpenAI streams calls so, and its SDK takes a call as whole once a part of another comes. A call is whole with
+    its arguments, JSON, or at the end of the choice; the input of a custom call is any text, and no other waits
+    for it.
+    """
+
+    __slots__ = ("_current", "_places", "_told", "_waiting")
+
+    def __init__(self) -> None:
+        self._places = CallPlaces()
+        self._current = -1
+        self._told: list[str] | None = None
+        """The arguments of the current call so far; None for a custom one."""
+        self._waiting: dict[int, list[Json]] = {}
+
+    def take(self, calls: list[Json], *, ended: bool) -> list[Json]:
+        """The parts that go on now, of those that waited and these; all of them if the choice has ``ended``."""
+        passing: list[Json] = []
+        for call in calls:
+            self._places.set(call)
+            if self._current < 0:
+                self._current = call["index"]
+                self._told = None if "custom" in call else []
+            if call["index"] == self._current:
+                self._pass(call, passing)
+            else:
+                self._waiting.setdefault(call["index"], []).append(call)
+        while self._waiting and (ended or self._whole()):
+            self._current = next(iter(self._waiting))
+            parts = self._waiting.pop(self._current)
+            self._told = None if "custom" in parts[0] else []
+            for part in parts:
+                self._pass(part, passing)
+        return passing
+
+    def _pass(self, call: Json, passing: list[Json]) -> None:
+        if self._told is not None and (told := (call.get("function") or {}).get("arguments")):
+            self._told.append(told)
+        passing.append(call)
+
+    def _whole(self) -> bool:
+        if self._told is None:
+            return True
+        try:
+            orjson.loads("".join(self._told))
+        except orjson.JSONDecodeError:
+            return False
+        return True

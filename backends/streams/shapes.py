@@ -61,6 +61,9 @@ def regular_delta(delta: Json) -> None:
             _check_objects(name, value)
             if name in _RESULTS:
                 _RESULTS[name](value)
+    if "reasoning" in delta and delta.get("reasoning_content") is None:
+        # vLLM's name since 0.12, and OpenRouter's; both names stay, since callers read either.
+        delta["reasoning_content"] = delta["reasoning"]
     if type(delta.get("content")) is list:
         _join_parts(delta)
 
@@ -104,6 +107,20 @@ def _check_items(items: list[Json]) -> None:
 
 
 _RESULTS = {"annotations": _regular_annotations, "images": _check_images, "server_tool_calls": _check_items}
+
+
+def is_text(choice: Any) -> bool:
+    """Whether a choice of a chat is one more part of its text and nothing else: nothing in it is irregular."""
+    return (
+        type(choice) is dict
+        and type(delta := choice.get("delta")) is dict
+        and len(delta) == 1
+        and type(delta.get("content")) is str
+        and type(choice.get("index")) is int
+        and "finish_reason" in choice
+        and choice["finish_reason"] is None
+        and choice.get("logprobs") is None
+    )
 
 
 def regular_choice(choice: Any, *, chat: bool) -> int:

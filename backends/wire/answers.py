@@ -33,6 +33,7 @@ class ServerToolUse(TypedDict):
 
     web_search_requests: NotRequired[int]
     web_fetch_requests: NotRequired[int]
+    containers: NotRequired[int]
 
 
 class TokenUsage(TypedDict):
@@ -130,6 +131,13 @@ class ChatChoice(TypedDict):
     finish_reason: FinishReason
 
 
+class Container(TypedDict):
+    """The place at the provider in which the model ran code; a request that names it goes on there."""
+
+    id: str
+    expires_at: NotRequired[str]
+
+
 class ChatCompletion(TypedDict):
     """A whole answer to a chat."""
 
@@ -140,6 +148,7 @@ class ChatCompletion(TypedDict):
     choices: list[ChatChoice]
     usage: NotRequired[TokenUsage | None]
     system_fingerprint: NotRequired[str | None]
+    container: NotRequired[Container]
     service_tier: NotRequired[str | None]
 
 
@@ -184,6 +193,7 @@ class ChatCompletionChunk(TypedDict):
     choices: list[ChunkChoice]
     usage: NotRequired[TokenUsage | None]
     system_fingerprint: NotRequired[str | None]
+    container: NotRequired[Container]
     service_tier: NotRequired[str | None]
 
 

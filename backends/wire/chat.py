@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, StringConstraints, ValidationInfo, field_validator
 
-from backends.wire.common import CallId, Effort, Identifier, SchemaName, Text, WireModel
+from backends.wire.common import CallId, Effort, Identifier, Metadata, SchemaName, Text, WireModel
 from backends.wire.sampling import Sampling
 from backends.wire.schema import Schema
 
@@ -153,7 +153,8 @@ class ChatRequest(Sampling):
     reasoning_effort: Effort | None = None
     web_search_options: WebSearchOptions | None = None
 
-    metadata: Annotated[dict[Identifier, Text], Field(max_length=64)] | None = None
+    store: bool | None = None
+    metadata: Metadata | None = None
 
     @property
     def output_limit(self) -> int | None:
@@ -242,6 +243,12 @@ class TranslatedChat(ChatRequest):
         copy = self.model_copy(update={**changes, "messages": [*self.messages, *messages]})
         before = len(self.messages)
         copy._makers = {**self._makers, **{before + at: model for at, model in makers.items()}}
+        copy._original = None
+        return copy
+
+    def without_original(self) -> TranslatedChat:
+        """A copy that no longer stands for the original request."""
+        copy = self.model_copy()
         copy._original = None
         return copy
 

@@ -23,6 +23,14 @@ SchemaName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 MAX_STOPS = 64
 """Stop sequences of one request; OpenAI itself takes four."""
+Metadata = Annotated[
+    dict[
+        Annotated[str, StringConstraints(min_length=1, max_length=64)],
+        Annotated[str, StringConstraints(max_length=512)],
+    ],
+    Field(max_length=16),
+]
+"""A caller's own notes on an object, within OpenAI's bounds."""
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 """How much a model reasons, in OpenAI's names."""
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]

@@ -1,4 +1,4 @@
-"""Reads texts, data URLs and tool arguments out of OpenAI's messages, for backends that translate them."""
+"""Reads texts and data URLs out of OpenAI's messages, for backends that translate them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
-
-from backends.wire.chat import ContentPart, FunctionCall, Message
+from backends.wire.chat import ContentPart, Message
 from catalog.errors import InvalidRequest, UndecodableMedia
 
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)(?P<params>(?:;[\w.+-]+=[^;,]*)*);base64,", re.IGNORECASE)
@@ -100,21 +98,3 @@ def image_url(part: ContentPart) -> str:
     if not isinstance(url, str) or not url:
         raise InvalidRequest("An image_url part needs image_url.url.", param="messages")
     return url
-
-
-def arguments_of(call: FunctionCall) -> dict[str, Any]:
-    """The arguments of a past tool call as an object, empty for an empty text.
-
-    Raises :class:`InvalidRequest` when they are not a JSON object, which providers require.
-    """
-    if not call.arguments.strip():
-        return {}
-    try:
-        value = orjson.loads(call.arguments)
-    except orjson.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict):
-        raise InvalidRequest(
-            f"The arguments of the tool call to {call.name!r} are not a JSON object.", param="messages"
-        )
-    return value

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from backends.wire.chat import MAX_MESSAGES, MAX_TOOLS
-from backends.wire.common import Effort, Finite, Identifier, ModelName, SchemaName, Text, WireModel
+from backends.wire.common import Effort, Finite, Identifier, Metadata, ModelName, SchemaName, Text, WireModel
 from backends.wire.schema import Schema
 
 LEAST_OUTPUT = 16
@@ -42,7 +42,7 @@ class TextConfig(WireModel):
 class ResponsesRequest(WireModel):
     """A request for a model response.
 
-    ``input`` holds the whole conversation, unless an upstream of the Responses API has stored a part of it.
+    ``input`` holds what ``previous_response_id`` and ``conversation``, which are stored here, do not.
     """
 
     model: ModelName = "auto"
@@ -72,4 +72,4 @@ class ResponsesRequest(WireModel):
     prompt: dict[str, Any] | None = None
 
     user: Identifier | None = None
-    metadata: Annotated[dict[Identifier, Text], Field(max_length=64)] | None = None
+    metadata: Metadata | None = None

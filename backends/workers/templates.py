@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from backends.workers.spec import WorkerSpec
-from catalog.gguf import NotGguf, read_header
+from catalog.files.gguf import NotGguf, read_header
 
 
 def lacks_template(spec: WorkerSpec) -> bool:

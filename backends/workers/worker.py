@@ -26,13 +26,7 @@ from backends.workers.process import WorkerProcess, describe_exit, explain_crash
 from backends.workers.settings import WorkerSettings
 from backends.workers.spec import WorkerSpec
 from backends.workers.templates import lacks_template
-from catalog.errors import (
-    ConnectTimeout,
-    Draining,
-    RoundhouseError,
-    UpstreamUnreachable,
-    WorkerFailed,
-)
+from catalog.errors import ConnectTimeout, Draining, RoundhouseError, UpstreamUnreachable, WorkerFailed
 from catalog.model import Model
 
 Clock = Callable[[], float]

@@ -1,6 +1,6 @@
 """Tells broken model files from whole ones by their heads and sizes, without reading the weights.
 
-Formats: GGUF (see :mod:`catalog.gguf`); safetensors: https://huggingface.co/docs/safetensors, "Format".
+Formats: GGUF (see :mod:`catalog.files.gguf`); safetensors: https://huggingface.co/docs/safetensors, "Format".
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 import struct
 from pathlib import Path
 
-from catalog.gguf import NotGguf, least_size
+from catalog.files.gguf import NotGguf, least_size
 
 _CONFIGS = {"vllm": "config.json", "mlx": "config.json", "diffusion": "model_index.json"}
 _GGUF_ENGINES = frozenset({"llamacpp", "llama-cpp-python"})

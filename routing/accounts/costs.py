@@ -124,11 +124,11 @@ def most_decoded(came: int, facts: Facts, thought: float = 0.0) -> int:
 
 
 def searches_of(price: Price, facts: Facts) -> int:
-    """The web searches to reckon with for an answer: 0 if it may not search for money.
+    """The web searches to reckon with for an answer: 0 if it may not search, and for a free model.
 
-    They are the caller's bound, :data:`SEARCHES` without one.
+    They are the caller's bound, :data:`SEARCHES` without one. Without a price for them the cost is unknown.
     """
-    if Capability.WEB_SEARCH not in facts.features or price.web_search is None:
+    if Capability.WEB_SEARCH not in facts.features or (price.web_search is None and price.free):
         return 0
     return SEARCHES if facts.searches is None else facts.searches
 

@@ -32,7 +32,17 @@ from routing.accounts.windows import day_of, window_at
 from routing.clock import Clock, SteadyWallClock, log_step
 from routing.facts import PICTURE_TOKENS, Facts
 from routing.outcomes import Usage, UsageDetails
-from routing.state.protocol import NANO, Charge, Counter, Hold, State, UsageRow, owner_is_gone, process_name
+from routing.state.protocol import (
+    LASTING,
+    NANO,
+    Charge,
+    Counter,
+    Hold,
+    State,
+    UsageRow,
+    owner_is_gone,
+    process_name,
+)
 
 _MAX_CACHED_SCOPES = 4096
 _READING = frozenset({Capability.EMBED, Capability.RERANK, Capability.CLASSIFY})
@@ -58,6 +68,8 @@ class Reservation:
         "endpoint",
         "key",
         "model",
+        "name",
+        "once",
         "settled",
     )
 
@@ -82,6 +94,10 @@ class Reservation:
         self.charged = 0
         """Nano-dollars that the call cost, or was estimated to; 0 before it is settled."""
         self.settled = False
+        self.name: str | None = None
+        """The name of a hold that outlives its process, and with it the money: see :meth:`Spend.forget`."""
+        self.once: str | None = None
+        """The name of a call whose cost must be charged once, though it may be settled again after a crash."""
         self.day = ""
         self._counters: tuple[Counter, ...] = ()
         self._hold: Hold | None = None
@@ -180,15 +196,15 @@ class Spend:
     def estimate(self, price: Price, facts: Facts, bound: int | None = None) -> float | None:
         """Dollars to reserve for a request, for the longest answer that it allows.
 
-        ``bound`` is the most tokens that an answer without a bound of its caller's gets. Without a bound it is
-        assumed to have ``assumed_output_tokens``.
+        ``bound`` is the length in tokens of an answer without a bound of its caller's; see
+        :func:`routing.calling.bounds.reserved_answer`. Without that it has ``assumed_output_tokens``.
         """
         generates = facts.capability in (Capability.CHAT, Capability.COMPLETION)
-        assumed = self._settings.assumed_output_tokens if generates else 0
-        if bound is not None:
-            assumed = min(assumed, bound)
+        assumed = (self.assumed if bound is None else bound) if generates else 0
         usage = Usage(
-            input=longest_prompt(facts.prompt_tokens) if facts.capability in _READING else facts.prompt_tokens,
+            input=longest_prompt(facts.prompt_tokens)
+            if bound is not None or facts.capability in _READING
+            else facts.prompt_tokens,
             output=(assumed if facts.output_tokens is None else facts.output_tokens) * facts.choices,
             units=facts.units if facts.capability in UNITS else 0.0,
         )
@@ -210,14 +226,12 @@ class Spend:
         sound = facts.prompt_tokens if Capability.AUDIO_INPUT in facts.features else 0
         if pictures and price.image is None:
             usage = replace(usage, output=pictures)
+        drawings = usage.output if pictures else 0
         searches = searches_of(price, facts)
-        details = UsageDetails(
-            audio_input=sound,
-            image_output=usage.output if pictures else 0,
-            web_searches=searches,
-            containers=facts.containers,
-        )
-        if details != UsageDetails():
+        if sound or drawings or searches or facts.containers:
+            details = UsageDetails(
+                audio_input=sound, image_output=drawings, web_searches=searches, containers=facts.containers
+            )
             usage = replace(usage, details=details)
         exact = cost_nano(price, usage, facts.capability)
         if exact is None:
@@ -225,6 +239,11 @@ class Spend:
         return exact * (price.rates.dearest(facts.tiers) if facts.tiers else 1) / NANO
 
     # ---- caps
+
+    @property
+    def assumed(self) -> int:
+        """Tokens assumed of an answer without a bound."""
+        return self._settings.assumed_output_tokens
 
     @property
     def store_timeout(self) -> float:
@@ -390,8 +409,8 @@ class Spend:
     async def take(self, call: Reservation, counters: tuple[Counter, ...], held: int, now: float) -> Hold:
         """Hold in memory at once, so that no other call gets the same money, then in the store."""
         hold = Hold(
-            id=next(self._holds),
-            owner=self._owner,
+            id=next(self._holds) if call.name is None else call.name,
+            owner=self._owner if call.name is None else LASTING,
             at=now,
             day=call.day,
             amount=held,
@@ -445,7 +464,17 @@ class Spend:
             cost=known,
             estimated=estimated,
         )
-        return self._store.charge(Charge(hold.id if hold else None, counters, amount, row))
+        return self._store.charge(Charge(hold.id if hold else None, counters, amount, row, call.once))
+
+    async def forget(self, name: str, at: float, *, key: str) -> None:
+        """Release the lasting hold of this name, if there is one; ``at`` is the wall time after which it was made.
+
+        Work whose process died calls it before it reserves anew.
+        """
+        if not self._scopes(key):
+            return
+        await self._store.charge(Charge(name, self._counters(key, at), 0, UsageRow(day_of(at), "", "", key)))
+        await self.refresh()
 
     def release(self, hold: Hold) -> asyncio.Future[None]:
         """Release the hold of a call that was not made."""

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from backends.headers import header_list, header_value
 from catalog.errors import RoundhouseError
 from routing.calling.attempt import Attempt
-from routing.calling.endings import notice
+from routing.calling.watching.endings import notice
 
 T = TypeVar("T")
 TIMINGS = "x-roundhouse"

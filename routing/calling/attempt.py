@@ -7,13 +7,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, Generic, TypeVar
 
-from backends.adapting.marks import with_own_reasoning
-from backends.base import Backend, Upstream
-from backends.constraints.request import FIELDS as FORMS
+from backends.adapting.system import MOVED, has_late_system
+from backends.base import Upstream
 from backends.native import original_for
 from backends.notices import Notes, collect
 from backends.plain import asks_plainly
-from backends.translation import BOOKKEEPING
 from backends.wire.chat import NO_PAID_TOOLS, ChatRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.responses import LEAST_OUTPUT
@@ -28,34 +26,26 @@ from catalog.errors import (
     RateLimited,
     RoundhouseError,
     StreamBroken,
-    UnsupportedParameter,
     UpstreamError,
     UpstreamProtocolError,
 )
 from catalog.model import Capability, Model
 from routing.accounts.costs import most_decoded
 from routing.calling.bounds import (
-    SEARCH_BOUND,
     Bound,
     as_run,
     as_sent,
     bound_of,
-    bounded,
-    check_counted,
-    check_least,
-    check_longest,
-    check_taken,
-    needs_search_bound,
-    search_bounded,
-    shortened,
+    reserved_answer,
+    usual_part,
 )
 from routing.calling.context import AttemptContext
+from routing.calling.fitting import fit, refuse_lost
 from routing.calling.job import Job
-from routing.calling.judgement import insists
 from routing.calling.lease import Lease
-from routing.calling.observers import ChunkObserver, ends_of
-from routing.calling.usage_details import in_tiers
-from routing.facts import Facts
+from routing.calling.watching.judgement import insists
+from routing.calling.watching.observers import ChunkObserver, ends_of
+from routing.calling.watching.usage_details import in_tiers
 from routing.outcomes import Outcome, Result, Usage
 from routing.plan import Candidate
 from routing.state.protocol import NANO
@@ -85,6 +75,7 @@ class Attempt(Generic[T]):
         self.failures: tuple[str, ...] = ()
         """The failures before this attempt, each as ``model: code``."""
         self._context = context
+        self._facts = job.facts
         self._held = AsyncExitStack()
         self._lease: Lease | None = None
         self._source: AsyncIterator[T] | None = None
@@ -156,19 +147,22 @@ class Attempt(Generic[T]):
                 facts = as_sent(facts, self._context.leases.target(self.model))
             if facts.paid is not NO_PAID_TOOLS and self._gets_original():
                 facts = as_run(facts)
+            self._facts = facts
             self.bound = bound_of(self.model, facts, spend, self.job.bound, self.spent)
             lease = await self._context.leases.acquire(
                 self._held,
                 facts,
                 self.candidate,
                 self._began,
-                longest=None if self.bound is None else self.bound.tokens,
+                longest=reserved_answer(self.model, facts, spend, self.bound),
                 spent=self.spent,
             )
             self._lease = lease
             self._queued = self._context.clock.monotonic() - self._began
             backend = self._context.backend(lease.upstream, self.job.operation.protocol, self.model)
-            request = self._fitted(backend, lease.upstream, facts)
+            fitted = fit(self.job, self.candidate, self.bound, self._context.spend, backend, lease.upstream, facts)
+            request, self.dropped = fitted.request, fitted.dropped
+            self._refuse(self.dropped)
             late = lease.upstream.uds is not None or lease.upstream.wire == "responses"
             self._notes = collect() if late else None
             self._unstreamed = asks_plainly(request, lease.upstream)
@@ -200,36 +194,6 @@ class Attempt(Generic[T]):
         backend = self._context.backend(upstream, self.job.operation.protocol, self.model)
         return original_for(backend, self.job.request, upstream) is not None
 
-    def _fitted(self, backend: Backend, upstream: Upstream, facts: Facts) -> Any:
-        """The request as this upstream gets it, after a note of what it does not take. Raises as :meth:`start`."""
-        request = self.job.request
-        if self.bound is not None:
-            check_least(upstream, self.bound, self.model)
-            request = bounded(request, self.bound, upstream)
-        request, foreign = with_own_reasoning(request, self.model.id)
-        translated = original_for(backend, request, upstream) is None
-        if needs_search_bound(facts, self.model.price, self._context.spend):
-            held = search_bounded(request)
-            if not translated or SEARCH_BOUND not in backend.dropped(held, upstream):
-                request = held
-        self.dropped = backend.dropped(request, upstream)
-        shorter = shortened(request, self.model) if translated else None
-        if shorter is not None:
-            request = shorter
-        elif translated:
-            check_longest(self.model, facts)
-        if translated:
-            self.dropped = self.job.left_out + self.dropped + ("input.reasoning",) * foreign
-        if facts.uncounted or (facts.searches is not None and translated):
-            check_counted(facts, self.dropped, self.model, self._context.spend)
-        self.dropped = self.job.without_kept(self.dropped)
-        if self.dropped:
-            check_taken(self.dropped, self.bound, self.job.facts, self.model, upstream)
-        if shorter is not None:
-            self.dropped += ("max_tokens",)
-        self._refuse(self.dropped)
-        return request
-
     def _note_reported(self) -> None:
         """Note what the upstream says that it left out. Raises as :meth:`_refuse`, but for a missing usage."""
         if self._notes is not None and self._notes.dropped:
@@ -238,10 +202,14 @@ class Attempt(Generic[T]):
             self._refuse(tuple(name for name in self.dropped if name != "usage"))
 
     def _note_form(self, upstream: Upstream) -> None:
-        """Note how the answer came from a server that refuses the usual form, and name the usage that it lacks.
+        """Note how the answer came from a server that refuses the usual form, and name what it lacks.
 
-        Raises UnsupportedParameter under ``strict``, if the caller asked for the usage.
+        Raises UnsupportedParameter under ``strict``, but for a usage that the caller did not ask for.
         """
+        if upstream.asked.system_first and isinstance(self.job.request, ChatRequest):
+            late = has_late_system([message.role for message in self.job.request.messages])
+            self.dropped += (MOVED,) * (late and MOVED not in self.dropped)
+            self._refuse(self.dropped)
         self._unstreamed = asks_plainly(self.job.request, upstream)
         if self._unstreamed:
             self._first = None
@@ -264,19 +232,7 @@ class Attempt(Generic[T]):
         )
 
     def _refuse(self, dropped: tuple[str, ...]) -> None:
-        """Raises UnsupportedParameter for a dropped form of the answer; under ``strict``, for all else, too."""
-        if self.job.facts.intent.strict and (lost := [name for name in dropped if name not in BOOKKEEPING]):
-            raise UnsupportedParameter(
-                f"'{self.model.id}' cannot honour: {', '.join(lost)}. Remove them, or do not ask for strict.",
-                param=lost[0],
-            )
-        form = next((name for name in dropped if name in FORMS), None)
-        if form is not None:
-            raise UnsupportedParameter(
-                f"'{self.model.id}' cannot give its answer the form that {form} asks for. Remove it, or choose "
-                "another model.",
-                param=form,
-            )
+        refuse_lost(dropped, self.job, self.model)
 
     async def _pull(self) -> bool:
         assert self._source is not None
@@ -385,6 +341,9 @@ class Attempt(Generic[T]):
         error, self._error = self._error, None
         if self._lease is not None:
             partly = bool(outcome.unknown_parts)
+            if estimate is None and (partly or outcome.cost is None):
+                reserved = self._lease.reservation.amount
+                estimate = usual_part(reserved, self.model, self._facts, self._context.spend, self.bound)
             if partly and (least := self._context.spend.as_text(self.model.price, outcome.usage)) is not None:
                 reserved = self._lease.reservation.amount if estimate is None else estimate
                 estimate = max(least, reserved or 0.0)

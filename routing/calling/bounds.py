@@ -37,6 +37,10 @@ _LONGEST = 131_072
 """Tokens of the longest answer of a model whose row names no limit. Servers refuse a bound beyond their own."""
 
 
+_SHARE = 4
+"""An answer without a bound gets this part of what is left of a cap, or the assumed length if that is more."""
+
+
 class Bound(NamedTuple):
     """The most tokens of each choice of an answer, and the name of the limit that sets it."""
 
@@ -132,13 +136,39 @@ def bound_of(model: Model, facts: Facts, spend: Spend, given: Bound | None, spen
     if cap is not None:
         limits += _by_cost(model, price, facts, cap, CAP, spent=spent, unknown_allowed=allowed)
     if left is not None and facts.output_tokens is None:
-        limits += _by_cost(
+        whole = _by_cost(
             model, price, facts, left.dollars, SPENDING, unknown_allowed=allowed, retry_after=left.until
         )
+        share = affordable_output(price, facts, left.dollars / _SHARE) or 0
+        fair = max(spend.assumed, math.floor(share / facts.choices)) if whole else 0
+        limits += (bound._replace(tokens=min(bound.tokens, fair)) for bound in whole)
     lowest = min(limits, default=None)
     if lowest is None or lowest.tokens >= _own_bound(model, facts):
         return None
     return lowest._replace(tokens=min(lowest.tokens, _room(model, facts)))
+
+
+def reserved_answer(model: Model, facts: Facts, spend: Spend, bound: Bound | None) -> int | None:
+    """Tokens of each choice of an answer without a bound of its caller's, for which money is reserved.
+
+    Under a cap of a window they are all that it may become, so that answers in progress together never pass the
+    cap. ``None``: as many as are assumed.
+    """
+    if facts.output_tokens is not None or facts.capability not in (Capability.CHAT, Capability.COMPLETION):
+        return None
+    if spend.left(facts.key) is None:
+        return None if bound is None else min(bound.tokens, spend.assumed)
+    return math.floor(_own_bound(model, facts)) if bound is None else bound.tokens
+
+
+def usual_part(
+    reserved: float | None, model: Model, facts: Facts, spend: Spend, bound: Bound | None
+) -> float | None:
+    """The dollars of an answer of the assumed length, of those that were reserved for the longest."""
+    if not reserved:
+        return reserved
+    assumed = spend.assumed if bound is None else min(spend.assumed, bound.tokens)
+    return min(reserved, spend.estimate(model.price, facts, assumed) or reserved)
 
 
 def _check_rest(model: Model, estimate: float | None, most: float, spent: float) -> None:

@@ -37,11 +37,12 @@ from routing.accounts.spend import Spend
 from routing.calling.answer import Answer
 from routing.calling.attempt import Attempt
 from routing.calling.context import AttemptContext
-from routing.calling.endings import EndWarnings
 from routing.calling.job import Job
 from routing.calling.lease import Leases
+from routing.calling.lightening import lightened
 from routing.calling.retry_budget import RetryBudget
 from routing.calling.traces import Traces
+from routing.calling.watching.endings import EndWarnings
 from routing.clock import Clock
 from routing.facts import Facts
 from routing.outcomes import BatchedSink, Outcome, OutcomeSink
@@ -81,8 +82,16 @@ class Opening(Generic[T]):
         self._answer: Answer[T] | None = None
 
     async def __aenter__(self) -> Answer[T]:
-        self._answer = answer = await self._dispatcher.begin(self._job)
-        return answer
+        job: Job[T] | None = self._job
+        while job is not None:
+            try:
+                self._answer = await self._dispatcher.begin(job)
+                break
+            except RoundhouseError as error:
+                if (job := lightened(job, error)) is None:
+                    raise
+        assert self._answer is not None
+        return self._answer
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

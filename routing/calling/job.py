@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 
 from backends.wire.common import WireModel
 from routing.calling.bounds import Bound
-from routing.calling.judgement import MakeJudge
 from routing.calling.operations import Operation
+from routing.calling.watching.judgement import MakeJudge
 from routing.facts import Facts
 
 T = TypeVar("T")

@@ -175,11 +175,7 @@ class Leases:
 
     def target(self, model: Model) -> Upstream | None:
         """The address of a remote row, without a key; None for a local one."""
-        if not isinstance(model.source, UpstreamSource):
-            return None
-        endpoint = self._endpoint(model.source.endpoint)
-        upstream = _upstream(endpoint, model.source.model, None, self._timeouts)
-        return replace(upstream, wire=model.wire or endpoint.wire)
+        return self._with_key(model, None) if isinstance(model.source, UpstreamSource) else None
 
     def has_key(self, candidate: Candidate, now: float) -> bool:
         """Whether the candidate's endpoint has another key that the model can use."""

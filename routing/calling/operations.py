@@ -30,7 +30,7 @@ from backends.wire.rerank import PairedRerank
 from backends.wire.tokens import DetokenizeRequest, DetokenizeTexts, TokenizeRequest, TokenizeTexts
 from catalog.errors import UpstreamProtocolError
 from catalog.types import Json
-from routing.calling.observers import (
+from routing.calling.watching.observers import (
     AnswerObserver,
     AudioObserver,
     ChunkObserver,
@@ -38,7 +38,7 @@ from routing.calling.observers import (
     ObjectObserver,
     TranscriptObserver,
 )
-from routing.calling.usage import most_prompt_tokens
+from routing.calling.watching.usage import most_prompt_tokens
 from routing.facts import Facts
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 from backends.base import Backend, Upstream
 from backends.deferred.api import Batches, Recorded
@@ -167,13 +167,14 @@ class Replayer:
         candidate = Candidate(model, 1.0, 0.0, None, None, model.endpoint_name, "answered in a provider's batch")
         self._candidate = _at_batch_price(candidate)
         self._client = ReplayingClient(calls.http.settings)
-        leases = _ReplayingLeases(calls.leases, calls.spend, upstream)
-        self._context = calls.context(leases, calls.spend.uncapped(), backends(self._client), records=True)
+        self._leases = _ReplayingLeases(calls.leases, calls.spend, upstream)
+        self._context = calls.context(self._leases, calls.spend.uncapped(), backends(self._client), records=True)
         self.upstream = upstream
 
-    def next(self, recorded: Recorded) -> None:
-        """The answer of the next job."""
+    def next(self, recorded: Recorded, name: str) -> None:
+        """Take the answer of the next job. A job of the same ``name`` is booked once, also after a crash."""
         self._client.recorded = recorded
+        self._leases.name = name
 
     def explain(self, facts: Facts) -> Plan:
         return self._calls.plan(facts)
@@ -244,12 +245,16 @@ class _CollectingLeases:
 
 
 class _Checked(Reservation):
-    """A reservation of a call that is not made here."""
+    """A reservation of a call that is not made here: it is checked, and nothing is held."""
+
+    async def __aenter__(self) -> Self:
+        self._spend.check(self, self._spend.now())
+        return self
 
     def settle(
         self, actual: float | None, usage: Usage, *, estimate: float | None = None, partly: bool = False
     ) -> None:
-        """Leave the money to be released."""
+        """Charge nothing."""
 
 
 class _ReplayingLeases:
@@ -259,6 +264,7 @@ class _ReplayingLeases:
         self._leases = leases
         self._spend = spend
         self._upstream = upstream
+        self.name: str | None = None
 
     def target(self, model: Model) -> Upstream | None:
         return self._leases.target(model)
@@ -278,4 +284,5 @@ class _ReplayingLeases:
         made = self._spend.reserve(key=facts.key, model=model.id, endpoint=model.endpoint_name, amount=0.0)
         reservation = await held.enter_async_context(made)
         reservation.amount = self._spend.estimate(model.price, facts, longest)
+        reservation.once = self.name
         return Lease(of_snapshot(self._upstream, facts), None, reservation, waits=False)

@@ -133,13 +133,25 @@ USAGE_SUMS = (
 """The fields of :class:`UsageRow` that are sums."""
 
 
+ONCE = 3 * 86_400
+"""Seconds for which a charge that counts once is remembered: longer than a batch of a provider lives."""
+LASTING = "lasting"
+"""The owner of holds that outlive their process: the work that they are for releases them."""
+_LONGEST = 40 * 86_400.0
+
+
 class Charge(NamedTuple):
-    """The cost of a call. If ``hold`` still exists, its amount is taken off ``counters`` again."""
+    """The cost of a call. If ``hold`` still exists, its amount is taken off ``counters`` again.
+
+    A charge with the name ``once`` and no hold is left out if one of that name was made in the last ``ONCE``
+    seconds.
+    """
 
     hold: str | None
     counters: tuple[Counter, ...]
     amount: int
     usage: UsageRow
+    once: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,8 +286,10 @@ def owner_is_gone(owner: str, at: float, *, now: float, after: float = 3600.0) -
     """Whether the process that made a hold can no longer settle it.
 
     A process of this host is looked up. One of another host counts as gone after ``after`` seconds, which is
-    longer than any call may take.
+    longer than any call may take. A ``LASTING`` hold is that of lost work after 40 days.
     """
+    if owner == LASTING:
+        return now - at > _LONGEST
     host, _, rest = owner.rpartition("/")
     host, _, pid = host.rpartition("/")
     if host != socket.gethostname() or not pid.isdecimal():

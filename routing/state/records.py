@@ -26,7 +26,7 @@ STORE_TIMEOUT = 2.0
 """Seconds in which a store must have written; a caller's answer waits no longer for it."""
 
 REMEMBERED = 3600.0
-"""Seconds for which the place of a deleted record in its lists is known."""
+"""Seconds for which the place of a record that is gone is known in its lists."""
 
 
 class StorageFull(RateLimited):
@@ -127,9 +127,10 @@ class Records(Protocol):
         ...
 
     async def place(self, kind: str, name: str, owner: str | None = None) -> tuple[int, str] | None:
-        """The sequence and the parent of a record, also of one deleted in the last ``REMEMBERED`` seconds.
+        """The sequence and the parent of a record, also of one that is gone for at most ``REMEMBERED`` seconds.
 
-        A list that is read while its objects are deleted goes on from there. ``None`` if there is none.
+        A list that is read while its objects are deleted, expire or give way goes on from there.
+        ``None`` if there is none.
         """
         ...
 

@@ -32,6 +32,7 @@ from catalog.installing import install_command
 from routing.outcomes import Outcome
 from routing.state.protocol import (
     EXTRA_SHARE,
+    ONCE,
     USAGE_SUMS,
     Charge,
     Claim,
@@ -255,7 +256,7 @@ class RedisState:
 
     def charge(self, charge: Charge) -> asyncio.Future[None]:
         self._charges += 1
-        identity = charge.hold or f"{self._session}-{self._charges}"
+        identity = charge.hold or charge.once or f"{self._session}-{self._charges}"
         usage = charge.usage
         keys = [
             f"{self._name}holds",
@@ -270,6 +271,7 @@ class RedisState:
             str(len(sums) // 2),
             *sums,
             *(_expiry(counter) for counter in charge.counters),
+            str(3600 if charge.once is None else ONCE),
         ]
         return self._append_awaited(lambda pipe: pipe.eval(CHARGE, len(keys), *keys, *arguments))
 

@@ -24,7 +24,9 @@ from routing.state.records import REMEMBERED, STORE_TIMEOUT, Record, RecordQuery
 _OVERHEAD = 400
 """Bytes that a record takes beside its body, about."""
 
-_SHARED = """
+_SHARED = (
+    f"local REMEMBERED = {int(REMEMBERED)}"
+    + """
 local P = KEYS[1]
 local function grow(owner, size) redis.call('HINCRBY', P .. 'rz', owner, size) end
 local function unlist(kind, id, owner, parent, status)
@@ -50,7 +52,16 @@ local function remove(kind, id)
   redis.call('DEL', P .. 'rpk:' .. id)
   return removed
 end
+local function forget(kind, id)
+  local row = redis.call('HMGET', P .. 'r:' .. kind .. ':' .. id, 'owner', 'parent', 'sequence')
+  if not row[1] then return 0 end
+  local gone = P .. 'rg:' .. kind .. ':' .. id
+  redis.call('HSET', gone, 'owner', row[1], 'parent', row[2], 'sequence', row[3])
+  redis.call('EXPIRE', gone, REMEMBERED)
+  return remove(kind, id)
+end
 """
+)
 
 # ARGV: owner, room ('' is none), needed, now, JSON of the kinds that give way, then of each record: kind, id,
 # parent, status, created, expires ('' is never), version, size, body. Returns 1, or 0 if there is no room.
@@ -98,7 +109,7 @@ if ARGV[2] ~= '' then
       excess = excess - weight(oldest.kind, id)
     end
   end
-  for _, pair in ipairs(leaving) do remove(pair[1], pair[2]) end
+  for _, pair in ipairs(leaving) do forget(pair[1], pair[2]) end
 end
 for i = 6, #ARGV, 9 do
   local kind, id, parent, status = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
@@ -144,16 +155,13 @@ return 1
 """
 )
 
-# ARGV: kind, id, owner ('*' is any), seconds for which its place is known. Returns how many records were deleted.
+# ARGV: kind, id, owner ('*' is any). Returns how many records were deleted.
 _DELETE = (
     _SHARED
     + """
-local row = redis.call('HMGET', P .. 'r:' .. ARGV[1] .. ':' .. ARGV[2], 'owner', 'parent', 'sequence')
-if not row[1] or (ARGV[3] ~= '*' and row[1] ~= string.sub(ARGV[3], 2)) then return 0 end
-local gone = P .. 'rg:' .. ARGV[1] .. ':' .. ARGV[2]
-redis.call('HSET', gone, 'owner', row[1], 'parent', row[2], 'sequence', row[3])
-redis.call('EXPIRE', gone, ARGV[4])
-return remove(ARGV[1], ARGV[2])
+local owner = redis.call('HGET', P .. 'r:' .. ARGV[1] .. ':' .. ARGV[2], 'owner')
+if not owner or (ARGV[3] ~= '*' and owner ~= string.sub(ARGV[3], 2)) then return 0 end
+return forget(ARGV[1], ARGV[2])
 """
 )
 
@@ -164,7 +172,7 @@ _PRUNE = (
 local removed = 0
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', P .. 'rx', '-inf', '(' .. ARGV[1], 'LIMIT', 0, 1000)) do
   local pair = cjson.decode(name)
-  removed = removed + remove(pair[1], pair[2])
+  removed = removed + forget(pair[1], pair[2])
   redis.call('ZREM', P .. 'rx', name)
 end
 return removed
@@ -197,6 +205,15 @@ for _, id in ipairs(redis.call(command, P .. ARGV[2], first, last, 'LIMIT', 0, A
   found[#found + 1] = row
 end
 return found
+"""
+
+# ARGV: kind, id. Returns the owner, the parent and the sequence of a record, also of one that is gone.
+_PLACE = """
+for _, stored in ipairs({'r:', 'rg:'}) do
+  local row = redis.call('HMGET', KEYS[1] .. stored .. ARGV[1] .. ':' .. ARGV[2], 'owner', 'parent', 'sequence')
+  if row[1] then return row end
+end
+return nil
 """
 
 Run = Callable[[str, Sequence[str], Sequence[Any]], Awaitable[Any]]
@@ -271,22 +288,13 @@ class RedisRecords:
         return replace(record, version=record.version + 1) if changed else None
 
     async def delete(self, kind: str, name: str, owner: str | None = None) -> bool:
-        return bool(
-            await self._script(_DELETE, kind, name, "*" if owner is None else f"={owner}", int(REMEMBERED))
-        )
+        return bool(await self._script(_DELETE, kind, name, "*" if owner is None else f"={owner}"))
 
     async def place(self, kind: str, name: str, owner: str | None = None) -> tuple[int, str] | None:
-        record = await self.get(kind, name, owner)
-        if record is not None:
-            return record.sequence, record.parent
-        script = (
-            "return redis.call('HMGET', KEYS[1] .. 'rg:' .. ARGV[1] .. ':' .. ARGV[2], "
-            "'owner', 'parent', 'sequence')"
-        )
-        deleted_by, parent, sequence = await self._script(script, kind, name)
-        if sequence is None or owner not in (None, deleted_by.decode()):
+        found = await self._script(_PLACE, kind, name)
+        if found is None or owner not in (None, found[0].decode()):
             return None
-        return int(sequence), parent.decode()
+        return int(found[2]), found[1].decode()
 
     async def used(self, owner: str) -> int:
         return int(await self._script("return redis.call('HGET', KEYS[1] .. 'rz', ARGV[1])", owner) or 0)

@@ -38,9 +38,10 @@ return 0
 """
 
 # KEYS: holds, charged, usage, counters...   ARGV: id, amount, number of sums, field and value of each, then the
-# expiry of each counter. A charge that was sent twice, because its reply was lost, counts once.
+# expiry of each counter, and the seconds for which the charge is remembered. A charge that was sent twice, because
+# its reply was lost, counts once.
 CHARGE = """
-if redis.call('SET', KEYS[2], '1', 'NX', 'EX', 3600) == false then return 0 end
+if redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[#ARGV]) == false then return 0 end
 local held = 0
 local body = redis.call('HGET', KEYS[1], ARGV[1])
 if body then

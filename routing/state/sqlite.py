@@ -16,6 +16,7 @@ from typing import Any
 from catalog.errors import ConfigurationError
 from routing.outcomes import Outcome
 from routing.state.protocol import (
+    ONCE,
     USAGE_SUMS,
     Charge,
     Claim,
@@ -191,7 +192,7 @@ class SqliteState:
         return None
 
     def charge(self, charge: Charge) -> asyncio.Future[None]:
-        if charge.hold is None and not charge.counters:
+        if charge.hold is None and not charge.counters and charge.once is None:
             written = self._uncapped_usage.add(charge.usage)
             assert written is not None, "usage is never dropped"
             return written
@@ -276,6 +277,10 @@ def _insert_hold(db: sqlite3.Connection, hold: Hold) -> None:
 
 
 def _settle(db: sqlite3.Connection, charge: Charge) -> None:
+    if charge.once is not None:
+        sql = "INSERT INTO counters (name, value, expires_at) VALUES (?, 1, ?) ON CONFLICT (name) DO NOTHING"
+        if not db.execute(sql, (f"charged/{charge.once}", time.time() + ONCE)).rowcount:
+            return
     row = db.execute("DELETE FROM holds WHERE id = ? RETURNING amount", (charge.hold,)).fetchone()
     # A hold that the store refused or never got is not on the counters, so all of the amount is new.
     _add_to_counters(db, charge.counters, charge.amount - (row[0] if row else 0))

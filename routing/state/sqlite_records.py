@@ -127,18 +127,11 @@ class SqliteRecords:
         return replace(record, version=record.version + 1) if await self._write(swap) else None
 
     async def delete(self, kind: str, name: str, owner: str | None = None) -> bool:
-        until = time.time() + REMEMBERED
-
         def remove(db: sqlite3.Connection) -> bool:
             where = "kind = ? AND id = ? AND (? IS NULL OR owner = ?)"
-            sql = f"SELECT sequence, owner, parent FROM records WHERE {where}"  # noqa: S608
+            sql = f"SELECT sequence FROM records WHERE {where}"  # noqa: S608
             found = db.execute(sql, (kind, name, owner, owner)).fetchone()
-            if found is None:
-                return False
-            sequence, holder, parent = found
-            values = (kind, name, holder, parent, sequence, until)
-            db.execute("INSERT OR REPLACE INTO deleted_records VALUES (?, ?, ?, ?, ?, ?)", values)
-            return _delete(db, sequence) > 0
+            return found is not None and _forget(db, found[0]) > 0
 
         return await self._write(remove)
 
@@ -146,13 +139,13 @@ class SqliteRecords:
         now = time.time()
         where = "kind = ? AND id = ? AND (? IS NULL OR owner = ?)"
         sql = (
-            f"SELECT sequence, parent FROM records WHERE {where} AND coalesce(expires_at, ?) >= ? "  # noqa: S608
+            f"SELECT sequence, parent FROM records WHERE {where} "  # noqa: S608
             f"UNION ALL SELECT sequence, parent FROM deleted_records WHERE {where} AND until >= ? LIMIT 1"
         )
         named = (kind, name, owner, owner)
 
         def read(db: sqlite3.Connection) -> Any:
-            return db.execute(sql, (*named, now, now, *named, now)).fetchone()
+            return db.execute(sql, (*named, *named, now)).fetchone()
 
         row = await self._read(read)
         return None if row is None else (row[0], row[1])
@@ -177,7 +170,7 @@ class SqliteRecords:
         def remove(db: sqlite3.Connection) -> int:
             db.execute("DELETE FROM deleted_records WHERE until < ?", (now,))
             expired = db.execute("SELECT sequence FROM records WHERE expires_at < ? LIMIT 1000", (now,)).fetchall()
-            return sum(_delete(db, sequence) for (sequence,) in expired)
+            return sum(_forget(db, sequence) for (sequence,) in expired)
 
         removed = 0
         while count := await self._write(remove):
@@ -256,8 +249,18 @@ def _make_room(db: sqlite3.Connection, owner: str, most: int, kinds: Sequence[st
     if excess > 0:
         return False
     for sequence in leaving:
-        _delete(db, sequence)
+        _forget(db, sequence)
     return True
+
+
+def _forget(db: sqlite3.Connection, sequence: int) -> int:
+    """Delete a record and its parts, and note its place for lists; returns how many rows were deleted."""
+    db.execute(
+        "INSERT OR REPLACE INTO deleted_records "
+        "SELECT kind, id, owner, parent, sequence, ? FROM records WHERE sequence = ?",
+        (time.time() + REMEMBERED, sequence),
+    )
+    return _delete(db, sequence)
 
 
 def _delete(db: sqlite3.Connection, sequence: int) -> int:

@@ -18,6 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from backends.streams.assemble import unplaced
+from backends.streams.shapes import LISTS
 from backends.wire.sampling import StreamOptions
 from catalog.errors import InvalidRequest, RoundhouseError, StreamBroken
 from catalog.types import Json
@@ -62,7 +64,8 @@ class ChunkEncoder:
     """Encodes chat and completion chunks as events.
 
     With ``include_usage`` every chunk has ``usage: null`` and a last one, without choices, has the figures;
-    without it no chunk has ``usage``.
+    without it no chunk has ``usage``. The entries of a delta's lists leave whole, with the end of their choice:
+    of a list that comes in several deltas, OpenAI's SDK for Node keeps the last one alone.
     """
 
     def __init__(self, *, include_usage: bool) -> None:
@@ -70,6 +73,8 @@ class ChunkEncoder:
         self._usage: Json | None = None
         self._last: Json | None = None
         self._finished = False
+        self._lists: dict[int, Json] = {}
+        self._head: Json = {}
 
     def encode(self, item: Json) -> bytes:
         usage = item.pop("usage", None)
@@ -79,19 +84,42 @@ class ChunkEncoder:
         if not choices:
             return b""
         for choice in choices:
-            if choice.get("finish_reason") is not None:
+            ends = choice.get("finish_reason") is not None
+            if ends:
                 self._finished = True
+            if self._lists or ("delta" in choice and not LISTS.isdisjoint(choice["delta"])):
+                self._hold(item, choice, ends=ends)
         if self._include_usage:
             item["usage"] = None
             self._last = item
         return b"data: " + orjson.dumps(item) + b"\n\n"
 
+    def _hold(self, item: Json, choice: Json, *, ends: bool) -> None:
+        """Take the lists out of a delta, and put all of them into the last."""
+        delta, lists = choice["delta"], self._lists.setdefault(choice["index"], {})
+        for name in LISTS.intersection(delta):
+            kept = lists.setdefault(name, [])
+            kept += unplaced(delta.pop(name) or [], len(kept))
+        if ends:
+            delta.update(self._lists.pop(choice["index"]))
+        self._head = item
+
+    def _late(self) -> bytes:
+        """The lists that came after the end of their choice."""
+        choices = [
+            {"index": index, "delta": lists, "finish_reason": None}
+            for index, lists in self._lists.items()
+            if lists
+        ]
+        return event({**self._head, "choices": choices}) if choices else b""
+
     def finish(self) -> bytes:
         if not self._finished:
             raise StreamBroken("The stream ended without a finish_reason; the answer is incomplete.")
+        late = self._late() if self._lists else b""
         if self._include_usage and self._usage is not None and self._last is not None:
-            return event({**self._last, "choices": [], "usage": self._usage}) + DONE
-        return DONE
+            return late + event({**self._last, "choices": [], "usage": self._usage}) + DONE
+        return late + DONE
 
     def fail(self, error: RoundhouseError) -> bytes | None:
         return event(error.to_body())

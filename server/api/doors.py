@@ -23,20 +23,23 @@ from server.api.inference.images import Pictures
 from server.api.inference.rerank import shaped
 from server.batches.lines import Door
 from server.callers import Origin
-from server.history.chats import ChatKeeper
+from server.history.chats import ChatKeeper, without_store
 from server.runtime import Runtime
 from server.wires.translation import TranslatedAssembler
 from server.wires.web_search import can_search
 
 
 async def chat(body: ChatRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
-    """A chat completion; it is kept with ``store: true``."""
+    """A chat completion; it is kept with ``store: true``, or says that it is not."""
+    stored = body.store is True
+    keeps = stored and runtime.storage.settings.store != "never"
+    if stored and not keeps:
+        body = without_store(body)
     job = jobs.chat_job(body, origin)
     of_functions = job.request is not body and not body.tools
     assembler = FunctionCallAssembler if of_functions else ChatAssembler
-    stored = (body.model_extra or {}).get("store") is True
-    if not stored or runtime.storage.settings.store == "never":
-        return Question(job, assembler)
+    if not keeps:
+        return Question(job, assembler, (lambda answer: {**answer, "store": False}) if stored else lambda it: it)
     keeper = ChatKeeper(runtime.storage, origin.caller, job.trace, body)
     return Question(replace(job, kept=jobs.KEPT), assembler, keep=keeper.keep)
 

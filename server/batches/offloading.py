@@ -32,8 +32,7 @@ from server.batches.lines import Line, opened
 from server.runtime import Runtime
 
 MOST_LINES = 50_000
-MOST_BYTES = 32 << 20
-"""Bounds of one batch of a provider; the bytes are held in memory while it is sent."""
+"""Lines of one batch of a provider."""
 FIRST_LOOK, LAST_LOOK = 5.0, 60.0
 """Seconds between two looks at a provider's batch, at first and in the end."""
 TRIES = 5
@@ -169,7 +168,10 @@ class Offloading:
         key = (taken.model.id, taken.path, taken.body.get("model"), orjson.dumps(dict(taken.sent_headers)))
         row = b"%d %s\n" % (number, orjson.dumps(taken.body))
         spool = spools.get(key)
-        if spool is None or spool.size + len(row) > MOST_BYTES or len(spool.group.numbers) >= MOST_LINES:
+        if spool is not None:
+            full = spool.size + len(row) > self._most_bytes(taken)
+            spool = None if full or len(spool.group.numbers) >= MOST_LINES else spool
+        if spool is None:
             place = len(self._groups) + 1
             told = {
                 "name": f"{self._batch.id}-{place}",
@@ -192,6 +194,10 @@ class Offloading:
         elif spool.group.told["amount"] is not None:
             spool.group.told["amount"] += taken.amount
 
+    def _most_bytes(self, taken: Taken) -> int:
+        assert self._runtime.deferred is not None
+        return self._runtime.deferred.batches(taken.model.endpoint_name).most_bytes
+
     async def _load(self) -> None:
         """Read which lines an earlier run has found. Raises OSError."""
         for place, told in enumerate(self._told or (), start=1):
@@ -203,6 +209,8 @@ class Offloading:
 
     async def follow(self, done: Lines) -> None:
         """Make the providers' batches, wait for their ends and answer their lines."""
+        for group in self._groups:
+            await self._forget(group)
         async with asyncio.TaskGroup() as following:
             for group in self._groups:
                 unfinished = any(number not in done for number in group.numbers)
@@ -229,25 +237,35 @@ class Offloading:
             return None
 
     async def _reserve(self, held: AsyncExitStack, group: _Group) -> bool:
-        """Reserve what the lines may cost. One that was made before is followed without, if need be."""
+        """Reserve what the lines may cost. One that was made before is followed without, if need be.
+
+        The money stays reserved if the process dies, until another one goes on; it is not booked as spent.
+        """
         told = group.told
         row = self._runtime.catalog.get(told["model"])
         assert row is not None
+        told["reserved_at"] = self._runtime.spend.now()
+        await self._store()
+        reservation = self._runtime.spend.reserve(
+            key=self._batch.owner,
+            model=row.id,
+            endpoint=row.endpoint_name,
+            amount=told["amount"],
+            calls=told["lines"],
+        )
+        reservation.name = _hold_of(group)
         try:
-            await held.enter_async_context(
-                self._runtime.spend.reserve(
-                    key=self._batch.owner,
-                    model=row.id,
-                    endpoint=row.endpoint_name,
-                    amount=told["amount"],
-                    calls=told["lines"],
-                )
-            )
+            await held.enter_async_context(reservation)
         except RoundhouseError as error:
             if "begun" not in told:
                 await self._failed(group, error.message, error.code)
                 return False
         return True
+
+    async def _forget(self, group: _Group) -> None:
+        """Release what a process that died has reserved."""
+        if (at := group.told.get("reserved_at")) is not None:
+            await self._runtime.spend.forget(_hold_of(group), at, key=self._batch.owner)
 
     async def _begin(self, group: _Group, replayer: Replayer) -> bool:
         """Make the provider's batch, unless it is there. The record says so before and after."""
@@ -315,16 +333,17 @@ class Offloading:
         """Answer the lines that have a result. Calls of keys that are gone by now are paid for, too."""
         asker = Asker(replace(self._runtime, dispatcher=replayer, keys=None), self._batch.owner)
         wait = FIRST_LOOK
+        names = [_custom_id(group, number) for number in group.numbers]
         async with opened(lambda: _InputLines(self._path("input"), group.numbers)) as lines:
             while True:
                 try:
-                    async for result in self._api(group).results(replayer.upstream, state):
+                    async for result in self._api(group).results(replayer.upstream, state, names):
                         number = _number(group, result.custom_id)
                         if result.answer is None or number is None or number not in lines:
                             continue
                         if number in done or number in self._replayed:
                             continue
-                        replayer.next(result.answer)
+                        replayer.next(result.answer, result.custom_id)
                         if await self._answering.replay(lines.read(number), asker):
                             self._replayed.add(number)
                     return
@@ -348,6 +367,7 @@ class Offloading:
                     recalling.create_task(self._recall(group, done))
 
     async def _recall(self, group: _Group, done: Lines) -> None:
+        await self._forget(group)
         replayer = await self._replayer(group)
         if replayer is None:
             return
@@ -441,6 +461,11 @@ def _rows(path: Path) -> Iterator[tuple[int, bytes]]:
             yield int(number), body
 
 
+def _hold_of(group: _Group) -> str:
+    """The name of the money that is reserved for a group since ``reserved_at``."""
+    return f"{group.name}@{group.told['reserved_at']}"
+
+
 def _sync(file: IO[bytes]) -> None:
     file.flush()
     os.fsync(file.fileno())
@@ -451,7 +476,11 @@ def _numbers(path: Path) -> list[int]:
 
 
 def _lines(group: _Group) -> list[BatchLine]:
-    return [BatchLine(f"{group.name}-{number}", orjson.loads(body)) for number, body in _rows(group.path)]
+    return [BatchLine(_custom_id(group, number), orjson.loads(body)) for number, body in _rows(group.path)]
+
+
+def _custom_id(group: _Group, number: int) -> str:
+    return f"{group.name}-{number}"
 
 
 def _number(group: _Group, custom_id: str) -> int | None:

@@ -205,6 +205,11 @@ class BatchWork:
             answering = Answering(self._runtime, self._dialect, batch, journal, self._concurrency)
             offloading = self._offloading(batch, answering, ending=True)
             await offloading.recall(done.lines)
+        except ExceptionGroup as errors:
+            failed, others = errors.split(OSError)
+            if failed is None or others is not None or journal.failed is None:
+                raise
+            raise journal.failed from None  # tried again: the results were paid for
         finally:
             await journal.finish()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import orjson
 import structlog
@@ -55,17 +56,28 @@ async def read_either(request: Request, choose: Callable[[bytes], type[M]]) -> M
 def read_query(request: Request, model: type[M]) -> M:
     """The request's query parameters as ``model``; unknown ones are ignored. Raises InvalidRequest.
 
-    ``name[]=a&name[]=b`` is a list and ``name[key]=a`` an object, as OpenAI's SDKs write them.
+    ``name[]=a&name[]=b`` is a list and ``name[key]=a`` an object, as OpenAI's SDKs write them. A list may also be
+    ``name=a&name=b``, ``name[0]=a&name[1]=b`` or ``name=a,b``, as other clients write it.
     """
     given: dict[str, Any] = dict(request.query_params)
     validate = model.model_validate_strings
-    if any("[" in name for name in given):
-        given = _nested(request.query_params.multi_items())
+    lists = _lists(model)
+    if any("[" in name or name in lists for name in given):
+        given = _nested(request.query_params.multi_items(), lists)
         validate = model.model_validate  # the other takes no lists
     try:
         return validate(given)
     except ValidationError as error:
         raise from_validation(error, given) from None
+
+
+@cache
+def _lists(model: type[BaseModel]) -> frozenset[str]:
+    """The names of a model's fields that are lists."""
+    kinds = {name: field.annotation for name, field in model.model_fields.items()}
+    return frozenset(
+        name for name, kind in kinds.items() if list in (get_origin(kind), *map(get_origin, get_args(kind)))
+    )
 
 
 def check_query(request: Request, model: type[BaseModel] | None) -> None:
@@ -77,20 +89,24 @@ def check_query(request: Request, model: type[BaseModel] | None) -> None:
             raise InvalidRequest(f"There is no query parameter '{name[:80]}'. {told}.", param=name[:80])
 
 
-def _nested(pairs: list[tuple[str, str]]) -> dict[str, Any]:
+def _nested(pairs: list[tuple[str, str]], lists: Container[str]) -> dict[str, Any]:
     read: dict[str, Any] = {}
     for name, value in pairs:
         outer, bracket, inner = name.partition("[")
-        if not bracket or not inner.endswith("]"):
+        if bracket and not inner.endswith("]"):
             read[name] = value
-        elif inner == "]":
+            continue
+        key = inner[:-1]
+        if not bracket and outer not in lists:
+            read[outer] = value
+        elif not key or (outer in lists and key.isdecimal()):
             values = read.setdefault(outer, [])
             if isinstance(values, list):
-                values.append(value)
+                values += filter(None, value.split(",")) if outer in lists else (value,)
         else:
             members = read.setdefault(outer, {})
             if isinstance(members, dict):
-                members[inner[:-1]] = value
+                members[key] = value
     return read
 
 

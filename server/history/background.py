@@ -86,6 +86,8 @@ class BackgroundResponses:
                 for event in stream.feed(chunk):
                     tell(event)
             for event in stream.finish():
+                if "response" in event:
+                    turn.name_items(event["response"])
                 tell(event)
         await self._store(begun, turn, background(stream.response(), record.body["response"]))
 

@@ -23,6 +23,13 @@ _TOLD = (
 """Parameters of a request that its stored completion has too."""
 
 
+def without_store(body: ChatRequest) -> ChatRequest:
+    """A copy that is not stored by the model's server either."""
+    copy = body.model_copy(update={"store": None})
+    copy.__pydantic_fields_set__.discard("store")
+    return copy
+
+
 class ChatKeeper:
     """Keeps one chat's completion, under the id that its caller is told: ``chatcmpl-`` and the trace."""
 

@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import hmac
 import secrets
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -23,6 +24,8 @@ from catalog.types import Json
 from server.callers import Caller
 from server.storage.storage import Storage
 
+NATIVE = "compaction"
+"""The language of requests that a provider compacts itself; see :mod:`backends.openai.responses.compaction`."""
 _SEAL = "rhc1."
 _INSTRUCTIONS = (
     "Summarise the conversation above, so that it can go on from the summary alone. Keep every fact, name, "
@@ -85,15 +88,21 @@ def _code(secret: bytes, caller: Caller, body: bytes) -> bytes:
     return hmac.digest(secret, caller.id.encode() + b"\0" + body, hashlib.sha256)
 
 
-def summarising(chat: TranslatedChat) -> ChatRequest:
-    """The chat that asks for the summary of another. Its model is the other's; tools are not offered.
+def summarising(chat: TranslatedChat, *, natively: bool) -> ChatRequest:
+    """The chat that asks for the summary of another. Its model and bound are the other's; tools are not offered.
 
-    Raises UnsupportedParameter for a conversation with parts that only a provider of another API can read.
+    ``natively``: a provider that compacts itself gets the caller's own request instead. Raises
+    UnsupportedParameter for a conversation with parts that only such a provider can read, if that is not asked.
     """
     refusal = refusal_of(chat)
-    if refusal is not None:
+    if refusal is not None and not natively:
         raise refusal
     messages: list[Any] = [message.model_dump(mode="json", exclude_unset=True) for message in chat.messages]
     gateways = {name: value for name, value in (chat.model_extra or {}).items() if name in ("routing", "strict")}
     body = {**gateways, "model": chat.model, "messages": [*messages, {"role": "user", "content": _INSTRUCTIONS}]}
-    return ChatRequest.model_validate({**body, "stream": True, "stream_options": {"include_usage": True}})
+    if chat.max_completion_tokens is not None:
+        body["max_completion_tokens"] = chat.max_completion_tokens
+    asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    if not natively or chat.original is None:
+        return ChatRequest.model_validate(asked)
+    return TranslatedChat.of(asked, (), frozenset(), replace(chat.original, wire=NATIVE))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,10 +17,10 @@ from server.history.items import response_of, without_own_ids
 from server.storage.storage import Storage
 
 RESPONSE, CONVERSATION, ITEM = "response", "conversation", "conversation_item"
-"""Kinds of records. A response's body has the ``response``, its ``input`` items, and ``elsewhere``: whether an
-upstream keeps what came before it."""
+"""Kinds of records. A response's body has the ``response`` and its ``input`` items."""
 LONGEST_CHAIN = 1000
-_OWN_ID = re.compile(r"(resp|conv)_[0-9a-f]{32}")
+SEARCHED = 50
+"""Responses of a key that are searched for an item which a provider named."""
 _UNFINISHED = ("queued", "in_progress", "cancelling")
 
 
@@ -42,11 +41,10 @@ class PreviousResponseNotFound(InvalidRequest):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The turns before an ``input``. ``elsewhere``: they are not here, but a provider may know them."""
+    """The turns before an ``input``, and the conversation that they are of."""
 
     items: list[Json]
     conversation: str | None = None
-    elsewhere: bool = False
 
 
 NOTHING = Context([])
@@ -69,13 +67,10 @@ async def context_of(storage: Storage, request: ResponsesRequest, caller: Caller
                 "'previous_response_id' and 'conversation' exclude each other: a conversation has its items.",
                 param="previous_response_id",
             )
-        items = await chain(storage, request.previous_response_id, caller)
-        return Context([], elsewhere=True) if items is None else Context(items)
+        return Context(await chain(storage, request.previous_response_id, caller))
     if conversation is None:
         return NOTHING
     record = await storage.records.get(CONVERSATION, conversation)
-    if record is None and _may_be_elsewhere(storage, conversation):
-        return Context([], elsewhere=True)
     if record is None or record.owner != caller.id:
         raise no_conversation(conversation)
     refuse_unstored(storage)
@@ -108,8 +103,8 @@ def no_conversation(name: str) -> NotFound:
     return NotFound(f"Conversation with id {name[:100]!r} not found.", param="conversation")
 
 
-async def chain(storage: Storage, last: str, caller: Caller) -> list[Json] | None:
-    """The items of a response and all before it, oldest first; ``None`` if an upstream may keep some of them.
+async def chain(storage: Storage, last: str, caller: Caller) -> list[Json]:
+    """The items of a response and all before it, oldest first.
 
     Raises PreviousResponseNotFound and InvalidRequest.
     """
@@ -130,12 +125,8 @@ async def chain(storage: Storage, last: str, caller: Caller) -> list[Json] | Non
             )
         seen.add(name)
         record = await storage.records.get(RESPONSE, name)
-        if record is None and not turns and _may_be_elsewhere(storage, name):
-            return None
         if record is None or record.owner != caller.id:
             raise PreviousResponseNotFound.of(name)
-        if record.body.get("elsewhere"):
-            return None
         if record.status in _UNFINISHED:
             raise InvalidRequest(
                 f"The response {name[:100]!r} is not finished; wait for it before you go on from it.",
@@ -150,9 +141,9 @@ async def chain(storage: Storage, last: str, caller: Caller) -> list[Json] | Non
     return [item for turn in reversed(turns) for item in turn]
 
 
-def _may_be_elsewhere(storage: Storage, name: str) -> bool:
-    """Whether an upstream of the Responses API may know an unknown id: it does not look like one made here."""
-    return storage.settings.store == "never" or _OWN_ID.fullmatch(name) is None
+def is_reference(item: Json) -> bool:
+    """Whether an item of an input stands for a stored one; OpenAI lets a reference leave its type out."""
+    return item.get("type") == "item_reference" or (item.get("type") is None and item.keys() <= {"type", "id"})
 
 
 async def _before(storage: Storage, body: Mapping[str, Any], caller: Caller) -> list[Json]:
@@ -186,7 +177,7 @@ async def resolved(
     before = frozenset(known)
     items = []
     for item in given or ():
-        if item.get("type") == "item_reference":
+        if is_reference(item):
             items.append(await _resolved(storage, caller, item, known))
         elif isinstance(item.get("id"), str) and item["id"] in before:
             raise InvalidRequest(
@@ -205,26 +196,36 @@ async def readable(storage: Storage, items: list[Json], caller: Caller) -> list[
 
 
 async def _resolved(storage: Storage, caller: Caller, reference: Json, known: dict[str, Json]) -> Json:
-    """The item that a reference names; the reference itself where an upstream may know it.
+    """The item that a reference names, of the caller's own responses.
 
-    ``known`` are items by their ids, to which those of a response that was read are added.
+    An item of a provider's naming is looked for in the newest :data:`SEARCHED` of them. ``known`` are items by
+    their ids, to which those of a response that was read are added.
     """
     name = reference.get("id")
     if not isinstance(name, str) or not name:
         raise InvalidRequest("An 'item_reference' needs the 'id' of an item, a text.", param="input")
+    if name in known:
+        return known[name]
     response = response_of(name)
-    if name not in known and response is not None:
+    if response is not None:
         record = await storage.records.get(RESPONSE, response, caller.id)
-        if record is not None:
-            found = (*record.body["input"], *record.body["response"]["output"])
-            known.update((item["id"], item) for item in found if isinstance(item.get("id"), str))
-        if name not in known:
-            raise InvalidRequest(
-                f"Item with id {name[:100]!r} not found: its response was not stored, was deleted or has expired. "
-                "Send the item itself.",
-                param="input",
-            )
-    return known.get(name, reference)
+        records = [] if record is None else [record]
+    else:
+        records = await storage.records.find(
+            RecordQuery(RESPONSE, owner=caller.id, newest_first=True, limit=SEARCHED)
+        )
+    for record in records:
+        found = (*record.body["input"], *record.body["response"]["output"])
+        for item in found:
+            if isinstance(item.get("id"), str):
+                known.setdefault(item["id"], item)
+    if name not in known:
+        raise InvalidRequest(
+            f"Item with id {name[:100]!r} not found: its response was not stored, was deleted or has expired, or "
+            "another key made it. Send the item itself.",
+            param="input",
+        )
+    return known[name]
 
 
 def items_of(storage: Storage, conversation: str, items: list[Json], caller: Caller) -> list[Record]:

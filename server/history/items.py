@@ -37,6 +37,19 @@ def as_items(given: str | Iterable[Json] | None, name: str) -> list[Json]:
     return [_complete(item, f"{OWN_ID}{name}i{position:04x}") for position, item in enumerate(given or ())]
 
 
+def name_items(output: list[Json], before: Iterable[Json], name: str) -> None:
+    """Give each item of an answer without an id, or with that of another item, an id after ``name`` (see above).
+
+    Providers repeat ids, and an item is stored under its own.
+    """
+    taken = {item.get("id") for item in before}
+    for position, item in enumerate(output):
+        if not isinstance(item.get("id"), str) or not item["id"] or item["id"] in taken:
+            prefix = _PREFIXES.get(str(item.get("type")), "item")
+            item["id"] = f"{prefix}_{OWN_ID}{name}{position:02x}"
+        taken.add(item["id"])
+
+
 def _complete(item: Json, name: str) -> Json:
     kind = item.get("type") or "message"
     made = {"id": f"{_PREFIXES.get(kind, 'item')}_{name}", **item, "type": kind}

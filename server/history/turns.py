@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -17,8 +17,18 @@ from routing.calling.job import Job
 from routing.state.records import Record
 from server.answers.rounds import Rounds
 from server.callers import Caller, Origin
-from server.history.context import NOTHING, RESPONSE, Context, context_of, items_of, readable, resolved
-from server.history.items import as_items
+from server.history.context import (
+    NOTHING,
+    RESPONSE,
+    Context,
+    context_of,
+    is_reference,
+    items_of,
+    readable,
+    resolved,
+)
+from server.history.items import as_items, name_items
+from server.history.recording import RecordedStream
 from server.history.truncation import opener
 from server.jobs import KEPT, Opens, chat_job
 from server.runtime import Runtime
@@ -28,7 +38,6 @@ from server.wires.responses.drawing import DRAW, ImageTool, can_draw
 from server.wires.responses.tools import DRAWING, Toolbox
 from server.wires.web_search import can_search
 
-_STATEFUL = ("item_reference", "compaction")
 _LONG = 500
 """Items above which the translation of a request runs in a thread."""
 
@@ -70,15 +79,14 @@ class Turn:
     async def chat(self) -> TranslatedChat:
         """The request as a chat. Raises InvalidRequest."""
         searches = partial(can_search, runtime=self.runtime, caller=self.caller)
-        translate = partial(to_chat, self.whole, kept=self.kept, searches=searches, draws=self._draws)
+        translate = partial(to_chat, self.whole, searches=searches, draws=self._draws)
         if isinstance(self.whole.input, list) and len(self.whole.input) > _LONG:
             return await asyncio.to_thread(translate)
         return translate()
 
     async def job(self, origin: Origin) -> Job[Json]:
         """The job of the request. Raises InvalidRequest."""
-        job = chat_job(await self.chat(), origin)
-        return replace(job, kept=KEPT) if self.kept else job
+        return chat_job(await self.chat(), origin, kept=KEPT if self.kept else ())
 
     def opens(self, origin: Origin) -> Opens[Json]:
         """How the job is opened: in rounds, where the model may call a tool that the gateway serves itself."""
@@ -102,23 +110,21 @@ class Turn:
     def record(self, response: Json, **fields: object) -> Record:
         """The record of a response."""
         body: Json = {"response": response, "input": as_items(self.given, self.name)}
-        if self.context.elsewhere:
-            body["elsewhere"] = True
         return self.storage.new(RESPONSE, str(response["id"]), body | fields, self.caller)
 
-    async def keep(self, response: Json) -> None:
-        """Store a finished response, and its items in its conversation.
+    async def keep(self, response: Json, stream: RecordedStream | None = None) -> None:
+        """Store a finished response, with the events of its ``stream``, and its items in its conversation.
 
         The answer of one that cannot be stored is not lost: it says so, because its ``store`` becomes false.
         """
         conversation = self.context.conversation
         if not self.kept and conversation is None:
             return
-        response.update({name: value for name, value in self.state.items() if value})
         try:
-            if not (isinstance(response.get("id"), str) and isinstance(response.get("output"), list)):
-                raise UpstreamProtocolError("The upstream's response has no id or no output.")
+            self.name_items(response)
             records = [self.record(response)] if self.kept else []
+            if records and stream is not None:
+                records.append(stream.record(records[0]))
             if conversation is not None:
                 records += items_of(self.storage, conversation, self.new_items(response), self.caller)
             await self.storage.keep(*records)
@@ -129,6 +135,16 @@ class Turn:
             response["store"] = False
             if conversation is not None:
                 response["conversation"] = None
+
+    def name_items(self, response: Json) -> None:
+        """Give an id to each output item that has none, or that of another item.
+
+        Raises UpstreamProtocolError for a response without output.
+        """
+        if not isinstance(response.get("output"), list):
+            raise UpstreamProtocolError("The upstream's response has no output.")
+        given = self.given if isinstance(self.given, list) else ()
+        name_items(response["output"], (*self.context.items, *given), self.name)
 
     def items(self) -> list[Json]:
         """All items before the answer, complete."""
@@ -157,6 +173,11 @@ async def turn_of(runtime: Runtime, body: ResponsesRequest, caller: Caller, name
     """
     storage = runtime.storage
     kept = keeps(storage, body.store, default=True)
+    if body.store and not kept:
+        raise UnsupportedParameter(
+            "Responses are not stored here (storage.store = \"never\"). Leave 'store' out or set it to false.",
+            param="store",
+        )
     if body.background and not (kept and storage.settings.background):
         if kept:
             why = "are switched off (storage.background)"
@@ -169,14 +190,18 @@ async def turn_of(runtime: Runtime, body: ResponsesRequest, caller: Caller, name
     context = await context_of(storage, body, caller) if stateful else NOTHING
     given = body.input
     changes: Json = {}
-    if stateful and not context.elsewhere:
+    if stateful:
         changes = {"previous_response_id": None, "conversation": None}
-    if changes or (isinstance(given, list) and any(item.get("type") in _STATEFUL for item in given)):
+    if changes or (isinstance(given, list) and any(map(_is_stateful, given))):
         given = await resolved(storage, context, given, caller)
         changes["input"] = await readable(storage, [*context.items, *given], caller)
     if body.background:
         changes["background"] = None
     return Turn(runtime, caller, name, body, given, _with(body, changes) if changes else body, context, kept)
+
+
+def _is_stateful(item: Json) -> bool:
+    return item.get("type") == "compaction" or is_reference(item)
 
 
 def _with(body: ResponsesRequest, changes: Json) -> ResponsesRequest:

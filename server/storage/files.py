@@ -95,11 +95,14 @@ class Files:
         }
         return self.storage.new(FILE, name, body, caller, expires_at=expires_at)
 
-    async def keep(self, record: Record, content: IO[bytes], *, bounded: bool = True) -> None:
+    async def keep(
+        self, record: Record, content: IO[bytes], *, bounded: bool = True, instead_of: Sequence[Record] = ()
+    ) -> None:
         """Store a file: the bytes of a :meth:`temporary` one under the record's id, and the record.
 
-        Raises PayloadTooLarge for a file above ``file_bytes``, and FilesFull where the owner's files would take
-        more than ``file_bytes_per_key``; both only if ``bounded``. Raises Unavailable for a disk that fails.
+        Files that it is kept ``instead_of``, which its caller deletes next, take no room beside it. Raises
+        PayloadTooLarge for a file above ``file_bytes``, and FilesFull where the owner's files would take more than
+        ``file_bytes_per_key``; both only if ``bounded``. Raises Unavailable for a disk that fails.
         """
         settings = self.storage.settings
         if bounded and record.body["bytes"] > settings.file_bytes:
@@ -112,7 +115,8 @@ class Files:
             else:
                 await self.storage.records.add([record])
             # Counted with the new file in it: of uploads at the same time none passes the bound unseen.
-            if bounded and await self.used(record.owner) > settings.file_bytes_per_key:
+            leaving = sum(each.body["bytes"] for each in instead_of)
+            if bounded and await self.used(record.owner) - leaving > settings.file_bytes_per_key:
                 await self.storage.records.delete(record.kind, record.id)
                 raise _full(settings.file_bytes_per_key)
         except BaseException:

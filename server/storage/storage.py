@@ -109,7 +109,7 @@ class Storage:
         if cursor is not None:
             at = await self.records.place(query.kind, cursor, query.owner)
             if at is None or query.parent not in (None, at[1]):
-                raise InvalidRequest(f"The list has no {cursor[:80]!r} to go on from.", param=param)
+                raise no_cursor(cursor, param)
             query = replace(query, after=at[0])
         found: list[Record] = []
         while len(found) <= page.limit:
@@ -121,6 +121,14 @@ class Storage:
         more = len(found) > page.limit
         found = found[: page.limit]
         return (found[::-1] if backwards else found), more
+
+
+def no_cursor(cursor: str, param: str) -> InvalidRequest:
+    """The error for a cursor that names no object of a list, or one that is gone for long."""
+    return InvalidRequest(
+        f"The list has no {cursor[:80]!r} to go on from (any more). Leave {param!r} out to begin anew.",
+        param=param,
+    )
 
 
 def listed(objects: list[Json], more: bool) -> Json:

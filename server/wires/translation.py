@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -23,7 +24,7 @@ from server.edge.json_body import with_whole_numbers
 _EXTRAS = frozenset(
     {
         *("audio", "modalities", "moderation", "prediction", "prompt_cache_key", "prompt_cache_options"),
-        *("prompt_cache_retention", "routing", "safety_identifier", "service_tier", "store", "strict", "timings"),
+        *("prompt_cache_retention", "routing", "safety_identifier", "service_tier", "strict", "timings"),
         "verbosity",
     }
 )
@@ -38,6 +39,9 @@ _RESTATED = frozenset(
     }
 )
 """Chat parameters that other APIs have in their own terms, or not at all; by the chat's name they say nothing."""
+
+_SEPARATORS = re.compile(r"__|[./:]+")
+"""Between a namespace and the name of a tool, as models write them."""
 
 
 @cache
@@ -95,6 +99,19 @@ def named(item: Mapping[str, Any], field: str, where: str) -> str:
     if not isinstance(value, str) or not value:
         raise InvalidRequest(f"{where}: '{field}' must be a string that is not empty.", param=f"{where}.{field}")
     return value
+
+
+def meant(called: str, names: Iterable[str]) -> str | None:
+    """The name that a model means by another: without a namespace, with another separator, or below "functions".
+
+    None if that is none of them, or more than one.
+    """
+    said = _SEPARATORS.split(called)
+    for parts in (said, said[1:] if said[0] == "functions" else ()):
+        found = {name for name in names if parts and _SEPARATORS.split(name)[-len(parts) :] == parts}
+        if found:
+            return found.pop() if len(found) == 1 else None
+    return None
 
 
 class Losses:

@@ -19,16 +19,19 @@ from backends.adapting.schemas import object_root
 from backends.anthropic import AnthropicBackend
 from backends.anthropic.request import translate as to_anthropic
 from backends.base import Upstream
+from backends.clouds.bedrock.converse import translate as to_bedrock
 from backends.google import GoogleBackend
 from backends.google.request import translate as to_google
 from backends.http import HttpClient
+from backends.local.parameters import table_of
 from backends.local.tool_schema import chosen_tools
 from backends.ollama import OllamaBackend
 from backends.ollama.backend import V1
+from backends.ollama.request import translate as to_ollama
 from backends.openai.backend import OpenAIBackend
 from backends.openai.parameters import table_at
 from backends.openai.responses.request import translate as to_responses
-from backends.parameters import body_for
+from backends.parameters import body_for, dropped_names
 from backends.streams.assemble import ChatAssembler
 from backends.wire.chat import ChatRequest
 from catalog.errors import AnswerInvalid, InvalidRequest, UnsupportedParameter
@@ -129,6 +132,43 @@ async def test_strange_names_reach_each_provider_and_come_back_as_the_caller_gav
     assert all(GEMINI.allowed.fullmatch(sent) for sent in (declared, result))
     past = bodies[2]["messages"][1]["tool_calls"][0]["function"]["name"]
     assert all(OPENAI.allowed.fullmatch(sent) for sent in (past, bodies[2]["tools"][0]["function"]["name"]))
+
+
+@pytest.mark.parametrize("text", ["[1", '{"a": ', "null", "[1]", '"x"', "NaN", "{'a': 1}"])
+def test_past_arguments_that_are_no_object_are_wrapped_and_named_wherever_a_server_needs_one(text: str) -> None:
+    call = {"id": "t", "type": "function", "function": {"name": "f", "arguments": text}}
+    empty = {"id": "u", "type": "function", "function": {"name": "f", "arguments": ""}}
+    said = {"role": "assistant", "content": None, "tool_calls": [call, empty]}
+    results = [{"role": "tool", "tool_call_id": name, "content": "No such argument"} for name in ("t", "u")]
+    request = asked(messages=[HELLO, said, *results], tools=[tool("f")])
+    lost, wrapped = "messages.tool_calls.function.arguments", {"INVALID_JSON": text}
+
+    def at(protocol: str, model: str = "m") -> Upstream:
+        return Upstream("a", protocol, "http://h", model)
+
+    anthropic = to_anthropic(request, at("anthropic", "claude-opus-5"))
+    assert [use["input"] for use in of_anthropic(anthropic.body)["messages"][1]["content"]] == [wrapped, {}]
+    google = to_google(request, at("google", "gemini-3.5-flash"))
+    given = [part["functionCall"]["args"] for part in of_google(google.body)["contents"][1]["parts"]]
+    assert given == [wrapped, {}]
+    bedrock = to_bedrock(request, at("bedrock"))
+    assert [use["toolUse"]["input"] for use in bedrock.body["messages"][1]["content"]] == [wrapped, {}]
+    ollama = to_ollama(request, at("ollama"))
+    assert [made["function"]["arguments"] for made in ollama.body["messages"][1]["tool_calls"]] == [wrapped, {}]
+    for dropped in (anthropic.dropped, google.dropped, bedrock.dropped, ollama.dropped):
+        assert dropped == (lost,)
+    for table in (table_at("http://vllm/v1"), table_of("llamacpp")):
+        calls = body_for(request, at("openai"), table)["messages"][1]["tool_calls"]
+        assert [json.loads(made["function"]["arguments"]) for made in calls] == [wrapped, {}]
+        assert lost in dropped_names(request, at("openai"), table)
+
+
+def test_openai_gets_past_arguments_as_the_model_wrote_them() -> None:
+    call = {"id": "t", "type": "function", "function": {"name": "f", "arguments": "[1"}}
+    request = asked(messages=[HELLO, {"role": "assistant", "tool_calls": [call]}])
+    table, upstream = table_at("https://api.openai.com/v1"), Upstream("a", "openai", "http://h", "m")
+    assert body_for(request, upstream, table)["messages"][1]["tool_calls"] == [call]
+    assert not dropped_names(request, upstream, table)
 
 
 def test_a_tool_that_is_named_by_the_choice_has_the_name_that_is_sent() -> None:

@@ -18,8 +18,11 @@ from backends.base import Upstream
 from backends.http import HttpClient
 from backends.streams.assemble import ChatAssembler
 from backends.wire.chat import ChatRequest
-from catalog.errors import UnsupportedParameter
+from catalog.errors import InvalidRequest, UnsupportedParameter
+from catalog.model import Price
 from catalog.types import Json
+from routing.accounts.costs import cost_of
+from routing.calling.watching.usage import token_usage
 from tests.fakes.anthropic import (
     CITATION,
     FOUND,
@@ -49,6 +52,11 @@ def asked(**fields: Any) -> ChatRequest:
 
 def sent(**options: Any) -> tuple[Json, tuple[str, ...]]:
     translation = translate(asked(web_search_options=options), upstream())
+    return translation.body, translation.dropped
+
+
+def sent_plain(**fields: Any) -> tuple[Json, tuple[str, ...]]:
+    translation = translate(asked(**fields), upstream())
     return translation.body, translation.dropped
 
 
@@ -227,11 +235,101 @@ def test_a_call_of_anthropics_own_tool_is_an_item_with_its_result(call: Json, re
     assert message["content"] == "Done."
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "part"),
+    [
+        ("mcp_tool_use", "ask", "mcp"),
+        ("server_tool_use", "code_execution", "code_execution"),
+        ("server_tool_use", "bash_code_execution", "code_execution"),
+    ],
+)
+def test_calls_that_anthropics_usage_does_not_count_are_an_unknown_part_of_the_cost(
+    kind: str, name: str, part: str
+) -> None:
+    call = {"type": kind, "id": "srvtoolu_1", "name": name, "server_name": "oracle", "input": {}}
+    stream, assembler = AnthropicStream(upstream(), created=1), ChatAssembler()
+    blocks: list[Json] = [call, {"type": "text", "text": "Done."}]
+    for event in stream_of({"model": MODEL, "messages": []}, blocks, "end_turn"):
+        for chunk in stream.feed(event):
+            assembler.add(chunk)
+    used = token_usage(assembler.result()["usage"])
+    assert used is not None
+    assert part in cost_of(Price(input=1, output=1, cache_write=1), used).unknown_parts
+
+
 def test_a_call_without_a_result_is_incomplete_and_not_lost() -> None:
     message = read([SEARCHED[0], {"type": "text", "text": "Wait."}], "pause_turn")["choices"][0]["message"]
     (made,) = message["server_tool_calls"]
     assert made["status"] == "incomplete"
     strictly(ResponseOutputItem, made, ours=frozenset({"extra_content"}))
+
+
+CONTAINER: Json = {"id": "container_1", "expires_at": "2026-12-01T00:00:00Z", "skills": None}
+RUN: list[Json] = [
+    {"type": "server_tool_use", "id": "srvtoolu_1", "name": "code_execution", "input": {"code": "1"}},
+    {
+        "type": "code_execution_tool_result",
+        "tool_use_id": "srvtoolu_1",
+        "content": {"type": "code_execution_result", "stdout": "", "stderr": "", "return_code": 0, "content": []},
+    },
+]
+
+
+def in_container(events: Any, *, told_first: bool) -> Any:
+    """The events of an answer whose code ran in the container."""
+    for event in events:
+        if event["type"] == "message_start" and told_first:
+            event["message"]["container"] = CONTAINER
+        if event["type"] == "message_delta":
+            event["delta"]["container"] = CONTAINER
+        yield event
+
+
+@pytest.mark.parametrize("told_first", [False, True])
+def test_the_container_of_an_answer_is_told_with_its_end_and_counted_once(told_first: bool) -> None:
+    events = stream_of({"model": MODEL, "messages": []}, [*RUN, {"type": "text", "text": "Ran."}], "end_turn")
+    stream, assembler = AnthropicStream(upstream(), created=1), ChatAssembler()
+    for event in in_container(events, told_first=told_first):
+        for chunk in stream.feed(event):
+            assembler.add(chunk)
+    answer = assembler.result()
+    assert answer["container"] == CONTAINER
+    assert answer["usage"]["server_tool_use"] == {"containers": 1}
+    (item,) = answer["choices"][0]["message"]["server_tool_calls"]
+    assert item["container_id"] == ("container_1" if told_first else "")
+    strictly(ChatCompletion, answer, ours=OURS | {"container", "containers"})
+
+
+def test_a_paused_answer_goes_on_in_its_container_which_counts_once() -> None:
+    stream = AnthropicStream(upstream(), created=1, resumes=True)
+    body = {"model": MODEL, "messages": []}
+    chunks: list[Json] = []
+    for stop in ("pause_turn", "end_turn"):
+        for event in in_container(stream_of(body, RUN, stop), told_first=False):
+            chunks += stream.feed(event)
+        if stream.paused:
+            body = stream.resume(body)
+            assert body["container"] == "container_1"
+    assert chunks[-1]["usage"]["server_tool_use"] == {"containers": 1}
+
+
+def test_a_request_can_name_its_container() -> None:
+    body, dropped = sent_plain(container="container_1")
+    assert (body["container"], dropped) == ("container_1", ())
+    check_body(body)
+
+
+def test_a_file_can_be_cited() -> None:
+    file = {"type": "file", "file": {"file_data": "data:text/plain;base64,SGk=", "filename": "a.txt"}}
+    asking = {**file, "citations": {"enabled": True}, "context": "A note."}
+    body, dropped = sent_plain(messages=[{"role": "user", "content": [asking, {"type": "text", "text": "So?"}]}])
+    document = body["messages"][0]["content"][0]
+    assert (document["citations"], document["context"], dropped) == ({"enabled": True}, "A note.", ())
+    check_body(body)
+    wrongs: list[Json] = [{"citations": True}, {"citations": {}}, {"context": 3}]
+    for wrong in wrongs:
+        with pytest.raises(InvalidRequest):
+            sent_plain(messages=[{"role": "user", "content": [{**file, **wrong}]}])
 
 
 async def test_a_search_comes_back_cited_and_counted_and_goes_on_in_the_next_turn(fake: FakeAnthropic) -> None:

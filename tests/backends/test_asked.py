@@ -227,3 +227,33 @@ async def test_a_response_is_asked_for_in_the_form_that_its_server_takes(
     fake.streams = True
     await assemble_chat(backend.chat(far, ChatRequest.model_validate(asked)))
     assert fake.forms() == ["plain", "bare"]
+
+
+class FakeTemplate(FakeOpenAI):
+    """A server whose template takes no system message but the first."""
+
+    def rejected(self, call: Call) -> web.Response | None:
+        if any(message["role"] == "system" for message in call.body["messages"][1:]):
+            return self.refused(call, 400, "System message must be at the beginning.")
+        return super().rejected(call)
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+async def test_system_messages_that_a_template_refuses_are_moved_to_the_beginning_and_the_next_at_once(
+    backend: OpenAIBackend, limit: int | None
+) -> None:
+    told = [("system", "One."), ("user", "Hi"), ("system", "Two."), ("assistant", "Yes?"), ("user", "Go on.")]
+    request = ChatRequest.model_validate(
+        {"model": "m", "max_tokens": limit, "messages": [{"role": role, "content": text} for role, text in told]}
+    )
+    async with FakeTemplate() as strict:
+        upstream = Upstream("far", "openai", strict.base_url, "fake-chat")
+        for _ in range(2):
+            assert (await assemble_chat(backend.chat(upstream, request)))["choices"]
+        assert [call.body["messages"][0]["content"] for call in strict.calls] == ["One.", *["One.\n\nTwo."] * 2]
+        assert [message["role"] for message in strict.calls[-1].body["messages"]] == [
+            "system", "user", "assistant", "user",
+        ]  # fmt: skip
+        assert upstream.asked.system_first
+        assert upstream.asked.plain is None
+        assert not upstream.asked.bare

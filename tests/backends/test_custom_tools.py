@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from backends.adapting.restoring import Restoration, Restorer
 from backends.anthropic import AnthropicBackend
 from backends.anthropic.request import translate as to_anthropic
 from backends.base import Upstream
@@ -16,7 +17,7 @@ from backends.openai.parameters import table_at
 from backends.parameters import dropped_names
 from backends.wire.chat import TranslatedChat
 from backends.wire.responses import ResponsesRequest
-from catalog.errors import InvalidRequest, UnsupportedParameter
+from catalog.errors import AnswerInvalid, InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from server.wires import responses
 from tests.backends.specs import of_anthropic, of_google
@@ -103,3 +104,18 @@ def test_an_unknown_form_of_a_custom_tools_input_is_refused_at_every_door(form: 
         with pytest.raises(InvalidRequest, match="'text' or 'grammar'") as refused:
             to_anthropic(chat, there)
         assert refused.value.param == "tools.0.custom.format"
+
+
+@pytest.mark.parametrize("reason", ["stop", "tool_calls"])
+def test_a_finished_call_with_cut_arguments_is_no_answer_and_a_cut_answer_keeps_them(reason: str) -> None:
+    for ending in (reason, "length"):
+        restorer = Restorer(Restoration(custom=frozenset({"f"})))
+        call = {"index": 0, "id": "a", "function": {"name": "f", "arguments": '{"input":"unterm'}}
+        restorer.restore({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]})
+        last: Json = {"choices": [{"index": 0, "delta": {}, "finish_reason": ending}]}
+        if ending == "length":
+            (rest,) = restorer.restore(last)["choices"][0]["delta"]["tool_calls"]
+            assert rest["custom"]["input"] == '{"input":"unterm'
+        else:
+            with pytest.raises(AnswerInvalid):
+                restorer.restore(last)

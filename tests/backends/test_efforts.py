@@ -183,7 +183,7 @@ async def test_an_effort_is_what_the_template_of_a_local_model_takes(
     async with FakeLlamaServer() as fake, HttpClient() as http:
         fake.template = template
         there = Upstream("w", "worker", fake.base_url, "local", api_key=fake.key, engine="llamacpp")
-        backend, told = LocalWorkerBackend(http), collect()
+        backend, told = LocalWorkerBackend(http), collect().dropped
         for own in ({}, {"enable_thinking": True, "more": 1}):
             request = asked(reasoning_effort=effort, **({"chat_template_kwargs": own} if own else {}))
             assert backend.dropped(request, there) == ()

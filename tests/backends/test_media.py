@@ -10,8 +10,9 @@ import pytest
 
 from backends.fetch import Fetcher
 from backends.local.media import MAX_PIXELS_IN_ALL, with_media
+from backends.local.pictures.redrawing import Redrawer
 from backends.settings import FetchSettings
-from catalog.errors import PayloadTooLarge
+from catalog.errors import InvalidRequest, PayloadTooLarge
 
 
 def part(width: int, height: int) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def part(width: int, height: int) -> dict[str, Any]:
 
 async def checked(*messages: list[dict[str, Any]]) -> None:
     body = {"messages": [{"role": "user", "content": content} for content in messages]}
-    assert await with_media(body, Fetcher(FetchSettings())) == body
+    assert await with_media(body, Fetcher(FetchSettings()), Redrawer()) == body
 
 
 async def test_the_pixels_of_all_pictures_of_a_request_are_bounded_together() -> None:
@@ -33,6 +34,20 @@ async def test_the_pixels_of_all_pictures_of_a_request_are_bounded_together() ->
         await checked([largest] * 5)
     with pytest.raises(PayloadTooLarge, match="pixels in all"):
         await checked([largest] * 4, [part(1, 1)])
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        {"type": "video_url", "video_url": {"url": "http://169.254.169.254/"}},
+        {"type": "input_video", "input_video": {"data": "http://169.254.169.254/"}},
+        {"type": "audio_url", "audio_url": {"url": "file:///etc/passwd"}},
+        {"type": "input_audio", "input_audio": {"url": "http://169.254.169.254/"}},
+    ],
+)
+async def test_an_address_in_a_part_of_another_kind_does_not_reach_the_worker(address: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match="Local models take no"):
+        await checked([address])
 
 
 async def test_one_picture_and_the_number_of_pictures_are_bounded() -> None:

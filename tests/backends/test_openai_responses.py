@@ -171,11 +171,10 @@ def test_an_effort_is_one_that_the_model_takes_over_this_api() -> None:
     assert dropped(older, reasoning_effort="max") == ("reasoning_effort",)
 
 
-def test_nothing_is_stored_unless_the_caller_asks_and_then_nothing_is_encrypted() -> None:
-    assert (sent()["store"], sent()["include"]) == (False, ["reasoning.encrypted_content"])
-    stored = sent(store=True)
-    assert stored["store"] is True
-    assert "include" not in stored
+@pytest.mark.parametrize("store", [True, False, None])
+def test_nothing_is_stored_at_the_provider_so_reasoning_comes_encrypted(store: bool | None) -> None:
+    body = sent(store=store)
+    assert (body["store"], body["include"]) == (False, ["reasoning.encrypted_content"])
     assert "include" not in sent(replace(OFFICIAL, reasons=False))
 
 

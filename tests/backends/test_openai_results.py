@@ -15,10 +15,14 @@ from backends.openai.parameters import OPENAI, table_at
 from backends.openai.responses.request import translate
 from backends.openai.responses.stream import ResponseReader
 from backends.openai.sources import with_annotations
+from backends.parameters import body_for, dropped_names
 from backends.streams.assemble import ChatAssembler, chat_chunks
-from backends.wire.chat import ChatRequest
-from catalog.errors import UnsupportedParameter
+from backends.wire.chat import ChatRequest, WebSearchOptions
+from catalog.errors import InvalidRequest, UnsupportedParameter
+from catalog.model import Price
 from catalog.types import Json
+from routing.accounts.costs import cost_of
+from routing.calling.watching.usage import token_usage
 from tests.fakes.openai_responses import (
     SEARCHED,
     message_item,
@@ -113,6 +117,59 @@ async def test_marks_of_perplexitys_sources_are_annotations_of_the_text(beside: 
     assert answer.keys() >= beside.keys(), "what the server sent stays"
 
 
+PERPLEXITY = Upstream("p", "openai", "https://api.perplexity.ai", "sonar-pro")
+
+
+def test_a_search_keeps_to_domains_and_a_place_in_perplexitys_form() -> None:
+    place = {"city": "Paris", "country": "FR", "timezone": "Europe/Paris"}
+    where = {"type": "approximate", "approximate": place}
+    request = asked(
+        filters={"blocked_domains": ["b.example"]}, user_location=where, search_context_size="high", max_uses=2
+    )
+    table = table_at(PERPLEXITY.base_url)
+    body = body_for(request, PERPLEXITY, table)
+    assert body["search_domain_filter"] == ["-b.example"]
+    options = {"search_context_size": "high", "user_location": {"city": "Paris", "country": "FR"}}
+    assert body["web_search_options"] == options
+    lacking = {"web_search_options.max_uses", "web_search_options.user_location.approximate.timezone"}
+    assert set(dropped_names(request, PERPLEXITY, table)) == lacking
+    assert body_for(asked(filters={"allowed_domains": ["a.example"]}), PERPLEXITY, table)[
+        "search_domain_filter"
+    ] == ["a.example"]
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"allowed_domains": ["a.example"], "blocked_domains": ["b.example"]},
+        {"allowed_domains": [f"{at}.example" for at in range(21)]},
+    ],
+)
+def test_domains_that_perplexity_cannot_keep_to_are_refused(filters: Json) -> None:
+    with pytest.raises(UnsupportedParameter) as refused:
+        body_for(asked(filters=filters), PERPLEXITY, table_at(PERPLEXITY.base_url))
+    assert refused.value.param == "web_search_options.filters"
+
+
+def test_perplexitys_own_options_pass_but_not_beside_openais_of_the_same_meaning() -> None:
+    table = table_at(PERPLEXITY.base_url)
+    own = {"search_domain_filter": ["a.example"], "search_mode": "academic", "search_recency_filter": "week"}
+    request = ChatRequest.model_validate(
+        {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_completion_tokens": 5, **own}
+    )
+    body = body_for(request, PERPLEXITY, table)
+    assert {name: body[name] for name in own} == own
+    assert body["max_tokens"] == 5
+    assert "max_completion_tokens" not in body
+    both = request.model_copy(
+        update={
+            "web_search_options": WebSearchOptions.model_validate({"filters": {"blocked_domains": ["b.example"]}})
+        }
+    )
+    with pytest.raises(InvalidRequest, match="send one of them"):
+        body_for(both, PERPLEXITY, table)
+
+
 async def test_lists_that_are_not_sources_change_nothing() -> None:
     for beside in ({}, {"citations": None}, {"citations": [1, {}]}, {"search_results": "x"}):
         made = [chunk async for chunk in with_annotations(perplexitys("[1]", **beside))]
@@ -136,3 +193,46 @@ async def test_annotations_and_images_of_openrouter_pass_whole_and_streamed() ->
         assembler.add(chunk)
     held = assembler.result()["choices"][0]["message"]
     assert {name: held[name] for name in message} == message
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_an_answer_that_calls_tools_ends_with_tool_calls_whatever_its_server_says(streamed: bool) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    held: list[Json] = [{"tool_calls": [call]}, {"content": "Hi"}, {"tool_calls": [call]}]
+    reasons = ["stop", "stop", "length"]
+    choices = [
+        {"index": at, "message": message, "finish_reason": reason}
+        for at, (message, reason) in enumerate(zip(held, reasons, strict=True))
+    ]
+    chunks: list[Json] = list(chat_chunks({"id": "1", "choices": choices}))
+    if streamed:
+        chunks = [
+            {"id": "1", "choices": [{"index": at, "delta": delta, "finish_reason": None}]}
+            for at, delta in enumerate(held)
+        ]
+        chunks += [
+            {"id": "1", "choices": [{"index": at, "delta": {}, "finish_reason": reason}]}
+            for at, reason in enumerate(reasons)
+        ]
+    assembler, watch = ChatAssembler(), StreamWatch(THERE, chat=True)
+    for chunk in chunks:
+        assert watch.see(chunk)
+        assembler.add(chunk)
+    ends = [choice["finish_reason"] for choice in assembler.result()["choices"]]
+    assert ends == ["tool_calls", "stop", "length"]
+
+
+def test_calls_of_openais_remote_tools_are_an_unknown_part_of_the_cost() -> None:
+    call = {
+        "id": "mcp_1",
+        "type": "mcp_call",
+        "server_label": "s",
+        "name": "ask",
+        "arguments": "{}",
+        "output": "No.",
+    }
+    items = [call, message_item([text_part(("Done.",))], "msg_1")]
+    answer = added_up(response_events(BODY, items, {}), ResponseReader(THERE, created=1))
+    used = token_usage(answer["usage"])
+    assert used is not None
+    assert cost_of(Price(input=1, output=1, cache_write=1), used).unknown_parts == ("mcp",)

@@ -219,6 +219,14 @@ def test_each_engine_is_sent_what_it_takes_and_what_it_lacks_is_named() -> None:
     assert dropped(chat(min_tokens=3, stop_token_ids=[1]), at("llamacpp")) == ("min_tokens",)
     assert dropped(chat(min_tokens=3, stop_token_ids=[1]), at("mlx")) == ()
     assert dropped(chat(grammar="root ::= x", repetition_penalty=1.1), at("vllm")) == ()
+    own = {"bad_words": ["no"], "priority": 1, "truncate_prompt_tokens": 9, "thinking_token_budget": 5}
+    body = sent(chat(**own, reasoning_effort="high", max_tokens=5), at("vllm"))
+    assert {name: body[name] for name in own} == own
+    assert (body["reasoning_effort"], body["max_completion_tokens"]) == ("high", 5)
+    assert dropped(chat(prompt_logprobs=1, mm_processor_kwargs={}), at("vllm")) == (
+        "prompt_logprobs",
+        "mm_processor_kwargs",
+    )
     assert dropped(chat(mirostat=2, typical_p=0.5), at("llama-cpp-python")) == ("mirostat",)
     picture = ImageRequest(model="m", prompt="a fox", style="vivid", seed=1)
     assert dropped(picture, at("diffusion")) == ("style",)

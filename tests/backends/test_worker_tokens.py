@@ -12,7 +12,7 @@ from backends.base import Upstream
 from backends.local.backend import LocalWorkerBackend
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
-from catalog.errors import CapabilityMismatch, UnsupportedParameter, UpstreamProtocolError
+from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter, UpstreamProtocolError
 from catalog.types import Json
 from tests.backends.answers import assemble_completion
 from tests.fakes.llama_server import FakeLlamaServer
@@ -116,3 +116,14 @@ async def test_a_look_back_over_the_whole_context_is_its_size(
     with pytest.raises(UpstreamProtocolError, match="context"):
         async for _ in backend.chat(upstream, chat(repeat_last_n=-1)):
             pass
+
+
+@pytest.mark.parametrize("ask", ["count", "apply_template"])
+async def test_a_picture_by_address_is_never_left_to_the_worker_to_fetch(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream, ask: str
+) -> None:
+    part = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest/meta-data"}}
+    request = ChatRequest.model_validate({"model": "m", "messages": [{"role": "user", "content": [part]}]})
+    with pytest.raises(InvalidRequest, match="does not fetch pictures"):
+        await getattr(backend, ask)(upstream, request)
+    assert not any(call.path.endswith(("input_tokens", "apply-template")) for call in fake.calls)

@@ -13,6 +13,7 @@ from backends.elevenlabs.backend import ElevenLabsBackend
 from backends.google.backend import GoogleBackend
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
+from backends.streams.shapes import regular_delta
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest
@@ -400,3 +401,12 @@ async def test_bad_usage_of_gemini_spoils_no_answer(liar: FakeLiar, http: HttpCl
     assert answer["choices"][0]["message"]["content"] == "a"
     liar.says({"embeddings": [{"values": [1.0]}, {"values": [2.0]}], "usageMetadata": usage})
     assert len((await GoogleBackend(http).embed(at(liar, "google"), EMBED))["data"]) == 2
+
+
+def test_reasoning_by_vllms_and_openrouters_name_is_read_by_ours_too() -> None:
+    delta: dict[str, str] = {"reasoning": "hm"}
+    regular_delta(delta)
+    assert delta == {"reasoning": "hm", "reasoning_content": "hm"}
+    both: dict[str, str] = {"reasoning": "hm", "reasoning_content": "ha"}
+    regular_delta(both)
+    assert both["reasoning_content"] == "ha", "a server that sends both has its own say"

@@ -20,6 +20,7 @@ OUT = Path(__file__).parent / "out"
 NAMES = (
     "overhead",
     "storing",
+    "batches",
     "streams",
     "memory",
     "processes",

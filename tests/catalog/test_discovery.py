@@ -120,6 +120,44 @@ def test_gguf_files_on_disk_are_found_also_behind_the_links_of_the_hugging_face_
     assert rows_from_folder(tmp_path / "nowhere") == []
 
 
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (["tiny-Q4_0.gguf", "tiny-Q8_0.gguf", "mmproj-F16.gguf"], {"tiny-q4_0", "tiny-q8_0"}),
+        (["tiny-Q4_0.gguf", "mmproj-model-f16.gguf"], {"tiny-q4_0"}),
+        (["Tiny-Q4_0.gguf", "other-Q4_0.gguf", "mmproj-tiny-F16.gguf"], {"tiny-q4_0"}),
+        (["Tiny-Q4_0.gguf", "other-Q4_0.gguf", "tiny.mmproj-Q8_0.gguf"], {"tiny-q4_0"}),
+        (["tiny-Q4_0.gguf", "other-Q4_0.gguf", "mmproj-F16.gguf"], set()),
+        (["tiny-Q4_0-00001-of-00002.gguf", "tiny-Q4_0-00002-of-00002.gguf", "mmproj-F16.gguf"], {"tiny-q4_0"}),
+    ],
+)
+def test_a_projector_belongs_to_the_model_beside_it_that_it_names(
+    tmp_path: Path, files: list[str], found: set[str]
+) -> None:
+    for name in files:
+        (tmp_path / name).write_bytes(gguf_bytes({}) if "mmproj" in name else chat_model())
+    rows = {row.id: row for row in rows_from_folder(tmp_path)}
+    assert {name for name, row in rows.items() if Capability.VISION in row.capabilities} == found
+    (projector,) = (str(tmp_path / name) for name in files if "mmproj" in name)
+    assert {row.options.get("mmproj") for name, row in rows.items() if name in found} <= {projector}
+
+
+def test_a_projector_of_another_width_is_another_models_and_one_that_hears_says_so(tmp_path: Path) -> None:
+    (tmp_path / "tiny-Q4_0.gguf").write_bytes(chat_model())
+    projector = tmp_path / "mmproj-F16.gguf"
+    projector.write_bytes(gguf_bytes({"clip.vision.projection_dim": 575}))
+    (found,) = rows_from_folder(tmp_path)
+    assert "mmproj" not in found.options
+    projector.write_bytes(gguf_bytes({"clip.vision.projection_dim": 576, "clip.has_vision_encoder": True}))
+    (tmp_path / "mmproj-Q8_0.gguf").write_bytes(projector.read_bytes())
+    (found,) = rows_from_folder(tmp_path)
+    assert found.options == {"mmproj": str(projector)}
+    projector.write_bytes(gguf_bytes({"clip.has_audio_encoder": True}))
+    (found,) = rows_from_folder(tmp_path)
+    assert Capability.AUDIO_INPUT in found.capabilities
+    assert Capability.VISION not in found.capabilities
+
+
 def row(model_id: str, **fields: object) -> Model:
     return Model.model_validate(
         {"id": model_id, "capabilities": {Capability.CHAT}, "source": PathSource(path="/x"), **fields}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.file_rows import gguf_facts
-from catalog.gguf import NotGguf, read_header
+from catalog.files.gguf import NotGguf, read_header
 from catalog.model import Capability, Geometry
 from tests.fakes.gguf import Value, chat_model, gguf_bytes
 

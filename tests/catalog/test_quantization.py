@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from catalog.quantization import quantization_of
+from catalog.files.quantization import quantization_of
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ class FakeAzure(FakeOpenAI):
     """The deployment is named ``fake-chat``. ``asynchronous`` sends the results of filters after the text."""
 
     prefix = "/openai/deployments/fake-chat"
+    batch_prefix = "/openai"
+    file_status = "pending"
 
     def __init__(self, *, key: str = "az-fake", asynchronous: bool = False) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-Value = str | int | float | bool | list[str] | list[int]
+Value = str | int | float | bool | list[str] | list[int] | list[float]
 
 
 def gguf_bytes(pairs: dict[str, Value], *, padding: int = 0) -> bytes:
@@ -45,11 +45,13 @@ def _value(value: Value) -> bytes:
         case float():
             return struct.pack("<If", 6, value)
         case list():
-            strings = all(isinstance(item, str) for item in value)
-            head = struct.pack("<IIQ", 9, 8 if strings else 4, len(value))
-            return head + b"".join(
-                _string(item) if isinstance(item, str) else struct.pack("<I", item) for item in value
-            )
+            kinds: dict[type, int] = {str: 8, int: 4, float: 6}
+            head = struct.pack("<IIQ", 9, kinds[type(value[0])] if value else 4, len(value))
+            return head + b"".join(map(_item, value))
+
+
+def _item(item: str | float) -> bytes:
+    return _string(item) if isinstance(item, str) else struct.pack("<f" if isinstance(item, float) else "<I", item)
 
 
 def _string(text: str) -> bytes:

@@ -5,6 +5,7 @@ Source: Google's Gemini API reference and the types of its Python SDK.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ CONFIG = frozenset(
     {
         *("candidateCount", "temperature", "topP", "topK", "frequencyPenalty", "presencePenalty", "seed"),
         *("maxOutputTokens", "stopSequences", "responseLogprobs", "logprobs", "thinkingConfig"),
-        *("responseMimeType", "responseJsonSchema"),
+        *("responseMimeType", "responseJsonSchema", "responseModalities", "speechConfig", "imageConfig"),
     }
 )
 STATUSES = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"}
@@ -43,7 +44,7 @@ class Wrong(Exception):
 
 
 class FakeGoogle(FakeServer):
-    """``reply`` is what the model says, before ``pictures`` in base64.
+    """``reply`` is what the model says, before ``pictures`` in base64, or aloud as the PCM of ``sounds``.
 
     With ``call_ids`` off, tool calls have no ids, as in older versions.
     """
@@ -55,6 +56,7 @@ class FakeGoogle(FakeServer):
         self.context = 4096
         self.call_ids = True
         self.pictures: tuple[str, ...] = ()
+        self.sounds: tuple[bytes, ...] = (b"\x01\x00", b"\x02\x00\x03\x00")
         self.listed: list[Json] = []
 
     @property
@@ -96,6 +98,7 @@ class FakeGoogle(FakeServer):
         try:
             if method == "streamGenerateContent" and call.query.get("alt") == "sse":
                 check(call.body, signed=model.startswith("gemini-3"))
+                check_modalities(call.body.get("generationConfig", {}), model)
                 needed = len(json.dumps(call.body["contents"]).split())
                 if needed > self.context:
                     raise Wrong(
@@ -167,6 +170,12 @@ class FakeGoogle(FakeServer):
         pieces = words(text)
         if len(pieces) > config.get("maxOutputTokens", 10_000):
             pieces, finish = pieces[: config["maxOutputTokens"]], "MAX_TOKENS"
+        if config.get("responseModalities") == ["AUDIO"]:
+            kind = "audio/L16;codec=pcm;rate=24000"
+            spoken = [base64.b64encode(sound).decode() for sound in self.sounds]
+            return [{"inlineData": {"mimeType": kind, "data": one}} for one in spoken], finish
+        if config.get("responseModalities") == ["IMAGE"]:
+            pieces = []
         drawn = [{"inlineData": {"mimeType": "image/png", "data": picture}} for picture in self.pictures]
         return [*parts, *({"text": piece} for piece in pieces), *drawn], finish
 
@@ -213,6 +222,18 @@ def check(body: Json, *, signed: bool) -> None:
         asked = [part["functionCall"]["name"] for part in calls]
         if signed and calls and not calls[0].get("thoughtSignature"):
             raise Wrong("Function call is missing a thought_signature in functionCall parts.")
+
+
+def check_modalities(config: Json, model: str) -> None:
+    """Raise Wrong for kinds of answers that the model does not give."""
+    kinds = config.get("responseModalities")
+    if kinds is None and "tts" not in model:
+        return
+    if ("tts" in model) != (kinds == ["AUDIO"]) or (kinds != ["AUDIO"] and "image" not in model):
+        raise Wrong("The requested combination of response modalities is not supported by the model.")
+    for one in (config.get("speechConfig") or {}).values():
+        if set(one) != {"prebuiltVoiceConfig"} or set(one["prebuiltVoiceConfig"]) != {"voiceName"}:
+            raise Wrong("Invalid speech config.")
 
 
 def embeddings(body: Json, model: str) -> Json:

@@ -76,6 +76,7 @@ class FakeOpenAI(BatchRoutes):
             ("POST", f"{self.prefix}/completions", self.complete),
             ("POST", f"{self.prefix}/responses", self.respond),
             ("POST", f"{self.prefix}/responses/input_tokens", self.count),
+            ("POST", f"{self.prefix}/responses/compact", self.compact),
             ("POST", f"{self.prefix}/embeddings", self.embed),
             ("POST", f"{self.prefix}/rerank", self.rerank),
             ("POST", f"{self.prefix}/classify", self.classify),
@@ -86,6 +87,14 @@ class FakeOpenAI(BatchRoutes):
             ("POST", f"{self.prefix}/images/generations", self.draw),
             *self.batch_routes(),
         ]
+
+    async def compact(self, request: web.Request, call: Call) -> web.StreamResponse:
+        assert call.body.keys() <= {"model", "input", "instructions", "previous_response_id", "prompt_cache_key"}
+        users = [{"type": "message", **item} for item in call.body["input"] if item.get("role") == "user"]
+        made = {"id": "cmp_1", "type": "compaction", "encrypted_content": "gAAAA-compacted"}
+        told = {"id": "resp_c", "object": "response.compaction", "created_at": 1, "output": [*users, made]}
+        usage = {"input_tokens": 20, "output_tokens": 5, "total_tokens": 25}
+        return await self.document(request, call, {**told, "usage": usage})
 
     def batch_answer(self, endpoint: str, body: Json) -> Json:
         if endpoint.endswith("/responses"):

@@ -21,6 +21,9 @@ class BatchRoutes(FakeServer):
     """
 
     prefix = "/v1"
+    batch_prefix: str | None = None
+    file_status = "processed"
+    """The status of a file that was just uploaded; a look at it processes it."""
     finishing = True
     ends_as = "completed"
 
@@ -33,19 +36,26 @@ class BatchRoutes(FakeServer):
         self._numbers = itertools.count(1)
 
     def batch_routes(self) -> list[Route]:
+        prefix = self.prefix if self.batch_prefix is None else self.batch_prefix
         return [
-            ("POST", f"{self.prefix}/files", self.upload),
-            ("GET", self.prefix + "/files/{id}/content", self.content),
-            ("POST", f"{self.prefix}/batches", self.make_batch),
-            ("GET", f"{self.prefix}/batches", self.list_batches),
-            ("GET", self.prefix + "/batches/{id}", self.show_batch),
-            ("POST", self.prefix + "/batches/{id}/cancel", self.cancel_batch),
+            ("POST", f"{prefix}/files", self.upload),
+            ("GET", prefix + "/files/{id}", self.show_file),
+            ("GET", prefix + "/files/{id}/content", self.content),
+            ("POST", f"{prefix}/batches", self.make_batch),
+            ("GET", f"{prefix}/batches", self.list_batches),
+            ("GET", prefix + "/batches/{id}", self.show_batch),
+            ("POST", prefix + "/batches/{id}/cancel", self.cancel_batch),
         ]
 
     async def upload(self, request: web.Request, call: Call) -> web.StreamResponse:
         name = f"file-{next(self._numbers)}"
         self.contents[name] = call.files["file"]
-        return await self.document(request, call, {"id": name, "object": "file", "purpose": call.body["purpose"]})
+        told = {"id": name, "object": "file", "purpose": call.body["purpose"], "status": self.file_status}
+        return await self.document(request, call, told)
+
+    async def show_file(self, request: web.Request, call: Call) -> web.StreamResponse:
+        name = request.match_info["id"]
+        return await self.document(request, call, {"id": name, "object": "file", "status": "processed"})
 
     async def content(self, request: web.Request, call: Call) -> web.StreamResponse:
         data = self.contents[request.match_info["id"]]

@@ -132,12 +132,15 @@ def message_item(content: list[Json], item_id: str = "msg_1") -> Json:
 
 
 def response_document(body: Json, output: list[Json], ending: Json) -> Json:
-    """The response object; ``ending`` has the fields that differ from those of a complete one."""
+    """The response object; ``ending`` has the fields that differ from those of a complete one.
+
+    Its id is the metadata's ``response``, if there is one.
+    """
     tokens = sum(len(words(part.get("text") or "")) for item in output for part in item.get("content") or ())
     tokens += sum(len(item.get("arguments") or item.get("input") or "") // 4 + 1 for item in output)
     prompt = prompt_words(body)
     return {
-        "id": "resp_fake",
+        "id": (body.get("metadata") or {}).get("response", "resp_fake"),
         "object": "response",
         "created_at": CREATED,
         "status": "completed",

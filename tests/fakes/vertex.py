@@ -26,6 +26,25 @@ from tests.fakes.server import Call, FakeServer, Route
 PROJECT, REGION = "fake-project", "global"
 PLACE = f"projects/{PROJECT}/locations/{REGION}/"
 ACCOUNT = "robot@fake-project.iam.gserviceaccount.com"
+MISTRALS = frozenset(
+    {
+        *(
+            "model",
+            "messages",
+            "temperature",
+            "top_p",
+            "max_tokens",
+            "stream",
+            "stop",
+            "random_seed",
+            "n",
+            "tools",
+        ),
+        *("response_format", "tool_choice", "presence_penalty", "frequency_penalty", "prediction"),
+        *("parallel_tool_calls", "stream_options", "safe_prompt"),
+    }
+)
+"""Mistral's parameters. Source: the types of its Python SDK for Vertex AI."""
 SUBJECT_TOKEN = "subject-token-of-the-workload"
 
 
@@ -44,6 +63,7 @@ class FakeVertex(FakeServer):
         self.open = FakeOpenAI()
         self.reply = self.open.reply
         self.open.models = ["meta/llama-4-maas"]
+        self.listed: list[str] = []
         self.private_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
     @property
@@ -88,6 +108,7 @@ class FakeVertex(FakeServer):
             ("GET", metadata + "/{rest:.*}", self.metadata),
             ("GET", "/computeMetadata/v1/{rest:.*}", self.metadata),
             ("POST", "/{version:v1|v1beta1}/{call:.+}", self.call_model),
+            ("GET", "/v1beta1/publishers/google/models", self.list_models),
         ]
 
     def error(self, status: int, message: str, *, code: str | None = None, kind: str | None = None) -> Json:
@@ -139,8 +160,19 @@ class FakeVertex(FakeServer):
 
     # ---- models
 
-    async def call_model(self, request: web.Request, call: Call) -> web.StreamResponse:
-        self.gemini.reply = self.claude.reply = self.open.reply = self.reply
+    async def list_models(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """A page of two publisher models."""
+        if refusal := self._unauthorised(call):
+            return refusal
+        assert set(call.query) <= {"pageSize", "pageToken"}
+        at = int(call.query.get("pageToken", 0))
+        names = [f"publishers/google/models/{name}" for name in self.listed]
+        page: Json = {"publisherModels": [{"name": name, "versionId": "default"} for name in names[at : at + 2]]}
+        if at + 2 < len(names):
+            page["nextPageToken"] = str(at + 2)
+        return await self.document(request, call, page)
+
+    def _unauthorised(self, call: Call) -> web.Response | None:
         key, bearer = call.headers.get("x-goog-api-key"), call.headers.get("authorization")
         if key is not None and key != self.key:
             return self.refused(
@@ -148,6 +180,13 @@ class FakeVertex(FakeServer):
             )
         if key is None and (bearer or "").removeprefix("Bearer ") not in self.valid:
             return self.refused(call, 401, "Request had invalid authentication credentials.")
+        return None
+
+    async def call_model(self, request: web.Request, call: Call) -> web.StreamResponse:
+        self.gemini.reply = self.claude.reply = self.open.reply = self.reply
+        if refusal := self._unauthorised(call):
+            return refusal
+        key = call.headers.get("x-goog-api-key")
         path = request.match_info["call"]
         place, _, rest = path.partition("publishers/") if "publishers/" in path else path.partition("endpoints/")
         if place not in (PLACE, "" if key is not None else PLACE):
@@ -159,6 +198,8 @@ class FakeVertex(FakeServer):
             return self.refused(call, 404, f"not found: {rest}")
         if found["publisher"] == "anthropic":
             return await self._claude(request, call, found["model"], found["method"])
+        if found["publisher"] in ("mistralai", "ai21"):
+            return await self._raw(request, call, found["model"], found["method"])
         return await self._gemini(request, call, found["model"], found["method"])
 
     async def _claude(self, request: web.Request, call: Call, model: str, method: str) -> web.StreamResponse:
@@ -175,6 +216,17 @@ class FakeVertex(FakeServer):
         if method != "streamRawPredict" or "model" in body or not body.get("stream"):
             return self.refused(call, 400, "model: Extra inputs are not permitted")
         return await self.claude.messages(request, replace(call, body={**body, "model": model}, headers=headers))
+
+    async def _raw(self, request: web.Request, call: Call, model: str, method: str) -> web.StreamResponse:
+        """A method that streams and one that does not, as strict about fields as Mistral."""
+        body = dict(call.body)
+        if method != ("streamRawPredict" if body.get("stream") else "rawPredict"):
+            return self.refused(call, 400, f"{method} does not fit the request")
+        extra = set(body) - MISTRALS
+        if body["model"] != model.partition("@")[0] or extra:
+            return self.refused(call, 422, f"Extra inputs are not permitted: {body['model']} {sorted(extra)}")
+        self.open.models = [*self.open.models, body["model"]]
+        return await self.open.chat(request, call)
 
     async def _gemini(self, request: web.Request, call: Call, model: str, method: str) -> web.StreamResponse:
         match method:

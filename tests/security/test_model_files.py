@@ -19,7 +19,7 @@ from backends.workers.engines.vllm import engine as vllm
 from backends.workers.process import scrubbed
 from backends.workers.spec import WorkerSpec
 from catalog.errors import ModelUnavailable, PullError
-from catalog.gguf import NotGguf, read_header
+from catalog.files.gguf import NotGguf, read_header
 from catalog.model import Capability, Model, PathSource
 from catalog.paths import safe_relative, slug, within
 from catalog.selection import RemoteFile, select

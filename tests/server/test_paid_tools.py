@@ -12,7 +12,7 @@ from backends.openai.responses.stream import _usage
 from catalog.model import Price
 from catalog.types import Json
 from routing.accounts.costs import cost_of
-from routing.calling.usage import token_usage
+from routing.calling.watching.usage import token_usage
 from server.app import create_app
 from server.settings import Settings
 from tests.fakes.anthropic import FakeAnthropic

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from backends.adapting.efforts import nearest
-from backends.adapting.marks import lost_fields
+from backends.adapting.marks import CITING, lost_fields
 from backends.adapting.names import OPENAI
 from backends.adapting.restoring import TELL_JSON
 from backends.adapting.tools import ToolRules, adapted, lost_forms, restoration_for
@@ -54,7 +54,7 @@ def translate(request: ChatRequest, upstream: Upstream) -> TranslatedRequest:
     asked = request
     dropped.add(*lost_forms(request, TOOLS))
     request = adapted(request, TOOLS)
-    dropped.add(*lost_fields(request))
+    dropped.add(*lost_fields(request, CITING))
     name = upstream.model.lower()
     turns = Turns(dropped, caches="nova" in name or "claude" in name)
     for message in request.messages:

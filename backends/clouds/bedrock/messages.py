@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
+from backends.adapting.arguments import object_of
+from backends.adapting.marks import citing
 from backends.translation import Dropped
 from backends.wire.chat import ContentPart, Message
 from backends.wire.media import (
-    arguments_of,
     checked_base64,
     image_url,
     is_data_url,
@@ -111,7 +112,11 @@ class Turns:
             if call.function is None:
                 raise UnsupportedParameter("Bedrock has no custom tool calls.", param="messages")
             self.uses_tools = True
-            use = {"toolUseId": _id(call.id), "name": call.function.name, "input": arguments_of(call.function)}
+            use = {
+                "toolUseId": _id(call.id),
+                "name": call.function.name,
+                "input": object_of(call.function.arguments),
+            }
             blocks.append({"toolUse": use})
         return blocks
 
@@ -135,10 +140,10 @@ class Turns:
             case "input_audio":
                 return _audio(part.input_audio or {})
             case "file":
-                return self._file(part.file or {})
+                return self._file(part.file or {}, part)
         raise InvalidRequest(f"Unknown content part {part.type!r}.", param="messages")
 
-    def _file(self, file: Json) -> Json:
+    def _file(self, file: Json, part: ContentPart) -> Json:
         data = file.get("file_data")
         if not isinstance(data, str) or not data:
             raise CapabilityMismatch(
@@ -150,7 +155,8 @@ class Turns:
         if media_type not in DOCUMENTS:
             raise CapabilityMismatch(f"Bedrock takes no {media_type} documents.", param="messages")
         name = self._name(str(file.get("filename") or "document"))
-        return {"document": {"format": DOCUMENTS[media_type], "name": name, "source": {"bytes": encoded}}}
+        source = {"bytes": encoded}
+        return {"document": {"format": DOCUMENTS[media_type], "name": name, "source": source, **citing(part)}}
 
     def _name(self, given: str) -> str:
         """A name that Converse takes and that no other document of the conversation has."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from backends.anthropic.results import annotation_of
 from backends.base import Upstream
+from backends.streams.assemble import joined_base64
 from backends.streams.chunks import NO_COUNTS, ChunkWriter, added, usage
 from backends.translation import reading
 from catalog.errors import AnswerInvalid, StreamBroken
@@ -32,6 +34,10 @@ class _Block:
     has_input: bool = False
     text: list[str] = field(default_factory=list)
     signature: list[str] = field(default_factory=list)
+    start: int = 0
+    citations: list[Json] = field(default_factory=list)
+    kind: str = ""
+    picture: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -47,6 +53,7 @@ class ConverseStream:
     finished: bool = False
     _blocks: dict[int, _Block] = field(default_factory=dict)
     _calls: int = 0
+    _said: int = 0
     _chunks: ChunkWriter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,7 +68,7 @@ class ConverseStream:
                 case "contentBlockStart":
                     yield from self._start(event["contentBlockIndex"], event["start"])
                 case "contentBlockDelta":
-                    block = self._blocks.setdefault(event["contentBlockIndex"], _Block())
+                    block = self._blocks.setdefault(event["contentBlockIndex"], _Block(start=self._said))
                     yield from self._delta(block, event["delta"])
                 case "contentBlockStop":
                     yield from self._stop(self._blocks.pop(event["contentBlockIndex"], None))
@@ -80,7 +87,9 @@ class ConverseStream:
             raise StreamBroken("Bedrock's stream ended before the message did.")
 
     def _start(self, index: int, start: Json) -> Iterator[Json]:
-        block = self._blocks[index] = _Block()
+        block = self._blocks[index] = _Block(start=self._said)
+        if "image" in start:
+            block.kind = start["image"]["format"]
         use = start.get("toolUse")
         if use is not None:
             block.position = self._calls
@@ -89,7 +98,12 @@ class ConverseStream:
 
     def _delta(self, block: _Block, delta: Json) -> Iterator[Json]:
         if text := delta.get("text"):
+            self._said += len(text)
             yield self._chunks.text(text)
+        if "citation" in delta:
+            block.citations.append(_cited(delta["citation"]))
+        if "image" in delta:
+            block.picture.append((delta["image"].get("source") or {}).get("bytes") or "")
         if "toolUse" in delta and block.position is not None and (given := delta["toolUse"]["input"]):
             block.has_input = True
             yield self._chunks.tool_arguments(block.position, given)
@@ -109,6 +123,12 @@ class ConverseStream:
         if block.signature:
             kept = {"type": "thinking", "thinking": "".join(block.text), "signature": "".join(block.signature)}
             yield self._chunks.delta({"thinking_blocks": [kept]})
+        if block.citations:
+            made = [annotation_of(one, block.start, self._said) for one in block.citations]
+            yield self._chunks.delta({"annotations": made})
+        if data := joined_base64(block.picture):
+            url = f"data:image/{block.kind or 'png'};base64,{data}"
+            yield self._chunks.delta({"images": [{"type": "image_url", "image_url": {"url": url}}]})
         if block.position is not None and not block.has_input:
             yield self._chunks.tool_arguments(block.position, "{}")
 
@@ -119,6 +139,16 @@ class ConverseStream:
             yield self._chunks.delta({"refusal": f"Bedrock stopped the answer ({reason})."})
         yield self._chunks.delta({}, finish_reason=FINISH_REASONS.get(reason, "stop"))
         self.finished = True  # only now: what restores the chunk may still find the answer invalid
+
+
+def _cited(citation: Json) -> Json:
+    """A citation in Anthropic's words: of a page, of a result of the caller's own search, or of a document."""
+    place = citation.get("location") or {}
+    url = (place.get("web") or {}).get("url")
+    if url is None and "searchResultLocation" in place:
+        url = citation.get("source")
+    text = "".join(one.get("text") or "" for one in citation.get("sourceContent") or ())
+    return {"title": citation.get("title"), "url": url, "cited_text": text}
 
 
 def _usage(counts: Json) -> Json:

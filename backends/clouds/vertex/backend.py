@@ -11,9 +11,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from backends.anthropic.backend import COUNT
 from backends.base import Upstream
 from backends.clouds.claude import CloudClaude
-from backends.clouds.vertex import embeddings
+from backends.clouds.vertex import discovery, embeddings
 from backends.clouds.vertex.account import GoogleAccounts
-from backends.clouds.vertex.addresses import ANTHROPIC, model_path, project_path, publisher_of
+from backends.clouds.vertex.addresses import ANTHROPIC, model_path, name_of, project_path, publisher_of
 from backends.google import embeddings as gemini_embeddings
 from backends.google.backend import GoogleBackend
 from backends.google.errors import read_google_error
@@ -21,11 +21,14 @@ from backends.google.request import translate
 from backends.http import HttpClient
 from backends.http.errors import ErrorReader
 from backends.openai.backend import OpenAIBackend
+from backends.openai.parameters import AI21, MISTRAL
+from backends.parameters import ParameterTable
 from backends.translation import reading
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.embeddings import EmbeddingRequest
 from catalog.errors import CapabilityMismatch, RoundhouseError
+from catalog.model import Endpoint, Model
 from catalog.types import Json
 
 KEY_HEADER = "x-goog-api-key"
@@ -38,9 +41,12 @@ _BETAS = frozenset(
 )
 """Source: Anthropic's pages on these features, which name the clouds that have them."""
 
+_RAW = frozenset({"mistralai", "ai21"})
+"""Publishers whose models have OpenAI's wire at methods of their own. Source: Google's pages on partner models."""
+
 
 class VertexBackend:
-    """Chat, embeddings and counts of tokens."""
+    """Chat, embeddings, counts of tokens, and the list of Google's models."""
 
     def __init__(self, client: HttpClient) -> None:
         self._accounts = accounts = GoogleAccounts(client)
@@ -48,6 +54,7 @@ class VertexBackend:
         self._gemini = VertexGemini(signed, accounts)
         self._claude = VertexClaude(signed, accounts)
         self._open = VertexOpenModels(signed, accounts)
+        self._raw = VertexRawModels(signed, accounts)
 
     async def fault(self, upstream: Upstream) -> str | None:
         """See :class:`backends.base.Checks`."""
@@ -78,12 +85,18 @@ class VertexBackend:
             raise CapabilityMismatch(f"Vertex AI does not count tokens for '{upstream.model}'.", param="model")
         return await backend.count(upstream, request)
 
+    async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]:
+        """The rows of Google's own models; see :class:`backends.base.Discover`."""
+        return await self._gemini.list_models(upstream, server)
+
     def _of(self, upstream: Upstream) -> VertexGemini | VertexClaude | VertexOpenModels:
         match publisher_of(upstream.model):
             case "google":
                 return self._gemini
             case "anthropic":
                 return self._claude
+            case publisher if publisher in _RAW:
+                return self._raw
             case _:
                 return self._open
 
@@ -117,6 +130,22 @@ class VertexGemini(GoogleBackend):
         with reading("Vertex AI"):
             regular = [embeddings.regular(answer) for answer in answers]
             return gemini_embeddings.assemble(request, upstream, regular)
+
+    async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]:
+        """The rows of all pages of the publisher's list; see :class:`backends.base.Discover`."""
+        entries: list[Json] = []
+        query = {"pageSize": discovery.PAGE}
+        for _ in range(discovery.MAX_PAGES):
+            page = await self._client.get_json(
+                upstream, discovery.PATH, query=query, key_header=KEY_HEADER, errors=self.read_error
+            )
+            with reading("Vertex AI"):
+                entries += page.get("publisherModels") or ()
+                token = page.get("nextPageToken")
+            if not token:
+                break
+            query = {"pageSize": discovery.PAGE, "pageToken": str(token)}
+        return discovery.rows_of(server, entries)
 
     async def count(self, upstream: Upstream, request: ChatRequest) -> Json:
         """The prompt tokens; see :class:`backends.base.Count`."""
@@ -197,6 +226,38 @@ class VertexOpenModels(OpenAIBackend):
             return _read_error(self._accounts, status, headers, content, upstream, errors)
 
         return super().stream(upstream, path, body, take_apart, prompt, errors=read, plain=plain)
+
+
+class VertexRawModels(VertexOpenModels):
+    """Mistral's and AI21's models: a method streams and another does not, and the body names the model alone."""
+
+    def parameters(self, upstream: Upstream) -> ParameterTable:
+        """See :class:`OpenAIBackend`."""
+        return MISTRAL if publisher_of(upstream.model) == "mistralai" else AI21
+
+    def path(self, upstream: Upstream, path: str) -> str:
+        """See :class:`OpenAIBackend`; ``path`` is the method."""
+        return model_path(upstream, path)
+
+    def body(self, request: WireModel, upstream: Upstream) -> Json:
+        """See :class:`OpenAIBackend`. A version, after an ``@``, stands in the path only."""
+        return {**super().body(request, upstream), "model": name_of(upstream.model).partition("@")[0]}
+
+    def stream(
+        self,
+        upstream: Upstream,
+        path: str,
+        body: Json,
+        take_apart: Callable[[Json], Iterator[Json]],
+        prompt: str,
+        *,
+        errors: ErrorReader = read_google_error,
+        plain: bool = False,
+    ) -> AsyncGenerator[Json]:
+        """See :class:`OpenAIBackend`; the method takes the place of the path."""
+        del path
+        method = "rawPredict" if plain else "streamRawPredict"
+        return super().stream(upstream, method, body, take_apart, prompt, errors=errors, plain=plain)
 
 
 def _read_error(

@@ -85,7 +85,7 @@ async def respond(
             body,
             plain=asks_plainly(request, upstream),
             key_header=key_header,
-            errors=naming(read_error, chat=original is None),
+            errors=naming(read_error, body, chat=original is None),
             counts_itself=True,
         )
 

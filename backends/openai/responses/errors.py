@@ -5,13 +5,15 @@ Source: OpenAI's API reference and the error codes of its SDK.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from backends.base import Upstream
-from backends.http.errors import ErrorReader, error_details, read_error
+from backends.http.errors import ErrorDetails, ErrorReader, error_details, is_of_model, read_error
+from backends.http.mismatch import lacks_path
 from catalog.errors import ContextLengthExceeded, InvalidRequest, RoundhouseError
 from catalog.types import Json
 
@@ -30,8 +32,10 @@ _OF_REQUEST = (
     *("cyber_policy", "bio_policy", "misalignment_policy", "data_residency", "string_above", "bad_request"),
 )
 """Beginnings of the codes of errors that the request caused."""
-_STORED = ("input", "previous_response_id", "conversation", "prompt", "tools")
+_STORED = ("input", "prompt", "tools")
 """Fields that refer to what is stored at OpenAI."""
+_ID = re.compile(r"\b[a-z]{2,20}[_-][\w-]{1,200}")
+"""An id of OpenAI's objects: its kind, then letters and digits."""
 _NAMES = (
     ("input", "messages"),
     ("text.format", "response_format"),
@@ -57,18 +61,32 @@ def error_of(event: Json) -> Any:
     return inner if isinstance(inner, dict) else event
 
 
-def naming(errors: ErrorReader, *, chat: bool) -> ErrorReader:
+def naming(errors: ErrorReader, sent: Json, *, chat: bool) -> ErrorReader:
     """An error reader whose errors name the caller's fields: those of a chat, or those of a response.
 
-    A 404 for something in the request, such as an item that is not stored, is the caller's mistake.
+    A 404 for something in the request that was ``sent``, such as a prompt or a file, is the caller's mistake.
     """
 
     def read(status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream) -> RoundhouseError:
-        if status == 404 and (error_details(body).param or "").startswith(_STORED):
+        if status == 404 and _is_of_request(error_details(body), sent, upstream):
             status = 400
         return named(errors(status, headers, body, upstream), chat=chat)
 
     return read
+
+
+def _is_of_request(details: ErrorDetails, sent: Json, upstream: Upstream) -> bool:
+    """Whether a 404 is for an object that the request names, and not for the model or the path.
+
+    OpenAI's own have a ``param`` for few of them; the others quote the id, or are of a prompt.
+    """
+    if (details.param or "").startswith(_STORED):
+        return True
+    if not details.known or lacks_path(details.code, details.message) or is_of_model(details, upstream):
+        return False
+    return bool(sent.get("prompt")) or any(
+        f'"{name}"'.encode() in orjson.dumps(sent) for name in _ID.findall(details.message)
+    )
 
 
 def named(error: RoundhouseError, *, chat: bool) -> RoundhouseError:

@@ -56,8 +56,8 @@ _COMPATIBLE = _without_lacked(COMPATIBLE)
 def translate(request: ChatRequest, upstream: Upstream, chats: ParameterTable) -> TranslatedRequest:
     """The body to send and the names of the dropped parameters; ``chats`` is the table of chats at this address.
 
-    Nothing is stored unless the caller asks for it. Stop sequences are left to the gateway. Raises InvalidRequest
-    or a subclass for what no response has: several choices, and audio.
+    Nothing is stored there: the gateway keeps chats. Stop sequences are left to it, too. Raises InvalidRequest or
+    a subclass for what no response has: several choices, and audio.
     """
     table = _OPENAI if chats is OPENAI else _COMPATIBLE
     if is_set(request, "n"):
@@ -80,9 +80,8 @@ def translate(request: ChatRequest, upstream: Upstream, chats: ParameterTable) -
     options = chat.pop("stream_options", {})
     if "include_obfuscation" in options:
         body["stream_options"] = {"include_obfuscation": options["include_obfuscation"]}
-    store = chat.pop("store", False)
-    body |= {**chat, "store": store, "stream": True}
-    if upstream.reasons and not store:
+    body |= {**chat, "store": False, "stream": True}
+    if upstream.reasons:
         body.setdefault("include", []).append("reasoning.encrypted_content")
     if search is not None:
         body.setdefault("include", []).append("web_search_call.action.sources")

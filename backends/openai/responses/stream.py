@@ -286,7 +286,7 @@ def _usage(counts: Json, response: Json) -> Json:
 
 
 def _runs(response: Json) -> Json:
-    """The searches, pictures and containers that are paid by the piece, in Anthropic's words.
+    """The searches, pictures, containers and other calls that may be paid by the piece, in Anthropic's words.
 
     ``tool_usage`` has OpenAI's own count of the searches; without it each search is one.
     """
@@ -305,5 +305,6 @@ def _runs(response: Json) -> Json:
         "containers": len(containers),
         "file_search_requests": kinds.count("file_search_call"),
         "image_generation_requests": kinds.count("image_generation_call"),
+        "mcp_requests": kinds.count("mcp_call"),
     }
     return {name: count for name, count in counts.items() if count}

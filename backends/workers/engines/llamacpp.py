@@ -18,7 +18,7 @@ from backends.workers.engines.common.options import Content, EngineOptions, Gguf
 from backends.workers.engines.common.prompts import Prompts
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import ConfigurationError
-from catalog.gguf import NotGguf, read_header
+from catalog.files.gguf import NotGguf, read_header
 from catalog.model import Capability
 from catalog.store.file_checks import read_regular
 

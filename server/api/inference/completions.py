@@ -18,7 +18,7 @@ from server.edge.callers import caller_of, origin_of
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of
 from server.functions import as_function_call
-from server.history.chats import ChatKeeper, KeptChunks
+from server.history.chats import ChatKeeper, KeptChunks, without_store
 from server.jobs import KEPT, chat_job, completion_job
 
 router = APIRouter(tags=["completions"])
@@ -33,17 +33,16 @@ router = APIRouter(tags=["completions"])
 async def create_chat_completion(request: Request, body: ChatRequest) -> Response:
     """Answer a conversation: whole, or as a stream of events. It is kept with ``store: true``."""
     include_usage = usage_wanted(body.stream, body.stream_options)
-    wants_store = (body.model_extra or {}).get("store") is True
+    wants_store = body.store is True
     keeps = wants_store and runtime_of(request).storage.settings.store != "never"
     if wants_store and not keeps:
-        body = _without_store(body)
-    job = chat_job(body, origin_of(request))
+        body = without_store(body)
+    job = chat_job(body, origin_of(request), kept=KEPT if keeps else ())
     of_functions = job.request is not body and not body.tools
     encoder = FunctionCallEncoder if of_functions else ChunkEncoder
     assembler = FunctionCallAssembler if of_functions else ChatAssembler
     keeper: ChatKeeper | None = None
     if keeps:
-        job = replace(job, kept=KEPT)
         keeper = ChatKeeper(runtime_of(request).storage, caller_of(request), job.trace, body)
     elif wants_store:
         job = replace(job, left_out=(*job.left_out, "store"))
@@ -63,15 +62,6 @@ async def create_chat_completion(request: Request, body: ChatRequest) -> Respons
     else:
         await keeper.keep(completion)
     return json_response(completion, headers=headers)
-
-
-def _without_store(body: ChatRequest) -> ChatRequest:
-    """A copy that is not stored by the model's server either."""
-    copy = body.model_copy()
-    if copy.model_extra is not None:
-        copy.model_extra.pop("store", None)
-    copy.__pydantic_fields_set__.discard("store")
-    return copy
 
 
 class FunctionCallEncoder(ChunkEncoder):

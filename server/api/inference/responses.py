@@ -6,6 +6,7 @@ The translation is imported by the first request, because most servers are never
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from fastapi import APIRouter, Request
@@ -16,6 +17,7 @@ from backends.wire.answers import OpenAIResponse, ResponseEvent, ResponseItem, R
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import NotFound, RateLimited
 from routing.choosing.policy import is_auto
+from routing.facts import Facts
 from server.answers.counting import count_tokens
 from server.answers.streams import stream_events
 from server.answers.whole import json_response, whole
@@ -23,6 +25,7 @@ from server.edge.callers import origin_of
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of
 from server.jobs import chat_job, permitted
+from server.runtime import Runtime
 from server.wires.translation import TranslatedAssembler, TranslatedEncoder
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ async def create_response(request: Request, body: ResponsesRequest) -> Response:
 
     The response is kept, unless ``store`` is false, and can be gone on from with ``previous_response_id``.
     """
+    from server.history.recording import RecordedStream
     from server.wires.responses import ResponseStream
 
     turn = await _turn(request, body)
@@ -57,9 +61,13 @@ async def create_response(request: Request, body: ResponsesRequest) -> Response:
     job = await turn.job(origin)
     opening = turn.opens(origin)
     if body.stream:
-        stream = turn.translation()
+        stream: ResponseStream | RecordedStream = turn.translation()
+        keep = turn.keep
+        if turn.kept:
+            stream = recorded = RecordedStream(stream)
+            keep = partial(turn.keep, stream=recorded)
         return await stream_events(
-            request, job, TranslatedEncoder(stream, opening=stream.start, keep=turn.keep), opening
+            request, job, TranslatedEncoder(stream, opening=stream.start, keep=keep), opening
         )
     response, headers = await whole(
         request, job, lambda: TranslatedAssembler(turn.translation(), whole=ResponseStream.response), opening
@@ -137,7 +145,12 @@ class CompactedResponse(TypedDict):
     Contract(reads=ResponsesRequest, answers=CompactedResponse, calls_model=True, raises=(NotFound,)),
 )
 async def compact_response(request: Request, body: ResponsesRequest) -> Response:
-    """Compact a conversation: the model summarises it, in an item that only the caller's own key can send back."""
+    """Compact a conversation, in an item that only its maker can read again.
+
+    A model of OpenAI's own endpoints compacts it by OpenAI's API, whose item goes back to that endpoint alone. Any
+    other model summarises it, in an item that only the caller's own key can send back; so do all under a limit on
+    cost, because OpenAI's call takes no bound.
+    """
     from server.history.compaction import compacted, summarising
     from server.history.truncation import opener
     from server.history.turns import turn_of
@@ -149,12 +162,24 @@ async def compact_response(request: Request, body: ResponsesRequest) -> Response
     turn = await turn_of(runtime, asked, origin.caller, origin.trace)
     chat = await turn.chat()
     lost = tuple(name for name in chat.left_out if name.startswith("input"))  # the summary has no other part
-    job = replace(chat_job(summarising(chat), origin), left_out=lost)
+    job = chat_job(summarising(chat, natively=True), origin)
+    if _is_limited(runtime, job.facts):
+        job = chat_job(summarising(chat, natively=False), origin)
+    job = replace(job, left_out=lost)
     response, headers = await whole(
         request,
         job,
         lambda: TranslatedAssembler(turn.translation(), whole=ResponseStream.response),
         opener(asked.truncation, origin),
     )
+    if response.get("object") == "response.compaction":
+        return json_response(response, headers=headers)
     answer = await compacted(runtime.storage, origin.caller, turn.items(), response)
     return json_response(answer, headers=headers)
+
+
+def _is_limited(runtime: Runtime, facts: Facts) -> bool:
+    """Whether a limit on cost applies to a request."""
+    spend = runtime.spend
+    limits = (facts.intent.max_cost, spend.request_cap(facts.key), spend.left(facts.key))
+    return any(limit is not None for limit in limits)

@@ -13,7 +13,7 @@ from catalog.errors import (
     RequestTimeout,
     UnsupportedMediaType,
 )
-from catalog.tags import hub_address, untagged
+from catalog.names.ollama import hub_address, untagged
 from server.answers.streams import stream_work
 from server.answers.whole import json_response
 from server.api.management.models import library_of

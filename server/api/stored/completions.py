@@ -9,12 +9,12 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from backends.wire.answers import ChatCompletion
-from backends.wire.common import ModelName
+from backends.wire.common import Metadata, ModelName
 from catalog.errors import InvalidRequest, NotFound
 from catalog.types import Json
 from routing.state.records import Record, RecordQuery
 from server.answers.whole import json_response
-from server.api.stored.pages import ListQuery, Metadata, MetadataUpdate, page_of
+from server.api.stored.pages import ListQuery, MetadataUpdate, page_of
 from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of

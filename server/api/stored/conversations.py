@@ -11,12 +11,13 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from backends.wire.answers import ResponseItem
+from backends.wire.common import Metadata
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, NotFound, RateLimited
 from catalog.types import Json
 from routing.state.records import Record, RecordQuery, new_id
 from server.answers.whole import json_response
-from server.api.stored.pages import Included, ItemsQuery, Metadata, MetadataUpdate
+from server.api.stored.pages import Included, ItemsQuery, MetadataUpdate
 from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of

@@ -6,21 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from backends.wire.common import AS_COUNT
-from catalog.errors import InvalidRequest
+from backends.wire.common import AS_COUNT, Metadata
 from catalog.types import Json
-from server.storage.storage import Page, listed
+from server.storage.storage import Page, listed, no_cursor
 
 MAX_PAGE = 100
 Cursor = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Included = list[Annotated[str, StringConstraints(max_length=100)]]
-Metadata = Annotated[
-    dict[
-        Annotated[str, StringConstraints(min_length=1, max_length=64)],
-        Annotated[str, StringConstraints(max_length=512)],
-    ],
-    Field(max_length=16),
-]
 """OpenAI's bounds of what callers attach to objects."""
 
 
@@ -55,6 +47,6 @@ def page_of(items: list[Json], query: ListQuery) -> Json:
     if query.after is not None:
         start = next((at + 1 for at, item in enumerate(ordered) if item.get("id") == query.after), 0)
         if not start:
-            raise InvalidRequest(f"The list has no {query.after[:80]!r} to go on from.", param="after")
+            raise no_cursor(query.after, "after")
     found = ordered[start : start + query.limit + 1]
     return listed(found[: query.limit], len(found) > query.limit)

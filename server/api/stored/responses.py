@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Annotated, Literal, NotRequired
 
 from fastapi import APIRouter, Request
@@ -86,29 +86,49 @@ async def _found(request: Request, name: str) -> Record:
     Contract(query=ResponseQuery, answers=OpenAIResponse, streams=ResponseEvent),
 )
 async def get_response(request: Request, response_id: str, query: ResponseQuery) -> Response:
-    """Retrieve a response, or its events: of a running one as they come, in whatever process it is made."""
+    """Retrieve a response, or its events: of a running one as they come, in whatever process it is made.
+
+    Those of a response that was streamed have the numbers that they had then; those of one that was not are the
+    same each time. A response in the foreground ends with its connection: ask for it in the background to resume
+    it in its midst.
+    """
     record = await _found(request, response_id)
     response = record.body["response"]
     if query.stream != "true":
         if query.starting_after is not None:
             raise InvalidRequest("'starting_after' is only for 'stream=true'.", param="starting_after")
         return json_response({**response, "output": shown(response["output"], query.include)})
+    after = -1 if query.starting_after is None else query.starting_after
     if response["background"]:
-        return followed(request, record, after=-1 if query.starting_after is None else query.starting_after)
-    if query.starting_after is not None:
+        return followed(request, record, after=after)
+    events = await _streamed_again(request, record, resumed=query.starting_after is not None)
+
+    async def rest() -> AsyncGenerator[Json]:
+        for each in events:
+            if each["sequence_number"] > after:
+                yield each
+
+    return stream_items(request, rest(), StoredEvents())
+
+
+async def _streamed_again(request: Request, record: Record, *, resumed: bool) -> Iterator[Json]:
+    """The events of a finished response: those of its stream, or made of it if it was never streamed.
+
+    Raises InvalidRequest for a stream that is ``resumed`` and was too long to be recorded.
+    """
+    from server.history.recording import RECORDING, name_of, recorded_events
+    from server.history.replay import replayed
+
+    response = record.body["response"]
+    recording = await runtime_of(request).storage.records.get(RECORDING, name_of(record.id), record.owner)
+    events = replayed(response) if recording is None else recorded_events(recording, response)
+    if events is None and resumed:
         raise InvalidRequest(
-            "Only a response that was made in the background can be resumed; leave 'starting_after' out for the "
-            "whole answer.",
+            "The events of this response were too many to be stored one by one; leave 'starting_after' out for "
+            "the whole answer, or make such a response in the background.",
             param="starting_after",
         )
-
-    async def events() -> AsyncGenerator[Json]:
-        from server.history.replay import replayed
-
-        for made in replayed(response):
-            yield made
-
-    return stream_items(request, events(), StoredEvents())
+    return replayed(response) if events is None else events
 
 
 @route(router, "DELETE", "/v1/responses/{response_id}", Contract(answers=DeletedResponse))
@@ -167,12 +187,12 @@ async def list_response_items(request: Request, response_id: str, query: ItemsQu
     """List the items that a response was made from, those before its own input included."""
     record = await _found(request, response_id)
     storage, caller = runtime_of(request).storage, caller_of(request)
-    before: list[Json] | None = []
+    before: list[Json] = []
     previous = record.body["response"].get("previous_response_id")
     if previous is not None:
         try:
             before = await chain(storage, previous, caller)
         except InvalidRequest:
             before = []  # a part of it was deleted since
-    items = [*(before or ()), *record.body["input"]]
+    items = [*before, *record.body["input"]]
     return json_response(page_of(shown(items, query.include), query))

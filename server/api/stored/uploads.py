@@ -153,7 +153,7 @@ async def create_upload_part(request: Request, upload_id: str) -> Response:
     Contract(reads=CompleteRequest, answers=UploadObject, raises=(RateLimited,)),
 )
 async def complete_upload(request: Request, upload_id: str, body: CompleteRequest) -> Response:
-    """Make the file of its parts, in the order of ``part_ids``."""
+    """Make the file of its parts, in the order of ``part_ids``. They are kept until that is done."""
     runtime = runtime_of(request)
     files, storage, caller = runtime.files, runtime.storage, caller_of(request)
     upload = await _pending(request, upload_id)
@@ -183,12 +183,16 @@ async def complete_upload(request: Request, upload_id: str, body: CompleteReques
                 seconds and ExpiresAfter(anchor="created_at", seconds=seconds), purpose, now, storage.settings.keep
             ),
         )
-        await _forget(files, list(parts.values()))  # else the file would not fit beside its own parts
-        await files.keep(file, whole)
-    done = await storage.records.replace(upload.changed(status="completed", file=file.body))
+        await files.keep(file, whole, instead_of=list(parts.values()))
+    try:
+        done = await storage.records.replace(upload.changed(status="completed", file=file.body))
+    except BaseException:
+        await files.delete(file)
+        raise
     if done is None:
         await files.delete(file)
         raise InvalidRequest("The upload was completed or cancelled by another request.")
+    await _forget(files, list(parts.values()))
     return json_response(_shown(done, storage.now()))
 
 

@@ -15,10 +15,12 @@ __all__ = ["MessageStream", "stream_of", "to_chat"]
 
 def stream_of(request: MessagesRequest, *, trace: str, prompt_tokens: int) -> MessageStream:
     """The answer to a request; ``prompt_tokens`` is the estimate for its first event."""
+    members = members_called(request.tools)
     return MessageStream(
         message_id=f"msg_{trace}",
         prompt_tokens=prompt_tokens,
         stop_sequences=request.stop_sequences or (),
-        members=members_called(request.tools),
+        members=members,
+        names=members.keys() | {str(tool.get("name")) for tool in request.tools or ()},
         compacts=compaction_of(request) is not None,
     )

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from backends.adapting.arguments import INVALID, object_of
 from backends.streams.chunks import unnumbered
 from backends.streams.native import NativeChunk
 from backends.streams.sealing import encode_thinking
-from catalog.errors import AnswerInvalid, RoundhouseError, StreamBroken, UpstreamProtocolError
+from catalog.errors import RoundhouseError, StreamBroken, UpstreamProtocolError
 from catalog.types import Json
 from routing.calling.answer import TIMINGS
 from server.edge.errors import anthropic_error
 from server.wires.messages.hosted import blocks_of, citation_of
 from server.wires.messages.native import NativeMessage
-from server.wires.translation import picture
+from server.wires.translation import meant, picture
 
 TIERS = {"default": "standard", "standard": "standard", "priority": "priority", "fast": "priority"}
 """Anthropic's names of OpenAI's service tiers; a message cannot name the others."""
 
-_NO_SEARCHES: Json = {"web_search_requests": 0, "web_fetch_requests": 0}
+_SEARCHES = ("web_search_requests", "web_fetch_requests")
+"""The calls that a message's usage has fields for."""
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 
@@ -45,8 +47,9 @@ class MessageStream:
     ``message_id`` begins with ``msg_``. ``prompt_tokens`` is an estimate for ``message_start``, which precedes the
     provider's count; ``message_delta`` corrects it. Reasoning becomes thinking blocks with the provider's
     signature, or an empty one. ``stop_sequences`` are the caller's; ``members`` are the toolset and the member of
-    a function that stands for one. If it ``compacts``, the text is the summary in a compaction block, and all else
-    is left out. Of chunks that carry Anthropic's own events, the events are passed on.
+    a function that stands for one, ``names`` those of all functions. If it ``compacts``, the text is the summary
+    in a compaction block, and all else is left out. Of chunks that carry Anthropic's own events, the events are
+    passed on.
     """
 
     message_id: str
@@ -54,6 +57,7 @@ class MessageStream:
     prompt_tokens: int = 0
     stop_sequences: Sequence[str] = ()
     members: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    names: Collection[str] = ()
     compacts: bool = False
     _summary: list[str] = field(default_factory=list)
     _content: list[Json] = field(default_factory=list)
@@ -70,6 +74,8 @@ class MessageStream:
     _called: set[int] = field(default_factory=set)
     _waiting: dict[int, _OpenBlock] = field(default_factory=dict)
     """The calls that have begun and have no block yet, by their position."""
+    _later: list[Json] = field(default_factory=list)
+    """Deltas with the text and reasoning that came within a call, until its end."""
 
     def feed(self, chunk: Json) -> Iterator[Json]:
         """The events of one chunk, from its first choice only."""
@@ -105,6 +111,7 @@ class MessageStream:
             raise StreamBroken("The answer ended without a finish_reason.")
         while self._waiting:
             yield from self._turn()
+        yield from self._held()
         yield from self._close()
         if self.compacts:
             yield from self._compacted()
@@ -173,6 +180,26 @@ class MessageStream:
             self._refusal += [delta["refusal"]] if delta.get("refusal") else []
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
             return
+        if self._calling() and any(delta.get(name) for name in _SAID):
+            self._later.append(delta)
+        else:
+            yield from self._said(delta)
+        for call in delta.get("tool_calls") or ():
+            yield from self._tool(call)
+        if self._later and not self._calling():
+            yield from self._held()
+        self._finish_reason = choice.get("finish_reason") or self._finish_reason
+        if choice.get("stop_reason") in self.stop_sequences:
+            self._sequence = choice["stop_reason"]
+
+    def _held(self) -> Iterator[Json]:
+        """The text and reasoning that came within a call."""
+        later, self._later = self._later, []
+        for delta in later:
+            yield from self._said(delta)
+
+    def _said(self, delta: Json) -> Iterator[Json]:
+        """The events of a delta but for its calls."""
         if text := delta.get("reasoning_content") or delta.get("reasoning"):
             yield from self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
             yield self._add("thinking_delta", "thinking", text)
@@ -185,11 +212,6 @@ class MessageStream:
             self._refusal.append(delta["refusal"])
         if not delta.keys().isdisjoint(_RESULTS):
             yield from self._results(delta)
-        for call in delta.get("tool_calls") or ():
-            yield from self._tool(call)
-        self._finish_reason = choice.get("finish_reason") or self._finish_reason
-        if choice.get("stop_reason") in self.stop_sequences:
-            self._sequence = choice["stop_reason"]
 
     def _results(self, delta: Json) -> Iterator[Json]:
         """The citations of the open text, or of an empty one; then pictures, and the provider's own tools."""
@@ -269,6 +291,8 @@ class MessageStream:
             yield from self._turn()
 
     def _call(self, delta: Json, called: str) -> Json:
+        if called not in self.names:
+            called = meant(called, self.names) or called
         toolset, name = self.members.get(called, (None, called))
         block: Json = {"type": "tool_use", "id": delta.get("id"), "name": name, "input": {}}
         if toolset is not None:
@@ -328,22 +352,17 @@ class MessageStream:
         self._content.append(closing.block)
 
     def _input(self, arguments: str) -> Json:
-        """A call's arguments, or the text of such as the answer's limit cut off, as Anthropic gives it.
+        """A call's arguments; a text that is no object as Anthropic gives it: under a name that says so.
 
-        Raises :class:`AnswerInvalid` for any others that are no object: the model is at fault, not its server.
+        An agent tells its model what was wrong with a call, where an error would be asked for again and again.
         """
-        try:
-            value = orjson.loads(arguments or "{}")
-        except orjson.JSONDecodeError:
-            value = None
-        if isinstance(value, dict):
-            return value
-        if self._finish_reason == "length":
-            return {"partial_json": arguments}
-        raise AnswerInvalid("The model called a tool with arguments that are not a JSON object.")
+        given = object_of(arguments)
+        cut = self._finish_reason == "length" and INVALID in given
+        return {"partial_json": arguments} if cut else given
 
 
 _RESULTS = frozenset({"annotations", "images", "server_tool_calls"})
+_SAID = _RESULTS | {"reasoning_content", "reasoning", "thinking_blocks", "content", "refusal"}
 _OF_MESSAGE = frozenset({"cache_creation", "service_tier", "inference_geo", "speed"})
 """Fields of a message's usage that the usage of its last event has not."""
 
@@ -361,6 +380,6 @@ def _usage(usage: Json) -> Json:
         "cache_read_input_tokens": cached,
         "output_tokens": usage.get("completion_tokens", 0),
         "output_tokens_details": {"thinking_tokens": reasoning},
-        **({"server_tool_use": {**_NO_SEARCHES, **ran}} if isinstance(ran, dict) else {}),
+        **({"server_tool_use": {name: ran.get(name, 0) for name in _SEARCHES}} if isinstance(ran, dict) else {}),
         **({TIMINGS: usage[TIMINGS]} if TIMINGS in usage else {}),
     }

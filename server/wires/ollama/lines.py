@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from backends.adapting.arguments import INVALID, object_of
 from catalog.errors import AnswerInvalid, RoundhouseError, StreamBroken
 from catalog.types import Json
 from server.edge.errors import ollama_error
@@ -170,7 +171,7 @@ class AnswerLines:
         if function.get("arguments"):
             call = self._open[position]
             if call["told"] and function["arguments"].strip():
-                raise AnswerInvalid(_NO_OBJECT)
+                raise AnswerInvalid("The model added to the arguments of a tool call that was whole.")
             call["pieces"].append(function["arguments"])
 
     def _told_calls(self, *, whole_only: bool = False) -> Iterator[Json]:
@@ -182,12 +183,10 @@ class AnswerLines:
             if call["told"]:
                 continue
             text = "".join(call["pieces"])
-            arguments = _parsed(text if whole_only else text or "{}")
-            if arguments is None and whole_only:
+            given = object_of(text)
+            if whole_only and (INVALID in given or not text.strip()):
                 return
-            if arguments is None:
-                raise AnswerInvalid(_NO_OBJECT)
-            function = {"index": len(self._calls), "name": call["name"], "arguments": arguments}
+            function = {"index": len(self._calls), "name": call["name"], "arguments": given}
             told = {"id": call["id"], "function": function}
             call["told"] = True
             self._calls.append(told)
@@ -222,18 +221,6 @@ class LineEncoder:
 def json_lines(lines: Iterable[Any]) -> bytes:
     """Each value as a line of JSON."""
     return b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines)
-
-
-_NO_OBJECT = "The model called a tool with arguments that are not a JSON object."
-
-
-def _parsed(text: str) -> Json | None:
-    """The arguments of a call, ``None`` if the text is no JSON object."""
-    try:
-        arguments = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-    return arguments if isinstance(arguments, dict) else None
 
 
 def _logprobs(given: Any) -> Iterator[Json]:

@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from backends.workers.pool import WorkerView
 from catalog.model import Capability, Model
-from catalog.tags import tagged
+from catalog.names.ollama import tagged
 from catalog.types import Json
 from server.wires.ollama.lines import rfc3339
 

@@ -12,14 +12,15 @@ _ENDS = frozenset({"response.completed", "response.incomplete"})
 
 
 class NativeResponse:
-    """One answer in OpenAI's events, of which the model's name alone becomes the gateway's own.
+    """One answer in OpenAI's events, with the gateway's name of the model and its ``own`` fields of the response.
 
     Call :meth:`feed` for each event, then :meth:`finish` or :meth:`fail`; :attr:`response` is the newest state of
-    the response. Its id stays the upstream's, because ``previous_response_id`` refers to it.
+    the response. ``own`` are its id and where it is stored: the upstream stores nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, own: Json) -> None:
         self.response: Json = {}
+        self._own = own
         self._number = -1
         self._end: Json | None = None
 
@@ -33,6 +34,7 @@ class NativeResponse:
         self._number = event["sequence_number"]
         response = event.get("response")
         if isinstance(response, dict):
+            response |= self._own
             response["model"] = chunk["model"]
             timings = (chunk.get("usage") or {}).get(TIMINGS)
             if timings is not None and isinstance(response.get("usage"), dict):

@@ -36,21 +36,20 @@ class _Update(WireModel):
 def to_chat(
     request: ResponsesRequest,
     *,
-    kept: bool = False,
     searches: Callable[[str], bool] | None = None,
     draws: Callable[[Json], bool] = lambda _: False,
 ) -> TranslatedChat:
     """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
-    The chat keeps the request for upstreams of the Responses API, which get it as it is. Responses that such an
-    upstream has stored are for them alone (``kept`` ones are stored here), and so are OpenAI's own tools: they
-    are left out unless the choice of a tool demands one. ``max_tool_calls``, which limits tools that no client
-    runs, bounds the searches of other providers. ``searches`` tells by a model's name whether it can search the
-    web; without it, a request that wants a search is for models that can. ``draws`` tells whether the gateway
-    serves a tool ``image_generation`` itself. Raises :class:`InvalidRequest` for a malformed request.
+    The chat keeps the request for upstreams of the Responses API, which get it as it is. Prompts and OpenAI's own
+    tools are for them alone: the tools are left out unless the choice of a tool demands one. ``max_tool_calls``,
+    which limits tools that no client runs, bounds the searches of other providers. ``searches`` tells by a model's
+    name whether it can search the web; without it, a request that wants a search is for models that can. ``draws``
+    tells whether the gateway serves a tool ``image_generation`` itself. Raises :class:`InvalidRequest` for a
+    malformed request.
     """
     losses = Losses()
-    _state(request, losses, kept=kept)
+    _state(request, losses)
     toolbox = Toolbox(request, draws=draws)
     messages = to_messages(request.input or [], toolbox, losses)
     if request.instructions:
@@ -108,25 +107,10 @@ def _paid(request: ResponsesRequest, toolbox: Toolbox) -> PaidTools:
     )
 
 
-def _state(request: ResponsesRequest, losses: Losses, *, kept: bool) -> None:
-    """Refuse what an upstream of the Responses API alone may know: ids that are not the gateway's, and prompts."""
-    absent = "is not found: it was deleted or has expired, or another key made it. Send its items in 'input'."
-    refusals = {
-        "previous_response_id": (
-            request.previous_response_id,
-            f"Previous response with id {str(request.previous_response_id)[:100]!r} {absent}",
-        ),
-        "conversation": (request.conversation, f"The conversation {absent}"),
-        "store": (
-            request.store and not kept,
-            "Responses are not stored here (storage.store); omit 'store' or set it to false.",
-        ),
-        "prompt": (request.prompt, "This model has no prompt templates; send 'instructions' and 'input'."),
-    }
-    for name, (value, reason) in refusals.items():
-        if value:
-            with losses.refusing():
-                raise UnsupportedParameter(reason, param=name)
+def _state(request: ResponsesRequest, losses: Losses) -> None:
+    """Refuse what an upstream of the Responses API alone may have: prompts, and parts of its tools' results."""
+    if request.prompt:
+        losses.refuse("This model has no prompt templates; send 'instructions' and 'input'.", "prompt")
     for name in request.include or ():
         if name not in _INCLUDES:
             with losses.refusing():

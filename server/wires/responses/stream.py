@@ -66,7 +66,7 @@ class ResponseStream:
         """The events of one chunk, from its first choice only."""
         if isinstance(chunk, NativeChunk):
             if self._native is None:
-                self._native = NativeResponse()
+                self._native = NativeResponse({"id": self.response_id, **self.state})
             yield from self._native.feed(chunk.event, chunk)
             return
         if self._native is not None:

@@ -17,7 +17,7 @@ from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from server.wires.responses import drawing
 from server.wires.responses.client_tools import CLIENT_TOOLS, is_hosted
-from server.wires.translation import Losses, named
+from server.wires.translation import Losses, meant, named
 from server.wires.web_search import OF_RESPONSES
 
 _FUNCTION = ("name", "description", "parameters", "strict")
@@ -82,8 +82,12 @@ class Toolbox:
         return found
 
     def key_of(self, name: str) -> ToolKey:
-        """The tool that a name in the chat means; a function for an unknown name."""
-        return self._keys.get(name) or ToolKey("function", name)
+        """The tool that a name in the chat means, also without its namespace; a function for an unknown name."""
+        found = self._keys.get(name)
+        if found is None:
+            whole = {_whole(key): key for key in self._given if key.kind != "custom"}
+            found = whole.get(meant(name, whole) or "")
+        return found or ToolKey("function", name)
 
     def chat_tools(self, losses: Losses) -> list[Json]:
         """The tools for the chat; fields that no chat has go to ``losses``."""
@@ -161,13 +165,17 @@ class Toolbox:
     def _new_name(self, key: ToolKey) -> str:
         if key.namespace is None and key.kind in _PLAIN:
             return key.name
-        whole = key.name if key.namespace is None else f"{key.namespace}__{key.name}"
+        whole = _whole(key)
         if OPENAI.allowed.fullmatch(whole) and whole not in self._keys:
             return whole
         digits = _DIGITS
         while (made := OPENAI.made_of(whole, digits)) in self._keys:
             digits += 1
         return made
+
+
+def _whole(key: ToolKey) -> str:
+    return key.name if key.namespace is None else f"{key.namespace}__{key.name}"
 
 
 def _key_named(given: Json) -> ToolKey:

@@ -32,7 +32,7 @@ from catalog.errors import (
 )
 from catalog.types import Json
 from tests.backends.test_mutated_answers import mutations
-from tests.fakes.bedrock import held
+from tests.fakes.bedrock import frame, held
 
 NOVA = "us.amazon.nova-pro-v1:0"
 SCHEMA: Json = {
@@ -54,6 +54,78 @@ def sent(model: str = NOVA, *, headers: Any = None, **fields: Any) -> tuple[Json
     made = translate(asked(**fields), Upstream("b", "bedrock", "https://b", model, headers=headers or {}))
     held("ConverseStreamRequest", {**made.body, "modelId": "m"})
     return made.body, made.dropped
+
+
+# ---- citations and pictures
+
+
+def events_of(*blocks: list[Json], start: Json | None = None) -> list[tuple[str, Json]]:
+    """The events of an answer with these blocks of deltas, held to the model of the service."""
+    events: list[tuple[str, Json]] = [("messageStart", {"role": "assistant"})]
+    for at, deltas in enumerate(blocks):
+        if start is not None:
+            events.append(("contentBlockStart", {"contentBlockIndex": at, "start": start}))
+        events += [("contentBlockDelta", {"contentBlockIndex": at, "delta": delta}) for delta in deltas]
+        events.append(("contentBlockStop", {"contentBlockIndex": at}))
+    events.append(("messageStop", {"stopReason": "end_turn"}))
+    usage = {"inputTokens": 1, "outputTokens": 1, "totalTokens": 2}
+    events.append(("metadata", {"usage": usage, "metrics": {"latencyMs": 1}}))
+    for kind, event in events:
+        frame(kind, event)
+    return events
+
+
+def message_of(events: list[tuple[str, Json]]) -> Json:
+    stream = ConverseStream(Upstream("b", "bedrock", "https://b", NOVA), "id", created=1)
+    assembler = ChatAssembler()
+    for kind, event in events:
+        for chunk in stream.feed(kind, event):
+            assembler.add(chunk)
+    stream.close()
+    found: Json = assembler.result()["choices"][0]["message"]
+    return found
+
+
+def test_citations_annotate_the_characters_of_their_own_block() -> None:
+    page: Json = {"title": "Foxes", "sourceContent": [{"text": "A fox is "}, {"text": "fast."}]}
+    page["location"] = {"web": {"url": "https://foxes.example", "domain": "foxes.example"}}
+    file = {"title": "a pdf", "location": {"documentPage": {"documentIndex": 0, "start": 1, "end": 2}}}
+    found = {"title": "Mine", "source": "https://mine.example", "location": {"searchResultLocation": {}}}
+    message = message_of(
+        events_of(
+            [{"text": "Über foxes: "}],
+            [{"text": "fast"}, {"text": " 🦊"}, {"citation": page}, {"citation": file}, {"citation": found}],
+        )
+    )
+    web, document, own = message["annotations"]
+    place = {"start_index": 12, "end_index": 18}
+    assert message["content"][12:18] == "fast 🦊"
+    assert web["url_citation"] == {
+        **place,
+        "title": "Foxes",
+        "url": "https://foxes.example",
+        "content": "A fox is fast.",
+    }
+    assert document == {
+        "type": "file_citation",
+        "file_citation": {"file_id": "", "filename": "a pdf", "index": 18, "content": ""},
+    }
+    assert own["url_citation"]["url"] == "https://mine.example"
+
+
+def test_a_picture_that_the_model_draws_comes_whole() -> None:
+    deltas: list[Json] = [{"image": {"source": {"bytes": piece}}} for piece in ("iVBO", "Rw==")]
+    message = message_of(events_of(deltas, start={"image": {"format": "png"}}))
+    assert message["images"] == [{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw=="}}]
+
+
+def test_a_file_can_be_cited() -> None:
+    pdf = {"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBERi0="}}
+    body, dropped = sent(
+        messages=[{"role": "user", "content": [{**pdf, "citations": {"enabled": True}, "context": "A"}]}]
+    )
+    document = body["messages"][0]["content"][0]["document"]
+    assert (document["citations"], document["context"], dropped) == ({"enabled": True}, "A", ())
 
 
 # ---- requests

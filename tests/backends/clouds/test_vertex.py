@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from backends.base import Count, Embed, Upstream
+from backends.asking import AskedForms
+from backends.base import Count, Discover, Embed, Upstream
 from backends.clouds.vertex.addresses import model_path
 from backends.clouds.vertex.backend import VertexBackend
 from backends.google.request import translate
@@ -31,6 +32,7 @@ from catalog.errors import (
     UpstreamRejectedKey,
     UpstreamUnreachable,
 )
+from catalog.model import Capability, Endpoint, UpstreamSource
 from catalog.types import Json
 from tests.fakes.server import Fault
 from tests.fakes.vertex import PROJECT, REGION, SUBJECT_TOKEN, FakeVertex
@@ -179,6 +181,52 @@ async def test_tokens_are_counted_by_gemini_and_claude_only(vertex: Vertex) -> N
     assert await vertex.backend.count(vertex.upstream(CLAUDE), request) == {"input_tokens": 4321}
     with pytest.raises(CapabilityMismatch):
         await vertex.backend.count(vertex.upstream(LLAMA), request)
+
+
+# ---- partners' models at methods of their own
+
+
+PARTNERS = ["mistralai/mistral-medium-3", "mistralai/codestral@2405", "ai21/jamba-large-1.6"]
+
+
+@pytest.mark.parametrize("model", PARTNERS)
+@pytest.mark.parametrize("plain", [False, True])
+async def test_a_partners_model_is_asked_at_the_method_that_streams_or_the_one_that_does_not(
+    vertex: Vertex, model: str, plain: bool
+) -> None:
+    upstream = vertex.upstream(model, asked=AskedForms())
+    if plain:
+        upstream.asked.learn("plain", instead_of="stream")
+    assert await vertex.says(upstream=upstream, max_completion_tokens=50) == SENTENCE
+    (call,) = vertex.fake.model_calls
+    assert call.path.rpartition("/")[2].endswith(":rawPredict" if plain else ":streamRawPredict")
+    assert call.body["model"] == model.partition("/")[2].partition("@")[0]
+
+
+async def test_mistrals_parameters_have_its_names_and_others_are_named(vertex: Vertex) -> None:
+    upstream = vertex.upstream("mistralai/mistral-medium-3")
+    request = asked(seed=7, max_completion_tokens=50, user="u", logit_bias={"1": 2})
+    assert await vertex.says(upstream=upstream, seed=7, max_completion_tokens=50, user="u") == SENTENCE
+    (call,) = vertex.fake.model_calls
+    assert (call.body["random_seed"], call.body["max_tokens"]) == (7, 50)
+    assert set(vertex.backend.dropped(request, upstream)) == {"user", "logit_bias"}
+
+
+# ---- the list of models
+
+
+async def test_googles_own_models_are_found_over_all_pages(vertex: Vertex) -> None:
+    vertex.fake.listed = ["gemini-3-flash", "imagen-4", "gemini-3-pro-image", "gemini-embedding-001"]
+    vertex.fake.listed.append("gemini-2.0-flash")
+    assert isinstance(vertex.backend, Discover)
+    server = Endpoint(id="v", protocol="vertex", base_url=vertex.fake.origin, project=PROJECT, region=REGION)
+    rows = await vertex.backend.list_models(vertex.upstream(""), server)
+    found = {row.source.model: row.capabilities for row in rows if isinstance(row.source, UpstreamSource)}
+    assert set(found) == {"gemini-3-flash", "gemini-embedding-001", "gemini-2.0-flash"}
+    assert found["gemini-embedding-001"] == {Capability.EMBED}
+    assert {Capability.TOOLS, Capability.VISION, Capability.REASONING} <= found["gemini-3-flash"]
+    assert Capability.REASONING not in found["gemini-2.0-flash"]
+    assert [call.query.get("pageToken") for call in vertex.fake.model_calls] == [None, "2", "4"]
 
 
 # ---- embeddings

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionMessage
 
 from backends.streams.assemble import ChatAssembler, CompletionAssembler, chat_chunks, completion_chunks
-from backends.streams.calls import CallPlaces
+from backends.streams.calls import CallOrder, CallPlaces
 from backends.streams.shapes import WrongShape, regular_delta
 from backends.streams.sse import SSEReader
 from catalog.types import Json
@@ -201,3 +201,29 @@ def test_a_new_id_at_a_used_index_begins_a_new_call() -> None:
 def test_a_random_id_of_a_part_without_a_name_begins_no_call() -> None:
     calls = _placed(_part("", "f", index=0, id="a"), _part("{}", index=0, id="x"))
     assert calls[1] == {"index": 0, "function": {"name": None, "arguments": "{}"}}
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_the_parts_of_a_later_call_wait_for_the_end_of_the_call_before(*, ended: bool) -> None:
+    order = CallOrder()
+    parts = [
+        _part("", "f", index=0, id="a"),
+        _part("", "g", index=1, id="b"),
+        _part('{"x":', index=0),
+        _part('{"y":', index=1),
+        _part("1}", index=0) if not ended else _part("", index=0),
+        _part("2}", index=1),
+    ]
+    passed = [[call["index"] for call in order.take([part], ended=False)] for part in parts]
+    rest = [call["index"] for call in order.take([], ended=True)]
+    if ended:
+        assert (passed, rest) == ([[0], [], [0], [], [0], []], [1, 1, 1])
+    else:
+        assert (passed, rest) == ([[0], [], [0], [], [0, 1, 1], [1]], [])
+
+
+def test_a_call_that_begins_has_a_type_and_no_other_waits_for_a_custom_one() -> None:
+    order = CallOrder()
+    custom = {"index": 0, "id": "a", "custom": {"name": "f", "input": "{"}}
+    calls = [call for part in (custom, _part("{}", "g", index=1)) for call in order.take([part], ended=False)]
+    assert [(call["index"], call["type"]) for call in calls] == [(0, "custom"), (1, "function")]

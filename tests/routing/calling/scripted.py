@@ -20,9 +20,9 @@ from catalog.types import Json
 from routing.accounts.spend import Spend
 from routing.calling.dispatcher import Dispatcher
 from routing.calling.job import Job
-from routing.calling.judgement import MakeJudge
 from routing.calling.operations import CHAT
 from routing.calling.traces import Traces
+from routing.calling.watching.judgement import MakeJudge
 from routing.choosing.pins import Pins
 from routing.facts import Facts
 from routing.outcomes import Outcome, Result

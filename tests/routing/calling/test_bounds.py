@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +20,9 @@ from routing.accounts.caps import Caps, SpendSettings
 from routing.accounts.costs import cost_nano
 from routing.calling.bounds import Bound, bounded
 from routing.calling.job import Job
-from routing.calling.judgement import judge_for
 from routing.calling.operations import CHAT
 from routing.calling.traces import TraceSettings
+from routing.calling.watching.judgement import judge_for
 from routing.facts import Facts, Intent
 from routing.outcomes import Usage
 from tests.routing.calling.conftest import dispatcher
@@ -152,6 +153,12 @@ async def test_max_cost_refuses_a_price_that_is_unknown(stand: Stand) -> None:
         await asked(stand, within(0.01), remote("a", "lan").model_copy(update={"price": Price(input=1)}))
 
 
+async def test_max_cost_refuses_searches_whose_price_is_unknown(stand: Stand) -> None:
+    searching = replace(FACTS, features=FACTS.features | {Capability.WEB_SEARCH})
+    with pytest.raises(PriceUnknown):
+        await asked(stand, within(0.01, searching), remote("a", "lan"))
+
+
 async def test_a_cap_on_one_request_bounds_its_answer_too(tmp_path: Path) -> None:
     settings = SpendSettings(caps=Caps(request=0.005))
     async with dispatcher(tmp_path, settings, TraceSettings()) as stand:
@@ -172,7 +179,45 @@ async def test_what_is_left_of_a_spending_cap_bounds_an_answer_without_a_bound_o
             assert "x-roundhouse-bound" not in answer.headers()
             assert [item async for item in answer]
         _, headers = await asked(stand, FACTS, remote("a", "lan"))
-        assert headers["x-roundhouse-bound"] == "max_tokens=2485; spending_cap"
+        assert headers["x-roundhouse-bound"] == "max_tokens=1024; spending_cap"
+
+
+async def test_answers_without_a_bound_that_are_in_progress_together_never_pass_a_cap(tmp_path: Path) -> None:
+    row = remote("a", "lan")  # whose row names no longest answer
+    async with dispatcher(tmp_path, SpendSettings(caps=Caps(day=0.05)), TraceSettings()) as stand:
+        bounds = []
+        async with AsyncExitStack() as open_answers:
+            stand.plans[:] = []
+            stand.will_try(row)
+            for _ in range(50):
+                stand.backend.scripts = {"a": (text("fine"), None, end(), NOTHING)}
+                try:
+                    answer = await open_answers.enter_async_context(stand.dispatcher.open(stand.job(FACTS)))
+                except BudgetExceeded:
+                    break
+                name, _, limit = answer.headers()["x-roundhouse-bound"].partition("; ")
+                assert limit == "spending_cap"
+                bounds.append(int(name.removeprefix("max_tokens=")))
+            assert len(bounds) > 5, "one answer leaves room for others"
+            assert bounds[0] > 5000
+            assert sum(bounds) * 2e-6 <= 0.05
+        (usage,) = stand.spend.cap_usage("")
+        assert usage.spent <= 0.05
+        assert usage.spent < sum(bounds) * 2e-6 / 2, "answers that were given up are not booked as the longest"
+
+
+async def test_an_answer_that_a_share_of_the_cap_pays_is_reserved_whole_and_not_bounded(tmp_path: Path) -> None:
+    async with dispatcher(tmp_path, SpendSettings(caps=Caps(day=10)), TraceSettings()) as stand:
+        row = remote("a", "lan").model_copy(update={"limits": Limits(max_output_tokens=100_000)})
+        stand.backend.scripts, stand.plans[:] = {"a": (text("fine"), end(), NOTHING)}, []
+        stand.will_try(row)
+        async with stand.dispatcher.open(stand.job(FACTS)) as answer:
+            assert "x-roundhouse-bound" not in answer.headers()
+            (usage,) = stand.spend.cap_usage("")
+            assert usage.spent >= 0.2
+            assert [item async for item in answer]
+        (usage,) = stand.spend.cap_usage("")
+        assert usage.spent < 0.01
 
 
 async def test_an_answer_is_reserved_no_more_than_its_bound(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 import pytest
 from structlog.testing import capture_logs
 
-from routing.calling.endings import notice
+from routing.calling.watching.endings import notice
 from tests.routing.calling.scripted import GOOD, Stand, local, remote
 
 ENDING = remote("old").model_copy(update={"ends": date(2026, 12, 11), "successor": "new"})

@@ -11,7 +11,7 @@ import pytest
 from backends.wire.chat import ChatRequest
 from catalog.errors import AnswerInvalid, UpstreamProtocolError
 from catalog.types import Json
-from routing.calling.judgement import judge_for
+from routing.calling.watching.judgement import judge_for
 from routing.facts import Intent
 from routing.outcomes import Result
 from tests.routing.calling.scripted import FACTS, GOOD, REQUEST, ROLE, USAGE, Stand, end, local, text

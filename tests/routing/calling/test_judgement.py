@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backends.wire.chat import ChatRequest
-from routing.calling.judgement import ChatJudge, judge_for
+from routing.calling.watching.judgement import ChatJudge, judge_for
 
 PERSON = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
 FORM = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON}}

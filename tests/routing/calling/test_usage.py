@@ -12,8 +12,8 @@ from catalog.model import Capability, Price
 from catalog.types import Json
 from routing.accounts.costs import cost_nano
 from routing.calling import operations
-from routing.calling.observers import ChunkObserver, ImageObserver, ObjectObserver, TranscriptObserver
-from routing.calling.usage import MOST_TOKENS, most_prompt_tokens, token_usage
+from routing.calling.watching.observers import ChunkObserver, ImageObserver, ObjectObserver, TranscriptObserver
+from routing.calling.watching.usage import MOST_TOKENS, most_prompt_tokens, token_usage
 from routing.facts import Facts
 from tests.routing.calling.scripted import Stand, end, remote, text
 

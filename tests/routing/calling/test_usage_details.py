@@ -12,8 +12,8 @@ from catalog.model import Capability, Model, Price
 from catalog.prices.price import LongPrices
 from catalog.types import Json
 from routing.accounts.costs import affordable_output, longest_prompt, to_nano
-from routing.calling.observers import ImageObserver
-from routing.calling.usage import token_usage
+from routing.calling.watching.observers import ImageObserver
+from routing.calling.watching.usage import token_usage
 from routing.facts import Facts
 from routing.outcomes import Usage, UsageDetails
 from routing.reading.requests import read_chat
@@ -142,7 +142,8 @@ def test_pictures_sound_and_searches_are_reserved_at_their_prices(capped: Stand)
     assert capped.spend.estimate(Price(image=0.04), drawing) == pytest.approx(0.08)
     searching = replace(FACTS, features=frozenset({Capability.WEB_SEARCH}), prompt_tokens=0, output_tokens=0)
     assert capped.spend.estimate(Price(input=1, output=1, web_search=10), searching) == pytest.approx(0.05)
-    assert capped.spend.estimate(Price(input=1, output=1), searching) == 0
+    assert capped.spend.estimate(Price(input=1, output=1), searching) is None
+    assert capped.spend.estimate(Price(input=0, output=0), searching) == 0
     hearing = replace(FACTS, features=frozenset({Capability.AUDIO_INPUT}), output_tokens=1)
     assert capped.spend.estimate(Price(input=1, output=0, audio_input=32), hearing) == pytest.approx(32.0)
 

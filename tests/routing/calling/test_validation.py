@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.wire.chat import ChatRequest
-from routing.calling.validation import conforms, judge
+from routing.calling.watching.validation import conforms, judge
 
 PERSON = {
     "type": "object",

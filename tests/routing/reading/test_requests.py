@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from backends.wire.schema import check_pattern
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
-from routing.calling.usage import MOST_TOKENS, most_prompt_tokens
+from routing.calling.watching.usage import MOST_TOKENS, most_prompt_tokens
 from routing.facts import Complexity, Facts, Mode, Task, Workload
 from routing.reading import complexity
 from routing.reading import requests as read
@@ -315,7 +315,8 @@ def test_the_results_of_a_search_are_read_and_paid_but_make_no_question_harder()
 def test_a_field_of_routing_among_the_bodys_own_is_refused_with_its_place(field: dict[str, Any]) -> None:
     (name,) = field
     embedding = EmbeddingRequest.model_validate({"model": "m", "input": "x", **field})
-    for misread in (lambda: facts(**field), lambda: read.read_embedding(embedding)):
+    misreads: tuple[Callable[[], Facts], ...] = (lambda: facts(**field), lambda: read.read_embedding(embedding))
+    for misread in misreads:
         with pytest.raises(InvalidRequest, match=f"'{name}' belongs in 'routing'") as refused:
             misread()
         assert refused.value.param == name

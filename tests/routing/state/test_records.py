@@ -174,6 +174,25 @@ async def test_the_place_of_a_deleted_record_is_known_to_its_owner(opener: Opene
     assert await records.place("response", "r3", "a") is None
 
 
+async def test_the_place_of_a_record_that_gave_way_or_expired_is_known(opener: Opener) -> None:
+    records = (await opener()).records
+    await records.add([made("r1")])
+    one = await records.used("a")
+    soon = time.time() + 0.05
+    await records.add([made("r2", expires_at=soon), made("r3")])
+    places = [await records.place("response", f"r{number}", "a") for number in (1, 2, 3)]
+    assert None not in places
+    await records.add([made("r4")], room=3 * one, give_way=GIVES_WAY)
+    assert await records.get("response", "r1") is None
+    while time.time() <= soon:
+        await asyncio.sleep(0.01)
+    assert await records.get("response", "r2") is None
+    for _ in range(2):
+        assert [await records.place("response", f"r{number}", "a") for number in (1, 2, 3)] == places
+        assert await records.place("response", "r2", "b") is None
+        await records.prune(time.time())
+
+
 async def test_one_process_at_a_time_holds_a_record(opener: Opener) -> None:
     one, two = (await opener()).records, (await opener()).records
     await one.add([made("r")])

@@ -6,6 +6,7 @@ import asyncio
 
 from routing.outcomes import Result, Usage
 from routing.state.protocol import (
+    LASTING,
     Counter,
     OutcomeQuery,
     UsageRow,
@@ -80,6 +81,19 @@ async def test_a_charge_replaces_its_hold_and_adds_to_the_usage(opener: Opener) 
     assert await state.usage("2027-01-16", "2027-01-31") == []
 
 
+async def test_a_charge_of_one_name_counts_once(opener: Opener) -> None:
+    state, again = await opener(), await opener()
+    named = charge(None, 25, input=7)._replace(once="batch-1")
+    for store in (state, state, again):
+        await store.charge(named)
+    await state.charge(named._replace(once="batch-2"))
+    uncapped = named._replace(once="batch-3", counters=())
+    for store in (state, again):
+        await store.charge(uncapped)
+    assert (await state.counts("spend/"))[DAY.name] == 50
+    assert [row.calls for row in await state.usage("2027-01-01", "2027-01-31")] == [3]
+
+
 async def test_a_charge_for_a_hold_that_the_store_refused_counts_in_full(opener: Opener) -> None:
     state = await opener()
     taken = hold(1, 101)
@@ -121,6 +135,11 @@ async def test_old_outcomes_and_expired_documents_are_pruned(opener: Opener) -> 
     await state.prune(outcomes_before=NOW + 5, now=NOW)
     assert [one["at"] for one in await state.outcomes(OutcomeQuery())] == [NOW + 10]
     assert set(await state.documents("trace")) == {"new", "kept"}
+
+
+def test_a_lasting_hold_is_that_of_lost_work_after_a_long_time_alone() -> None:
+    assert not owner_is_gone(LASTING, NOW, now=NOW + 30 * 86_400)
+    assert owner_is_gone(LASTING, NOW, now=NOW + 41 * 86_400)
 
 
 def test_a_process_of_this_host_is_known_to_be_gone() -> None:

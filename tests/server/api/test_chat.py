@@ -175,3 +175,25 @@ async def test_a_name_that_is_not_valid_is_told_apart_from_its_value(gateway: Ga
     assert "'logit_bias.hello': this name is not valid; it must match" in answer.json()["error"]["message"]
     answer = await gateway.client.post(PATH, json={**BODY, "logit_bias": {"5": 500}})
     assert answer.json()["error"]["message"] == "'logit_bias.5': it must be at most 100 (it is 500)."
+
+
+@pytest.mark.parametrize("store", ["true", 1, [], {}])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+async def test_store_is_true_or_false(gateway: Gateway, path: str, store: object) -> None:
+    asked = {"model": "parrot", "messages": [{"role": "user", "content": "Hi"}], "input": "Hi", "store": store}
+    refused = await gateway.client.post(path, json=asked)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "store")
+    assert not gateway.backend.requests
+
+
+@pytest.mark.parametrize("metadata", [{str(n): "" for n in range(17)}, {"a": "x" * 513}, {"a" * 65: ""}])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/conversations"])
+async def test_metadata_has_openais_bounds_everywhere(
+    gateway: Gateway, path: str, metadata: dict[str, str]
+) -> None:
+    asked = {"model": "parrot", "messages": [{"role": "user", "content": "Hi"}], "input": "Hi"}
+    if path == "/v1/conversations":
+        asked = {}
+    refused = await gateway.client.post(path, json={**asked, "metadata": metadata})
+    assert refused.status_code == 400, refused.text
+    assert refused.json()["error"]["param"].startswith("metadata")

@@ -18,10 +18,12 @@ from catalog.errors import ConfigurationError
 from catalog.model import Price
 from catalog.types import Json
 from routing.accounts.caps import Caps
+from routing.accounts.spend import Spend
 from routing.accounts.virtual_keys import KeyLimits, Rate
 from server.app import create_app
 from server.assembly import open_runtime
 from server.batches import offloading
+from server.batches.journal import ResultJournal
 from server.settings import Settings
 from tests.backends.workers.conftest import fake_engines
 from tests.fakes.anthropic import FakeAnthropic
@@ -342,6 +344,39 @@ async def test_money_is_reserved_while_a_batch_is_away(site: Open, openai: FakeO
         assert usage.spent == pytest.approx((await s.spent())["gpt"][1])
 
 
+@pytest.mark.parametrize("dying", [0, 1, 2])
+@pytest.mark.parametrize("caps", [{}, {"day": 1.0}])
+async def test_a_line_that_was_booked_when_the_process_died_is_not_booked_again(
+    site: Open, openai: FakeOpenAI, monkeypatch: pytest.MonkeyPatch, dying: int, caps: dict[str, float]
+) -> None:
+    async with site(spend={"caps": caps}) as s:
+        reached = asyncio.Event()
+        add, added = ResultJournal.add, list[Any]()
+
+        async def die_before(journal: ResultJournal, *result: Any) -> None:
+            if len(added) == dying:
+                reached.set()
+                await asyncio.Event().wait()
+            added.append(result)
+            await add(journal, *result)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ResultJournal, "add", die_before)
+            patch.setattr(Spend, "release", lambda *_: None)  # a killed process releases nothing
+            batch = await s.send(line("a"), line("b"), line("c"))
+            async with asyncio.timeout(20):
+                await reached.wait()
+            await s.die()
+        await s.runtime.spend.start()
+        s.revive()
+        done = await s.until(batch, "completed")
+        assert sorted(await s.content(done["output_file_id"])) == ["a", "b", "c"]
+        await s.runtime.spend.refresh()
+        assert (await s.spent())["gpt"][0] == 3
+        for usage in s.runtime.spend.cap_usage(""):
+            assert usage.spent == pytest.approx((await s.spent())["gpt"][1])
+
+
 async def test_a_batch_beyond_a_cap_is_asked_line_by_line_as_far_as_the_cap_goes(
     site: Open, openai: FakeOpenAI
 ) -> None:
@@ -422,8 +457,8 @@ def test_batches_need_a_protocol_that_has_them() -> None:
     from backends.registry import check_protocols
     from catalog.model import Endpoint
 
-    with pytest.raises(ConfigurationError, match="batches: 'google' has no batch API"):
-        check_protocols([Endpoint(id="g", protocol="google", base_url="https://g.example", batches=True)])
+    with pytest.raises(ConfigurationError, match="batches: 'ollama' has no batch API"):
+        check_protocols([Endpoint(id="g", protocol="ollama", base_url="https://g.example", batches=True)])
 
 
 def test_the_batch_price_is_half_or_as_the_row_says() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from routing.state.records import Record, RecordQuery
+from tests.server.batches.helpers import chat_line, content, jsonl, send, until
 from tests.server.conftest import Gateway, Start
 from tests.server.fakes import chunk
 from tests.server.history.test_responses import runtime_of
@@ -27,6 +28,15 @@ async def test_a_chat_that_may_not_be_stored_says_so(serve: Start) -> None:
         answer = await gateway.client.post("/v1/chat/completions", json=body)
         assert answer.json()["store"] is False
         assert "store" in answer.headers["x-roundhouse-dropped"]
+
+
+async def test_a_line_of_a_batch_that_may_not_be_stored_says_so_and_is_stored_nowhere(serve: Start) -> None:
+    async with serve() as gateway:
+        never(gateway)
+        batch = await until(gateway, await send(gateway, jsonl(chat_line("a", store=True))), "completed")
+        (row,) = await content(gateway, batch["output_file_id"])
+        assert row["response"]["body"]["store"] is False
+        assert "store" not in gateway.backend.requests[-1].to_wire()
 
 
 @pytest.mark.parametrize(

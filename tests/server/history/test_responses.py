@@ -159,7 +159,7 @@ async def test_a_finished_response_is_replayed_in_the_events_of_its_stream(serve
         head = chunk("x")
         gateway.backend.script = (
             {**head, "choices": [thought]},
-            chunk("Hello"),
+            *map(chunk, ("Hel", "lo", " you")),
             {**head, "choices": [called]},
             chunk(finish="tool_calls"),
             usage_chunk(),
@@ -168,12 +168,38 @@ async def test_a_finished_response_is_replayed_in_the_events_of_its_stream(serve
         stream = await client.responses.create(input="Hi", stream=True, tools=[tool], **ASK)
         live = [event async for event in stream]
         assert live[-1].type == "response.completed"
-        replay = [event async for event in await client.responses.retrieve(live[-1].response.id, stream=True)]
-        assert [event.type for event in replay] == [event.type for event in live]
+        name = live[-1].response.id
+        replay = [event async for event in await client.responses.retrieve(name, stream=True)]
+        assert replay == live
         assert [event.sequence_number for event in replay] == list(range(len(replay)))
-        assert replay[-1] == live[-1]
-        with pytest.raises(openai.BadRequestError):
-            await client.responses.retrieve(live[-1].response.id, stream=True, starting_after=3)
+        for seen in live:
+            rest = await client.responses.retrieve(name, stream=True, starting_after=seen.sequence_number)
+            assert [event async for event in rest] == live[seen.sequence_number + 1 :]
+
+
+async def test_a_response_that_was_not_streamed_has_the_same_events_each_time(serve: Start) -> None:
+    async with serve() as gateway, sdk(gateway) as client:
+        made = await client.responses.create(input="Hi", **ASK)
+        whole = [event async for event in await client.responses.retrieve(made.id, stream=True)]
+        assert [event.sequence_number for event in whole] == list(range(len(whole)))
+        assert whole[-1].type == "response.completed"
+        rest = await client.responses.retrieve(made.id, stream=True, starting_after=3)
+        assert [event async for event in rest] == whole[4:]
+
+
+async def test_a_stream_that_is_too_long_to_be_recorded_is_replayed_whole_and_not_resumed(
+    serve: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve() as gateway, sdk(gateway) as client:
+        monkeypatch.setattr("server.history.recording.MOST_BYTES", 100)
+        live = [event async for event in await client.responses.create(input="Hi", stream=True, **ASK)]
+        assert live[-1].type == "response.completed"
+        name = live[-1].response.id
+        replay = [event async for event in await client.responses.retrieve(name, stream=True)]
+        assert replay[-1].type == "response.completed"
+        assert replay[-1].response == live[-1].response
+        with pytest.raises(openai.BadRequestError, match="background"):
+            await client.responses.retrieve(name, stream=True, starting_after=3)
 
 
 async def test_items_are_referred_to_by_their_ids(serve: Start) -> None:
@@ -264,7 +290,10 @@ async def test_a_conversation_is_compacted_for_its_own_key(serve: Start) -> None
         key(gateway, "two") as theirs,
     ):
         first = await mine.responses.create(input="One", **ASK)
-        compact = await mine.responses.compact(model="parrot", previous_response_id=first.id, input="Two")
+        compact = await mine.responses.compact(
+            model="parrot", previous_response_id=first.id, input="Two", extra_body={"max_output_tokens": 60}
+        )
+        assert gateway.backend.requests[-1].max_completion_tokens == 60
         assert [item.type for item in compact.output] == ["message", "message", "compaction"]
         assert said(gateway)[:3] == [("user", "One"), ("assistant", "Hello there"), ("user", "Two")]
         items: Any = [item.model_dump(exclude_none=True, warnings=False) for item in compact.output]

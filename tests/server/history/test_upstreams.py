@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 
+from backends.openai.responses.compaction import Compacting
+from backends.streams.sealing import stamped
 from catalog.types import Json
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.openai import FakeOpenAI
@@ -16,11 +19,11 @@ async def test_a_chain_goes_from_an_upstream_that_stores_to_a_model_that_cannot_
     client: httpx.AsyncClient, fake: FakeOpenAI, other: FakeAnthropic
 ) -> None:
     first = (await client.post("/v1/responses", json={"model": "gpt", "input": "One"})).json()
-    assert (first["id"], first["store"]) == ("resp_fake", True)
+    assert (first["id"] != "resp_fake", first["store"]) == (True, True)
     said = first["output"][0]["content"][0]["text"]
     asked = {"model": "claude", "input": "Two", "previous_response_id": first["id"]}
     second = (await client.post("/v1/responses", json=asked)).json()
-    assert second["previous_response_id"] == "resp_fake"
+    assert second["previous_response_id"] == first["id"]
     (call,) = other.calls
     texts = [part["text"] for message in call.body["messages"] for part in message["content"]]
     assert texts[:3] == ["One", said, "Two"]
@@ -33,18 +36,16 @@ async def test_a_chain_goes_from_an_upstream_that_stores_to_a_model_that_cannot_
     assert not any("_rh" in item.get("id", "") for item in sent["input"] if item["role"] == "user")
 
 
-async def test_an_id_that_is_not_kept_here_goes_to_the_upstream_or_is_refused(
-    client: httpx.AsyncClient, fake: FakeOpenAI
+@pytest.mark.parametrize("model", ["gpt", "claude"])
+async def test_an_id_that_is_not_kept_here_is_refused_for_every_model(
+    client: httpx.AsyncClient, fake: FakeOpenAI, model: str
 ) -> None:
-    unknown = {"model": "gpt", "input": "Hi", "previous_response_id": "resp_elsewhere"}
-    assert (await client.post("/v1/responses", json=unknown)).status_code == 200
-    assert fake.calls[-1].body["previous_response_id"] == "resp_elsewhere"
-    refused = await client.post("/v1/responses", json={**unknown, "model": "claude"})
-    assert refused.status_code == 400
-    assert refused.json()["error"]["code"] == "previous_response_not_found"
-    after = {"model": "claude", "input": "Hi", "previous_response_id": "resp_fake"}
-    refused = await client.post("/v1/responses", json=after)
-    assert refused.json()["error"]["code"] == "previous_response_not_found"
+    for name in ("resp_elsewhere", "resp_fake"):
+        unknown = {"model": model, "input": "Hi", "previous_response_id": name}
+        refused = await client.post("/v1/responses", json=unknown)
+        assert refused.status_code == 400
+        assert refused.json()["error"]["code"] == "previous_response_not_found"
+    assert not fake.calls
 
 
 async def test_a_stream_of_the_upstream_is_kept_before_its_last_event_is_sent(client: httpx.AsyncClient) -> None:
@@ -53,6 +54,8 @@ async def test_a_stream_of_the_upstream_is_kept_before_its_last_event_is_sent(cl
     assert last["type"] == "response.completed"
     kept = await client.get(f"/v1/responses/{last['response']['id']}")
     assert kept.json()["output"] == last["response"]["output"]
+    again = await client.get(f"/v1/responses/{last['response']['id']}?stream=true")
+    assert events_in(again.text) == events_in(stream.text)
 
 
 async def test_a_background_response_of_the_upstream_has_an_id_of_the_gateway(
@@ -67,3 +70,41 @@ async def test_a_background_response_of_the_upstream_has_an_id_of_the_gateway(
     assert "background" not in fake.calls[-1].body
     kept = (await client.get(f"/v1/responses/{name}")).json()
     assert (kept["status"], kept["background"]) == ("completed", True)
+
+
+async def test_openais_own_compaction_is_asked_for_and_goes_back_to_its_endpoint_alone(
+    client: httpx.AsyncClient, fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Compacting, "hosts", ("127.0.0.1",))
+    first = (await client.post("/v1/responses", json={"model": "gpt", "input": "One"})).json()
+    asked = {"model": "gpt", "input": "Two", "previous_response_id": first["id"]}
+    answer = await client.post("/v1/responses/compact", json=asked)
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert (told["object"], told["usage"]["total_tokens"]) == ("response.compaction", 25)
+    assert [item["type"] for item in told["output"]] == ["message", "message", "compaction"]
+    assert fake.calls[-1].path == "/v1/responses/compact"
+    assert [item["role"] for item in fake.calls[-1].body["input"]] == ["user", "assistant", "user"]
+    going_on = [*told["output"], {"role": "user", "content": "Three"}]
+    back = await client.post("/v1/responses", json={"model": "gpt", "input": going_on})
+    assert back.status_code == 200, back.text
+    (item,) = [item for item in fake.calls[-1].body["input"] if item.get("type") == "compaction"]
+    assert item["encrypted_content"] == "gAAAA-compacted"
+    refused = await client.post("/v1/responses", json={"model": "claude", "input": going_on})
+    assert refused.status_code == 400, refused.text
+    assert "compaction" in refused.json()["error"]["message"]
+    moved = {**item, "encrypted_content": stamped("gAAAA-compacted", "elsewhere")}
+    refused = await client.post("/v1/responses", json={"model": "gpt", "input": [moved]})
+    assert refused.status_code == 400
+    assert "'elsewhere'" in refused.json()["error"]["message"]
+
+
+async def test_a_compaction_under_a_limit_on_cost_is_a_bounded_summary(
+    client: httpx.AsyncClient, fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Compacting, "hosts", ("127.0.0.1",))
+    asked = {"model": "gpt", "input": "One", "routing": {"max_cost": 0.01}}
+    answer = await client.post("/v1/responses/compact", json=asked)
+    assert answer.status_code == 200, answer.text
+    assert fake.calls[-1].path == "/v1/responses"
+    assert "max_output_tokens" in fake.calls[-1].body

@@ -77,6 +77,19 @@ def test_a_namespace_is_flattened_and_both_names_come_back_on_the_call() -> None
     assert (plain["name"], "namespace" in plain) == ("list", False)
 
 
+@pytest.mark.parametrize("name", ["read", "files.read", "files/read", "functions.files__read", "functions.read"])
+def test_a_tool_of_a_namespace_may_be_called_by_a_name_that_no_other_tool_has(name: str) -> None:
+    _, item = called(name, "{}", tools=[function("list"), space("files", function("list"), function("read"))])
+    assert (item["name"], item["namespace"]) == ("read", "files")
+
+
+def test_a_name_that_could_mean_two_tools_or_none_reaches_the_client_as_the_model_wrote_it() -> None:
+    tools = [space("files", function("list")), space("mail", function("list"))]
+    for name in ("list", "send", "functions", "ist", "s__list", "."):
+        _, item = called(name, "{}", tools=tools)
+        assert (item["name"], "namespace" in item) == (name, False)
+
+
 def test_a_custom_tool_in_a_namespace_is_called_with_its_text() -> None:
     tools = [space("functions", {"type": "custom", "name": "exec"})]
     stream = ResponseStream(request_of(tools=tools), "resp_1", 5)

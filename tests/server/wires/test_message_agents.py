@@ -12,9 +12,12 @@ import orjson
 import pytest
 from anthropic import beta_async_tool
 
+from backends.streams.chunks import ChunkWriter
+from backends.wire.messages import MessagesRequest
 from catalog.types import Json
 from server.app import create_app
 from server.settings import Settings
+from server.wires.messages import stream_of
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.scripted import Scripted
 from tests.fakes.server import Fault
@@ -194,3 +197,31 @@ async def test_a_tool_that_claude_code_has_not_searched_is_hidden_from_the_model
         offered.append({tool["function"]["name"] for tool in stand.capable.calls[-1].body["tools"]})
     assert offered[1] - offered[0] == {"WebSearch"}
     assert "DeferredToolPlaceholder" not in offered[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ask", "mcp__oracle__ask"),
+        ("oracle.ask", "mcp__oracle__ask"),
+        ("functions.Read", "Read"),
+        ("list", "list"),
+    ],
+)
+def test_a_bare_name_is_that_of_the_one_tool_that_ends_with_it(name: str, meant: str) -> None:
+    named = ("mcp__oracle__ask", "mcp__a__list", "mcp__b__list", "Read")
+    request = MessagesRequest.model_validate(
+        {
+            "model": "m",
+            "max_tokens": 5,
+            "messages": [{"role": "user", "content": "Hi"}],
+            "tools": [{"name": each, "input_schema": {"type": "object"}} for each in named],
+        }
+    )
+    stream = stream_of(request, trace="1", prompt_tokens=1)
+    writer = ChunkWriter("chatcmpl-1", "m", 1)
+    end = writer.delta({}, finish_reason="tool_calls")
+    for chunk in (writer.tool_start(0, "c", name), writer.tool_arguments(0, "{}"), end):
+        list(stream.feed(chunk))
+    list(stream.finish())
+    assert [block["name"] for block in stream.message()["content"]] == [meant]

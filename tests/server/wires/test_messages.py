@@ -18,7 +18,6 @@ from backends.openai.backend import OpenAIBackend
 from backends.streams.chunks import ChunkWriter, usage
 from backends.wire.messages import MessagesRequest
 from catalog.errors import (
-    AnswerInvalid,
     InvalidRequest,
     ModelNotFound,
     RateLimited,
@@ -220,7 +219,7 @@ def test_an_answer_without_a_reason_to_end_is_broken() -> None:
         list(stream.finish())
 
 
-def test_arguments_that_are_no_object_are_the_models_fault() -> None:
+def test_arguments_that_are_no_object_reach_the_client_which_tells_the_model() -> None:
     writer = ChunkWriter("chatcmpl-1", "m", 1)
     stream = MessageStream("msg_1")
     for chunk in (
@@ -229,8 +228,9 @@ def test_arguments_that_are_no_object_are_the_models_fault() -> None:
         writer.delta({}, finish_reason="stop"),
     ):
         list(stream.feed(chunk))
-    with pytest.raises(AnswerInvalid):
-        list(stream.finish())
+    list(stream.finish())
+    (block,) = stream.message()["content"]
+    assert block["input"] == {"INVALID_JSON": "[1"}
 
 
 def test_parallel_calls_whose_arguments_alternate_have_whole_blocks_in_turn() -> None:
@@ -252,6 +252,31 @@ def test_parallel_calls_whose_arguments_alternate_have_whole_blocks_in_turn() ->
             order.append((event["type"].removeprefix("content_block_"), event["index"]))
     assert given == ['{"a":1}'] * 3
     assert order == [(kind, at) for at in range(3) for kind in ("start", "stop")]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "blocks"),
+    [
+        (["{", "}"], ["tool_use", "text"]),
+        (["", '{"a":1}'], ["tool_use", "text"]),
+        (['{"a":1}', ""], ["tool_use", "text"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["content", "reasoning_content"])
+def test_text_between_the_parts_of_a_call_follows_its_block(
+    pieces: list[str], blocks: list[str], name: str
+) -> None:
+    writer = ChunkWriter("chatcmpl-1", "m", 1)
+    stream = MessageStream("msg_1")
+    chunks = [writer.tool_start(0, "t", "f"), writer.tool_arguments(0, pieces[0]), writer.delta({name: "x"})]
+    chunks += [writer.tool_arguments(0, pieces[1]), writer.delta({name: "y"})]
+    chunks.append(writer.delta({}, finish_reason="tool_calls"))
+    events = [event for chunk in chunks for event in stream.feed(chunk)] + list(stream.finish())
+    call, said = stream.message()["content"]
+    kind = "text" if name == "content" else "thinking"
+    assert (call["type"], call["input"], said[kind]) == (blocks[0], json.loads("".join(pieces)), "xy")
+    order = [event["index"] for event in events if event["type"] == "content_block_delta"]
+    assert order == sorted(order)
 
 
 def test_a_later_call_streams_once_the_call_before_it_is_whole() -> None:

@@ -49,7 +49,6 @@ BODY: Json = {
                 {"type": "input_file", "file_id": "file_1"},
             ],
         },
-        {"type": "item_reference", "id": "msg_0"},
         {"type": "reasoning", "id": "rs_0", "summary": [], "encrypted_content": "gAAAAA"},
     ],
     "tools": [
@@ -59,8 +58,7 @@ BODY: Json = {
     ],
     "tool_choice": {"type": "web_search_preview"},
     "include": ["web_search_call.action.sources", "reasoning.encrypted_content"],
-    "previous_response_id": "resp_0",
-    "store": True,
+    "store": False,
     "truncation": "auto",
     "max_tool_calls": 3,
     "reasoning": {"effort": "low", "summary": "auto", "context": "all_turns"},
@@ -138,8 +136,8 @@ async def test_the_response_arrives_as_it_was_under_the_gateways_name_of_the_mod
     response = await client.post("/v1/responses", json=BODY)
     answer = response.json()
     assert answer["output"] == fake.output
-    assert (answer["id"], answer["model"], answer["status"]) == ("resp_fake", "far/gpt", "completed")
-    assert (answer["store"], answer["previous_response_id"]) == (True, "resp_0")
+    assert (answer["model"], answer["status"], answer["store"]) == ("far/gpt", "completed", False)
+    assert answer["id"] == f"resp_{response.headers['x-roundhouse-trace']}"
     Response.model_validate(answer)
 
 
@@ -177,7 +175,7 @@ async def test_another_language_is_refused_what_only_a_responses_upstream_can_do
             },
             "file_search",
         ),
-        ({"input": [{"type": "item_reference", "id": "msg_0"}]}, "item_reference"),
+        ({"input": [{"type": "item_reference", "id": "msg_0"}]}, "msg_0"),
     ):
         response = await client.post("/v1/responses", json={**PLAIN, **change, "model": "claude"})
         assert response.status_code == 400
@@ -216,19 +214,62 @@ async def test_what_needs_a_responses_upstream_does_not_fall_back_into_another_l
     assert not other.calls
 
 
-async def test_an_item_that_is_not_stored_is_the_callers_mistake_and_opens_no_breaker(
-    client: httpx.AsyncClient, fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("fields", "param", "message"),
+    [
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file_0"}]}]},
+            "input",
+            "The file 'file_0' was not found.",
+        ),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-0"}]}]},
+            None,
+            "No such File object: file-0",
+        ),
+        ({"prompt": {"id": "pmpt_x"}}, None, "Prompt with id 'pmpt_x' not found."),
+        ({"prompt": {"id": "pmpt_x"}}, None, "There is no such version."),
+        (
+            {"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]},
+            None,
+            "Vector store with id ['vs_1'] not found.",
+        ),
+    ],
+)
+async def test_an_unknown_id_in_a_request_is_the_callers_mistake_and_opens_no_breaker(
+    client: httpx.AsyncClient,
+    fake: FakeOpenAI,
+    monkeypatch: pytest.MonkeyPatch,
+    fields: Json,
+    param: str | None,
+    message: str,
 ) -> None:
-    message = "Item with id 'msg_0' not found. Items are not persisted when `store` is set to false."
-    error = {"message": message, "type": "invalid_request_error", "param": "input", "code": None}
+    error = {"message": message, "type": "invalid_request_error", "param": param, "code": None}
     monkeypatch.setattr(fake, "rejected", lambda _: web.json_response({"error": error}, status=404))
-    turns = [{"type": "item_reference", "id": "msg_0"}]
-    for _ in range(12):
-        response = await client.post("/v1/responses", json={**PLAIN, "input": turns})
-        assert response.status_code == 400
-        assert "not persisted" in response.json()["error"]["message"]
-        assert response.json()["error"]["param"] == "input"
-    assert len(fake.calls) == 12
+    for _ in range(7):
+        response = await client.post("/v1/responses", json={**PLAIN, **fields})
+        assert response.status_code == 400, response.text
+        assert message in response.json()["error"]["message"]
+    monkeypatch.undo()
+    assert (await client.post("/v1/responses", json=PLAIN)).status_code == 200
+    assert len(fake.calls) == 8
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("model_not_found", "The model `fake-chat` does not exist."),
+        (None, "Invalid URL (POST /v1/responses)"),
+        (None, "Not found: fake-chat"),
+    ],
+)
+async def test_a_model_or_path_that_is_not_there_is_no_mistake_of_the_caller(
+    client: httpx.AsyncClient, fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch, code: str | None, message: str
+) -> None:
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    monkeypatch.setattr(fake, "rejected", lambda _: web.json_response({"error": error}, status=404))
+    response = await client.post("/v1/responses", json={**PLAIN, "prompt": {"id": "pmpt_x"}})
+    assert response.json()["error"]["param"] == "model"
 
 
 async def test_a_failure_after_the_first_text_ends_the_stream_with_response_failed(

@@ -141,9 +141,6 @@ def test_allowed_tools_are_the_only_ones_sent() -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"previous_response_id": "resp_1"}, "previous_response_id"),
-        ({"conversation": "conv_1"}, "conversation"),
-        ({"store": True}, "store"),
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"include": ["web_search_call.results"]}, "include"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),

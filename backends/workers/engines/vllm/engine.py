@@ -1,7 +1,7 @@
 """Engine ``vllm``: ``vllm serve`` as a child of the worker, on the worker's Unix socket.
 
 vLLM starts processes of its own, so the worker leads their session: it forwards SIGTERM, and the session is killed
-as a whole. Arguments: https://docs.vllm.ai/en/latest/cli/serve.html
+as a whole. Arguments: https://docs.vllm.ai/en/latest/cli/serve.html, held to those of vLLM 0.32.0 by a test.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import ConfigurationError
 
 _PAUSE = 0.2
-_CAUSES = ("ValueError:", "RuntimeError:", "OSError:", "ImportError:", "torch.OutOfMemoryError:")
+_CAUSES = (
+    *("ValueError:", "RuntimeError:", "OSError:", "ImportError:", "ModuleNotFoundError:", "NotImplementedError:"),
+    *("torch.OutOfMemoryError:", "torch.cuda.OutOfMemoryError:", "vllm.exceptions.VLLMValidationError:"),
+)
 
 
 class VllmOptions(EngineOptions):
@@ -40,6 +43,9 @@ class VllmOptions(EngineOptions):
     pipeline_parallel_size: int = Field(default=1, ge=1)
     kv_cache_dtype: str | None = Field(default=None, pattern=r"^[\w-]+$")
     enforce_eager: bool = False
+    scheduling_policy: Literal["fcfs", "priority"] = Field(
+        default="fcfs", description="'priority' lets a request's 'priority' decide; lower is earlier"
+    )
     prefix_caching: bool = True
     tool_call_parser: str | None = Field(default=None, pattern=r"^[\w-]+$")
     reasoning_parser: str | None = Field(default=None, pattern=r"^[\w-]+$")
@@ -65,6 +71,7 @@ def arguments(spec: WorkerSpec) -> list[str]:
         ("--tool-call-parser", options.tool_call_parser),
         ("--tokenizer", options.tokenizer),
         ("--chat-template", options.chat_template_file),
+        ("--scheduling-policy", options.scheduling_policy),
     ]
     if spec.device != "cpu":
         pairs.append(("--gpu-memory-utilization", options.gpu_memory_utilization))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from backends.local.parameters import table_of
+from backends.wire.chat import ChatRequest
+from backends.wire.sampling import Sampling
 from backends.workers.engines import llamacpp
 from backends.workers.engines.llama_cpp_python import engine as llama_cpp_python
 from backends.workers.engines.mlx import engine as mlx
@@ -139,6 +143,37 @@ def test_vllm_listens_on_the_socket_and_keeps_its_key_off_the_command_line() -> 
     added = vllm.environment(spec(device="cuda:1"))
     assert added["VLLM_API_KEY"] == "the-secret"
     assert added["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+VLLM = json.loads((Path(__file__).parents[3] / "data" / "vllm.json").read_text())
+"""The parameters, arguments and parsers of vLLM 0.32.0, read from its source."""
+
+
+def test_every_argument_and_parameter_is_one_that_vllm_has() -> None:
+    options = {
+        "quantization": "awq",
+        "kv_cache_dtype": "fp8",
+        "tool_call_parser": "hermes",
+        "reasoning_parser": "qwen3",
+        "enforce_eager": True,
+        "prefix_caching": False,
+        "scheduling_policy": "priority",
+        "tokenizer": "/t",
+        "chat_template_file": "/c.jinja",
+    }
+    arguments = vllm.arguments(spec(device="cuda:1", options=options))
+    flags = {argument for argument in arguments if argument.startswith("--")}
+    assert len(flags) > 18
+    assert {flag.replace("--no-", "--") for flag in flags} <= set(VLLM["flags"])
+    table = table_of("vllm")
+    assert table.extras <= set(VLLM["chat"])
+    renamed = {"repeat_penalty": "repetition_penalty", **table.renames}
+    of_form = {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "grammar"}
+    of_gateway = {"web_search_options", "metadata", *of_form}
+    for request in (ChatRequest, Sampling):
+        sent = request.model_fields.keys() - table.drops - of_gateway
+        assert {renamed.get(name, name) for name in sent} <= set(VLLM["chat"])
+    assert {"hermes", "llama3_json", "qwen3_coder"} <= set(VLLM["tool_parsers"])
 
 
 def test_vllm_over_several_devices_sees_them_all() -> None:

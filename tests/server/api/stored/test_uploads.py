@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from catalog.types import Json
+from routing.state.records import unanswered
 from server.storage.files import PART, Files
 from tests.server.api.stored.test_files import bounds, files_of, names
 from tests.server.conftest import Gateway, Start
@@ -110,6 +111,37 @@ async def test_two_completions_at_once_make_one_file(gateway: Gateway) -> None:
     done = next(answer.json() for answer in answers if answer.status_code == 200)
     assert [file["id"] for file in listed] == [done["file"]["id"]]
     assert names(files_of(gateway).folder) == [done["file"]["id"]]
+
+
+@pytest.mark.parametrize("failing", ["_join", "_publish", "record", "end"])
+async def test_a_completion_that_fails_keeps_the_parts_for_another(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    bounds(gateway, file_bytes_per_key=11)  # less than the file beside its parts
+    upload = await begin(gateway)
+    parts = [await part(gateway, upload, b"abc"), await part(gateway, upload, b"def")]
+    files: Files = files_of(gateway)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def stuck(*_: object, **__: object) -> None:
+        raise unanswered()
+
+    with monkeypatch.context() as patch:
+        match failing:
+            case "record":
+                patch.setattr(files.storage, "keep", stuck)
+            case "end":
+                patch.setattr(files.storage.records, "replace", stuck)
+            case _:
+                patch.setattr(f"server.storage.files.{failing}", full)
+        refused = await complete(gateway, upload, parts)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "service_unavailable")
+    assert sorted(names(files.folder)) == sorted(parts)
+    done = await complete(gateway, upload, parts)
+    assert done.status_code == 200, done.text
+    assert names(files.folder) == [done.json()["file"]["id"]]
 
 
 async def test_parts_take_room_and_the_file_replaces_them(gateway: Gateway) -> None:

@@ -139,10 +139,11 @@ def test_a_tool_call_is_told_once_it_is_whole() -> None:
 
 
 @pytest.mark.parametrize("arguments", ["[1]", '{"x":'])
-def test_arguments_that_are_no_object_end_the_answer(arguments: str) -> None:
+def test_arguments_that_are_no_object_reach_the_client_which_tells_the_model(arguments: str) -> None:
     answer, _ = lines()
-    with pytest.raises(AnswerInvalid):
-        told(answer, call(0, arguments, id="a", named={"name": "f"}), END)
+    told(answer, call(0, arguments, id="a", named={"name": "f"}), END)
+    (made,) = answer.whole()["message"]["tool_calls"]
+    assert made["function"]["arguments"] == {"INVALID_JSON": arguments}
 
 
 def test_logprobs_of_chats_and_completions_have_one_shape() -> None:

@@ -9,7 +9,7 @@ import pytest
 from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, UndecodableMedia, UnsupportedParameter
 from catalog.model import Capability, HubSource, LibrarySource, Model, Size
-from catalog.tags import tagged
+from catalog.names.ollama import tagged
 from catalog.types import Json
 from routing.facts import alias_of
 from routing.reading.intent import read_intent

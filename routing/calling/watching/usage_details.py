@@ -63,7 +63,7 @@ def in_tiers(usage: Usage, asked: tuple[str, ...]) -> Usage:
     return replace(usage, details=replace(usage.details or UsageDetails(), tiers=asked))
 
 
-_UNPRICED = ("file_search", "image_generation")
+_UNPRICED = ("file_search", "image_generation", "mcp", "code_execution")
 """Tools of a provider that rows have no price for."""
 _BEYOND = frozenset({"cache_creation", "server_tool_use", "speed", "inference_geo"})
 

@@ -13,7 +13,7 @@ from backends.native import refusal_of
 from backends.streams.assemble import ChatAssembler
 from backends.streams.native import NativeChunk
 from backends.wire.chat import ChatRequest
-from routing.calling.validation import judge
+from routing.calling.watching.validation import judge
 
 MOST = 1_000_000
 """Characters of an answer that a judge keeps; a longer answer is not judged."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from catalog.model import Capability
-from routing.calling.usage_details import details_of
+from routing.calling.watching.usage_details import details_of
 from routing.facts import Facts
 from routing.outcomes import Usage
 

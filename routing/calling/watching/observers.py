@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from routing.accounts.reservations import characters
-from routing.calling.usage import MOST_TOKENS, audio_seconds, token_usage
+from routing.calling.watching.usage import MOST_TOKENS, audio_seconds, token_usage
 from routing.outcomes import Usage, UsageDetails
 
 
@@ -21,8 +21,11 @@ class AnswerObserver(Protocol):
     begun: bool
     usage: Usage
     finish_reason: str | None
-    streamed: int
-    """Estimated tokens of the answer so far, for one that is cut before its usage came."""
+
+    @property
+    def streamed(self) -> int:
+        """Estimated tokens of the answer so far, for one that is cut before its usage came."""
+        ...
 
     def see(self, item: Any) -> None:
         """Record one item."""

@@ -1,0 +1,1 @@
+"""Model files: what their headers and names tell, and the rows made from them."""

@@ -1,0 +1,1 @@
+"""Names of models as other programs write them."""

@@ -1,0 +1,93 @@
+"""Fits a request to the upstream that gets it, and tells what that does not take."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from backends.adapting.marks import with_own_reasoning
+from backends.base import Backend, Upstream
+from backends.constraints.request import FIELDS as FORMS
+from backends.native import original_for
+from backends.translation import BOOKKEEPING
+from catalog.errors import UnsupportedParameter
+from catalog.model import Model
+from routing.accounts.spend import Spend
+from routing.calling.bounds import (
+    SEARCH_BOUND,
+    Bound,
+    bounded,
+    check_counted,
+    check_least,
+    check_longest,
+    check_taken,
+    needs_search_bound,
+    search_bounded,
+    shortened,
+)
+from routing.calling.job import Job
+from routing.facts import Facts
+from routing.plan import Candidate
+
+
+class Fitted(NamedTuple):
+    """The request as the upstream gets it, and the names of what is left out of it."""
+
+    request: Any
+    dropped: tuple[str, ...]
+
+
+def fit(
+    job: Job[Any],
+    candidate: Candidate,
+    bound: Bound | None,
+    spend: Spend,
+    backend: Backend,
+    upstream: Upstream,
+    facts: Facts,
+) -> Fitted:
+    """The request of a job for one candidate, within ``bound``; ``facts`` as its upstream runs it.
+
+    Raises UnsupportedParameter for a limit on cost or tokens that cannot be kept, and InvalidRequest.
+    """
+    request, model = job.request, candidate.model
+    if bound is not None:
+        check_least(upstream, bound, model)
+        request = bounded(request, bound, upstream)
+    request, foreign = with_own_reasoning(request, model.id)
+    translated = original_for(backend, request, upstream) is None
+    if needs_search_bound(facts, model.price, spend):
+        held = search_bounded(request)
+        if not translated or SEARCH_BOUND not in backend.dropped(held, upstream):
+            request = held
+    dropped = backend.dropped(request, upstream)
+    shorter = shortened(request, model) if translated else None
+    if shorter is not None:
+        request = shorter
+    elif translated:
+        check_longest(model, facts)
+    if translated:
+        dropped = job.left_out + dropped + ("input.reasoning",) * foreign
+    if facts.uncounted or (facts.searches is not None and translated):
+        check_counted(facts, dropped, model, spend)
+    dropped = job.without_kept(dropped)
+    if dropped:
+        check_taken(dropped, bound, job.facts, model, upstream)
+    if shorter is not None:
+        dropped += ("max_tokens",)
+    return Fitted(request, dropped)
+
+
+def refuse_lost(dropped: tuple[str, ...], job: Job[Any], model: Model) -> None:
+    """Raises UnsupportedParameter for a dropped form of the answer; under ``strict``, for all else, too."""
+    if job.facts.intent.strict and (lost := [name for name in dropped if name not in BOOKKEEPING]):
+        raise UnsupportedParameter(
+            f"'{model.id}' cannot honour: {', '.join(lost)}. Remove them, or do not ask for strict.",
+            param=lost[0],
+        )
+    form = next((name for name in dropped if name in FORMS), None)
+    if form is not None:
+        raise UnsupportedParameter(
+            f"'{model.id}' cannot give its answer the form that {form} asks for. Remove it, or choose "
+            "another model.",
+            param=form,
+        )

@@ -1,0 +1,157 @@
+"""Pictures in a real llama.cpp worker, with a projector of random weights beside the starter's language model."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from aiohttp import web
+
+from backends.base import Upstream
+from backends.fetch import Fetcher
+from backends.http import HttpClient
+from backends.local.backend import LocalWorkerBackend
+from backends.settings import FetchSettings
+from backends.wire.chat import ChatRequest
+from catalog.discovery import rows_from_folder
+from catalog.errors import InvalidRequest
+from catalog.model import Capability
+from catalog.types import Json
+from tests.conformance.worker import KEY, Worker, starter, worker
+from tests.fakes.pictures import encoded, quarters
+from tests.fakes.projector import TOKENS, write_projector
+
+pytestmark = pytest.mark.engine
+UPRIGHT, SIDEWAYS = quarters(96, 64), np.rot90(quarters(96, 64), 1)
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A worker of a model that was found in a folder, with the projector beside it."""
+    folder = tmp_path_factory.mktemp("eyes")
+    _, path = starter("smollm2-135m-instruct")
+    assert path is not None
+    (folder / "eyes-Q4_1.gguf").symlink_to(path)
+    write_projector(folder / "mmproj-F16.gguf", embedding_length=576)
+    (row,) = rows_from_folder(folder)
+    assert Capability.VISION in row.capabilities
+    with worker("llamacpp", folder / "eyes-Q4_1.gguf", row=row, slots=1) as running:
+        yield running
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[LocalWorkerBackend]:
+    async with HttpClient() as http:
+        yield LocalWorkerBackend(http)
+
+
+def at(seeing: Worker) -> Upstream:
+    return Upstream("w", "worker", "http://worker/v1", "m", uds=seeing.spec.socket, api_key=KEY, engine="llamacpp")
+
+
+def asked(*pictures: bytes | str, **fields: Any) -> ChatRequest:
+    urls = [
+        given if isinstance(given, str) else f"data:image/png;base64,{base64.b64encode(given).decode()}"
+        for given in pictures
+    ]
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    content = [*parts, {"type": "text", "text": "Describe."}]
+    options = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20}
+    return ChatRequest.model_validate(
+        {"model": "m", "messages": [{"role": "user", "content": content}], **options, **fields}
+    )
+
+
+async def answer(
+    seeing: Worker, backend: LocalWorkerBackend, request: ChatRequest
+) -> tuple[dict[str, float], Json]:
+    """The chances of the first token, and the usage."""
+    chances: dict[str, float] = {}
+    usage: Json = {}
+    async for chunk in backend.chat(at(seeing), request):
+        usage = chunk.get("usage") or usage
+        for choice in chunk["choices"]:
+            for token in (choice.get("logprobs") or {}).get("content") or ():
+                chances = {one["token"]: one["logprob"] for one in token["top_logprobs"]}
+    return chances, usage
+
+
+def distance(one: dict[str, float], other: dict[str, float]) -> float:
+    return float(np.mean([abs(one.get(token, -20) - other.get(token, -20)) for token in {*one, *other}]))
+
+
+@asynccontextmanager
+async def gallery(picture: bytes) -> AsyncIterator[int]:
+    """A web server on loopback that shows one picture; yields its port."""
+
+    async def show(_: web.Request) -> web.Response:
+        return web.Response(body=picture, content_type="image/png")
+
+    app = web.Application()
+    app.router.add_get("/{rest:.*}", show)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield runner.addresses[0][1]
+    await runner.cleanup()
+
+
+async def test_pictures_are_seen_and_their_tokens_counted(seeing: Worker, backend: LocalWorkerBackend) -> None:
+    _, blind = await answer(seeing, backend, asked())
+    picture = encoded(UPRIGHT)
+    upright, one = await answer(seeing, backend, asked(picture))
+    other, _ = await answer(seeing, backend, asked(encoded(np.zeros_like(UPRIGHT))))
+    _, two = await answer(seeing, backend, asked(picture, encoded(SIDEWAYS)))
+    each = one["prompt_tokens"] - blind["prompt_tokens"]
+    assert each >= TOKENS
+    assert two["prompt_tokens"] - blind["prompt_tokens"] >= 2 * TOKENS
+    assert distance(upright, other) > 0.05
+    counted = await backend.count(at(seeing), asked(picture))
+    assert counted == {"input_tokens": one["prompt_tokens"]}
+
+
+async def test_a_photograph_is_seen_upright_and_webp_is_seen_at_all(
+    seeing: Worker, backend: LocalWorkerBackend
+) -> None:
+    upright, _ = await answer(seeing, backend, asked(encoded(UPRIGHT)))
+    sideways, _ = await answer(seeing, backend, asked(encoded(SIDEWAYS)))
+    turned, _ = await answer(seeing, backend, asked(encoded(SIDEWAYS, "jpeg", orientation=6)))
+    webp, _ = await answer(seeing, backend, asked(encoded(UPRIGHT, "webp")))
+    apart = distance(sideways, upright)
+    assert apart > 0.05
+    assert distance(turned, upright) < apart / 2
+    assert distance(webp, upright) < apart / 2
+
+
+async def test_a_picture_is_fetched_by_the_gateway_and_never_by_the_worker(
+    seeing: Worker, backend: LocalWorkerBackend
+) -> None:
+    async with gallery(encoded(UPRIGHT)) as port:
+        url = f"http://pictures.example:{port}/fox.png"
+        for call in (backend.count, backend.apply_template):
+            with pytest.raises(InvalidRequest, match="does not fetch pictures"):
+                await call(at(seeing), asked(url))
+
+        async def resolve(host: str, port: int) -> list[str]:
+            del host, port
+            return ["127.0.0.1"]
+
+        settings = FetchSettings(hosts=("pictures.example",), ports=(port,))
+        backend._fetcher = Fetcher(settings, resolve=resolve, public=lambda _: True)
+        fetched, _ = await answer(seeing, backend, asked(url))
+    given, _ = await answer(seeing, backend, asked(encoded(UPRIGHT)))
+    assert distance(fetched, given) < 0.05
+
+
+async def test_bytes_that_are_no_picture_are_the_callers_mistake(
+    seeing: Worker, backend: LocalWorkerBackend
+) -> None:
+    damaged = encoded(UPRIGHT)[:60]
+    with pytest.raises(InvalidRequest):
+        await answer(seeing, backend, asked(damaged))
+    chances, _ = await answer(seeing, backend, asked())
+    assert chances, "the worker lives"

@@ -1,0 +1,63 @@
+"""Small pictures in the formats that callers send, made with PyAV."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+_FORMS = {
+    "jpeg": ("mjpeg", "yuvj444p"),
+    "png": ("png", "rgb24"),
+    "webp": ("libwebp", "bgra"),
+    "bmp": ("bmp", "bgr24"),
+}
+_DEMUXERS = {"jpeg": "jpeg_pipe", "png": "png_pipe"}
+
+
+def quarters(width: int, height: int) -> Pixels:
+    """A picture whose quarters are red, green, blue and white, so that no turn of it looks like another."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    top, left = slice(0, height // 2), slice(0, width // 2)
+    bottom, right = slice(height // 2, None), slice(width // 2, None)
+    pixels[top, left], pixels[top, right] = (255, 0, 0), (0, 255, 0)
+    pixels[bottom, left], pixels[bottom, right] = (0, 0, 255), (255, 255, 255)
+    return pixels
+
+
+def encoded(pixels: Pixels, kind: str = "png", *, orientation: int | None = None) -> bytes:
+    """The file of a picture, with an Exif orientation if one is given."""
+    codec, form = _FORMS[kind]
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24").reformat(format=form)
+    encoder: Any = av.CodecContext.create(codec, "w")
+    encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, form
+    encoder.time_base = Fraction(1, 25)
+    frame.pts = 0
+    data = b"".join(bytes(packet) for packet in (*encoder.encode(frame), *encoder.encode(None)))
+    return data if orientation is None else _oriented(data, kind, orientation)
+
+
+def decoded(data: bytes) -> Pixels:
+    """The pixels of a JPEG or PNG."""
+    kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
+    opening: Any = av.open(io.BytesIO(data), format=_DEMUXERS[kind])
+    with opening as opened:
+        pixels: Pixels = next(opened.decode(video=0)).to_ndarray(format="rgb24")
+    return pixels
+
+
+def _oriented(data: bytes, kind: str, orientation: int) -> bytes:
+    order, mark = (">", b"MM") if orientation % 2 else ("<", b"II")
+    tiff = mark + struct.pack(order + "HIHHHIHHI", 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    if kind == "jpeg":
+        block = b"Exif\0\0" + tiff
+        return data[:2] + struct.pack(">HH", 0xFFE1, len(block) + 2) + block + data[2:]
+    chunk = b"eXIf" + tiff
+    return data[:33] + struct.pack(">I", len(tiff)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
