@@ -22,12 +22,12 @@ from itertools import count
 from secrets import token_hex
 from typing import Self
 
-from catalog.errors import BudgetExceeded, PriceUnknown
+from catalog.errors import PriceUnknown
 from catalog.model import UNITS, Capability, Price
 from routing.accounts.caps import Caps, CapUsage, SpendSettings
 from routing.accounts.catching_up import catch_up
 from routing.accounts.costs import cost_nano, cost_of, longest_prompt, searches_of, to_nano
-from routing.accounts.refusals import Left, dollars, ends_in, exceeded
+from routing.accounts.refusals import Left, check_request, ends_in, exceeded
 from routing.accounts.windows import day_of, window_at
 from routing.clock import Clock, SteadyWallClock, log_step
 from routing.facts import PICTURE_TOKENS, Facts
@@ -402,7 +402,11 @@ class Spend:
             return (), 0
         held = 0 if call.amount is None else to_nano(call.amount)
         counters = self._counters(call.key, now)
-        self._check_request(scopes, None if call.amount is None else call.amount / call.calls, call.before)
+        if call.amount is None:
+            if not self.unknown_price_allowed:
+                raise PriceUnknown(f"This model cannot answer: {PriceUnknown.reason}.", param="model")
+        elif (cap := self.request_cap(call.key)) is not None:
+            check_request(to_nano(call.before + call.amount / call.calls), to_nano(cap))
         self._check_windows(counters, held, now)
         return counters, held
 
@@ -481,19 +485,6 @@ class Spend:
         self._add(hold.counters, -hold.amount)
         usage = UsageRow(hold.day, hold.model, hold.endpoint, hold.key)
         return self._store.charge(Charge(hold.id, hold.counters, 0, usage))
-
-    def _check_request(self, scopes: tuple[tuple[str, Caps], ...], amount: float | None, before: float) -> None:
-        limits = [caps.request for _, caps in scopes if caps.request is not None]
-        if amount is None:
-            if not self.unknown_price_allowed:
-                raise PriceUnknown(f"This model cannot answer: {PriceUnknown.reason}.", param="model")
-            return
-        most, cap = to_nano(before + amount), to_nano(min(limits)) if limits else None
-        if cap is not None and most > cap:
-            raise BudgetExceeded(
-                f"This request may cost {dollars(most)}, more than the {dollars(cap)} "
-                "allowed for one request. Ask for fewer output tokens or a cheaper model."
-            )
 
     def _check_windows(self, counters: tuple[Counter, ...], held: int, now: float) -> None:
         if held == 0:
