@@ -40,4 +40,9 @@ class StorageSettings(Section):
     batches: int = Field(default=2, ge=0, description="batches that one process works on at a time; 0: none")
     batch_lines: int = Field(default=50_000, gt=0, description="most lines of a batch")
     batch_concurrency: int = Field(default=16, gt=0, description="lines of a batch that are asked at a time")
+    batch_fallback: bool = Field(
+        default=True,
+        description="lines that a provider's batch API does not take or answer are asked one by one, at the full "
+        "price; false: they are refused",
+    )
     background: int = Field(default=64, ge=0, description="background responses that one process makes at a time")
