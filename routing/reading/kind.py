@@ -9,8 +9,10 @@ from routing.reading.recogniser import logits_of, recognise
 from routing.reading.shape import Shape, looks_like_code, looks_like_mathematics, shape_of
 from routing.reading.tokens import profile
 
-SURE = 0.4
-"""Confidence below which a recognised task or complexity is no more than a guess."""
+SURE = 0.25
+"""Confidence below which a recognised task or complexity is no more than a guess: half of those are wrong."""
+_CLEAR = 0.6
+"""Confidence in a short turn above which it needs no turn before it."""
 _LINE = 240
 """Characters of a turn that is read with the turn before it: "and in French?" """
 _SYSTEM = 1500
@@ -45,7 +47,7 @@ def kind_of(
     logits = logits_of(text, shape)
     if system and len(system) <= _SYSTEM:
         logits = logits + _CONTEXT * logits_of(system, _alone(system))
-    if before and len(text) <= _LINE and recognise(logits).task_confidence < SURE:
+    if before and len(text) <= _LINE and recognise(logits).task_confidence < _CLEAR:
         logits = logits + _CONTEXT * logits_of(before, _alone(before))
     found = recognise(logits)
     task, sure = found.task, found.task_confidence

@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from catalog.index import Ints
 
-BUCKETS = 1 << 16
+_BITS = 17
+BUCKETS = 1 << _BITS
 HEAD, TAIL = 600, 360
 """Characters that are read at the two ends of a longer text: people put the instruction there."""
-_OPENING = 5
-"""Words that count as the opening of a text, once more: there is its verb."""
+_EDGE = 70
+"""Characters at each end of the text that count once more, as its opening and its close: there is its verb."""
 
 _U64 = npt.NDArray[np.uint64]
 _BASE = 0x9E3779B97F4A7C15 | 1
@@ -34,9 +35,8 @@ def _powers(base: int) -> _U64:
 
 
 _UP, _DOWN = _powers(_BASE), _powers(pow(_BASE, -1, 1 << 64))
-_SALTS = [np.uint64(0xD6E8FEB86659FD93 * (n + 1) & _MASK | 1) for n in range(8)]
-_SHIFT = np.uint64(64 - 16)
-_LONG = np.arange(_LONGEST)
+_SALTS = [np.uint64(0xD6E8FEB86659FD93 * (n + 1) & _MASK | 1) for n in range(9)]
+_SHIFT = np.uint64(64 - _BITS)
 
 
 def _separators() -> npt.NDArray[np.bool_]:
@@ -73,8 +73,10 @@ def buckets_of(text: str) -> Ints:
     for n in range(1, 5):
         grams = grams[:-1] * base + codes[n:]
         found.append(grams * _SALTS[n])
+        if n > 1:
+            found += (grams[:_EDGE] * _SALTS[7], grams[-_EDGE:] * _SALTS[8])
 
-    # words, pairs of them, and the first ones again
+    # words, and pairs of them
     number = len(codes)
     separate = _SEPARATORS[np.minimum(codes, 0xFFFF).astype(np.int64)]
     edges = np.flatnonzero(separate[1:] != separate[:-1]) + 1
@@ -87,8 +89,6 @@ def buckets_of(text: str) -> Ints:
         words = (sums[stops] - sums[starts]) * _DOWN[starts]
         found.append(words * _SALTS[5])
         found.append((words[:-1] * base + words[1:]) * _SALTS[6])
-        opening = words[:_OPENING]
-        found.append(opening * _SALTS[7])
     hashes = np.concatenate(found)
     hashes ^= hashes >> np.uint64(29)
     hashes *= _SALTS[0]

@@ -27,6 +27,7 @@ NAMES = (
     "chat",
     "embeddings",
     "footprint",
+    "recogniser",
     "decision",
     "simulation",
     "learning",

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
-from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
 
 from routing.reading.ngrams import BUCKETS, HEAD, TAIL, buckets_of
 from routing.reading.recogniser import READ_COMPLEXITIES, READ_TASKS, STRUCTURE, WEIGHTS, structure_of
@@ -42,7 +42,7 @@ def read(paths: Iterable[Path]) -> list[Example]:
     """The prompts of files of three columns: task, complexity, and text with ``\\n`` for a newline."""
     found: list[Example] = []
     for path in sorted(paths):
-        language = path.stem.rsplit("-", 1)[-1]
+        language = path.stem
         for line in path.read_text(encoding="utf-8").splitlines():
             task, complexity, text = line.split("\t")
             text = text.replace("\\n", "\n").replace("\\t", "\t")
@@ -92,19 +92,26 @@ def matrix(examples: Sequence[Example]) -> sparse.csr_matrix:
     return sparse.csr_matrix(parts, shape=(len(examples), BUCKETS + STRUCTURE))
 
 
+def rarity(features: sparse.csr_matrix) -> np.ndarray:
+    """Inverse document frequency of each feature, 1 for those of the structure, shape (features,)."""
+    seen = np.bincount(features.indices, minlength=features.shape[1])
+    weight: np.ndarray = 1 + np.log((1 + features.shape[0]) / (1 + seen))
+    weight[BUCKETS:] = 1
+    return weight
+
+
 def fit(features: sparse.csr_matrix, labels: Sequence[str], names: Sequence[str], c: float) -> np.ndarray:
     """Coefficients, and intercepts in the last row, of each label against the rest: (features + 1, names)."""
-    columns = []
-    for name in names:
-        model = LogisticRegression(C=c, solver="liblinear", dual=True, intercept_scaling=3, random_state=SEED)
-        model.fit(features, np.array(labels) == name)
-        columns.append(np.append(model.coef_[0], model.intercept_[0]))
-    return np.column_stack(columns)
+    weight = rarity(features)
+    model = LinearSVC(C=c, random_state=SEED).fit(features @ sparse.diags(weight), labels)
+    order = [list(model.classes_).index(name) for name in names]
+    return np.vstack([model.coef_[order].T * weight[:, None], model.intercept_[order]])
 
 
 def logits(features: sparse.csr_matrix, coefficients: np.ndarray) -> np.ndarray:
     """Scores, shape (examples, classes)."""
-    return features @ coefficients[:-1] + coefficients[-1]
+    scores: np.ndarray = features @ coefficients[:-1] + coefficients[-1]
+    return scores
 
 
 def temperature(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -135,7 +142,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--data", type=Path, default=DATA)
     options.add_argument(
-        "--c", type=float, nargs=2, default=(30.0, 3.0), help="inverse regularisation of tasks and of complexities"
+        "--c", type=float, nargs=2, default=(0.5, 0.1), help="inverse regularisation of tasks and of complexities"
     )
     options.add_argument("--check", action="store_true", help="print the figures of held-out folds, write nothing")
     chosen = options.parse_args()
