@@ -21,6 +21,11 @@ class StorageSettings(Section):
         description="which answers are kept: as OpenAI does (responses unless store is false, chats if it is "
         "true), only those with store: true, or none",
     )
+    provider_ids: tuple[str, ...] = Field(
+        default=(),
+        description="ids at providers, whose accounts all keys share, that keys which are not admin's may name: "
+        "prompts, vector stores, files, containers, skills; * stands for any characters",
+    )
     keep: float = Field(default=30 * DAY, gt=0, description="seconds for which answers and batches are kept")
     bytes_per_key: int = Field(
         default=256 * MIB, gt=0, description="room for one key's records; the oldest answers give way to new ones"
