@@ -14,8 +14,6 @@ import httpx
 import orjson
 import pytest
 
-from catalog.errors import ConfigurationError
-from catalog.model import Price
 from catalog.types import Json
 from routing.accounts.caps import Caps
 from routing.accounts.spend import Spend
@@ -502,19 +500,3 @@ async def test_the_files_of_a_batch_that_was_away_are_removed(site: Open) -> Non
         batch = await s.send(line("a"))
         await s.until(batch, "completed")
         assert not list(s.runtime.files.folder.glob(f"{batch['id']}.*"))
-
-
-def test_batches_need_a_protocol_that_has_them() -> None:
-    from backends.registry import check_protocols
-    from catalog.model import Endpoint
-
-    with pytest.raises(ConfigurationError, match="batches: 'ollama' has no batch API"):
-        check_protocols([Endpoint(id="g", protocol="ollama", base_url="https://g.example", batches=True)])
-
-
-def test_the_batch_price_is_half_or_as_the_row_says() -> None:
-    usual = Price(input=3.0, output=15.0, cache_read=0.3, web_search=10.0)
-    half = usual.in_batches()
-    assert (half.input, half.output, half.cache_read, half.web_search) == (1.5, 7.5, 0.15, 10.0)
-    assert half.rates.of(("batch",), 1)[0].input == half.rates.standard.input
-    assert Price(input=3.0, tiers={"batch": 0.25}).in_batches().input == 0.75
