@@ -429,17 +429,6 @@ async def test_a_batch_says_which_lines_were_asked_at_the_full_price_and_why(
         assert "notice" not in done
 
 
-@pytest.mark.parametrize("ends_as", ["completed", "failed"])
-async def test_the_input_of_a_providers_batch_is_deleted_there(
-    site: Open, openai: FakeOpenAI, ends_as: str
-) -> None:
-    openai.ends_as = ends_as
-    async with site() as s:
-        await s.until(await s.send(line("a"), line("b")), "completed")
-        (made,) = openai.batches.values()
-        assert made["input_file_id"] not in openai.contents
-
-
 async def test_answers_are_booked_and_kept_though_the_cap_is_reached_meanwhile(
     site: Open, openai: FakeOpenAI
 ) -> None:
@@ -495,8 +484,14 @@ async def test_a_batch_is_split_into_batches_that_the_provider_takes(
         assert len(await s.content(done["output_file_id"])) == 5
 
 
-async def test_the_files_of_a_batch_that_was_away_are_removed(site: Open) -> None:
+@pytest.mark.parametrize("ends_as", ["completed", "failed"])
+async def test_the_files_of_a_batch_that_was_away_are_removed_here_and_its_input_there(
+    site: Open, openai: FakeOpenAI, ends_as: str
+) -> None:
+    openai.ends_as = ends_as
     async with site() as s:
         batch = await s.send(line("a"))
         await s.until(batch, "completed")
         assert not list(s.runtime.files.folder.glob(f"{batch['id']}.*"))
+        (made,) = openai.batches.values()
+        assert made["input_file_id"] in openai.deleted
