@@ -4,87 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from functools import partial
-from pathlib import Path
-from typing import Any
 
-import httpx
 import orjson
 import pytest
 
+<<<<<<< HEAD
 from catalog.types import Json
 from routing.accounts.caps import Caps
 from routing.accounts.spend import Spend
 from routing.accounts.virtual_keys import KeyLimits, Rate
 from server.app import create_app
 from server.assembly import open_runtime
+=======
+from catalog.errors import ConfigurationError
+from catalog.model import Price
+>>>>>>> main
 from server.batches import offloading
-from server.batches.journal import ResultJournal
-from server.settings import Settings
-from tests.backends.workers.conftest import fake_engines
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import Fault
-from tests.server.batches.site import CHAT, EMBED, MESSAGES, PRICE, RESPONSES, Site, line, paths, timeless
-
-Open = Callable[..., AbstractAsyncContextManager[Site]]
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offloading, "FIRST_LOOK", 0.01)
-    monkeypatch.setattr(offloading, "LAST_LOOK", 0.02)
-
-
-@pytest.fixture
-async def openai() -> AsyncIterator[FakeOpenAI]:
-    async with FakeOpenAI(key="sk-fake") as running:
-        yield running
-
-
-@pytest.fixture
-async def anthropic() -> AsyncIterator[FakeAnthropic]:
-    async with FakeAnthropic() as running:
-        yield running
-
-
-@pytest.fixture
-def site(tmp_path: Path, openai: FakeOpenAI, anthropic: FakeAnthropic, monkeypatch: pytest.MonkeyPatch) -> Open:
-    monkeypatch.setenv("FAKE_OPENAI_KEY", "sk-fake")
-    monkeypatch.setenv("FAKE_ANTHROPIC_KEY", anthropic.key)
-
-    def row(name: str, endpoint: str, model: str, capability: str) -> Json:
-        source = {"kind": "upstream", "endpoint": endpoint, "model": model}
-        return {"id": name, "capabilities": [capability], "source": source, "price": PRICE}
-
-    @asynccontextmanager
-    async def opened(*, batches: bool = True, **overrides: Any) -> AsyncIterator[Site]:
-        far = {"id": "far", "base_url": openai.base_url, "key_env": ["FAKE_OPENAI_KEY"], "batches": batches}
-        messages = {"id": "claudes", "protocol": "anthropic", "base_url": anthropic.origin, "batches": batches}
-        settings = Settings.model_validate(
-            {
-                "data_dir": tmp_path / "data",
-                "endpoint": [far, messages | {"key_env": ["FAKE_ANTHROPIC_KEY"]}],
-                "model": [
-                    row("gpt", "far", "fake-chat", "chat"),
-                    row("reasoner", "far", "fake-chat", "chat") | {"wire": "responses"},
-                    row("vector", "far", "fake-embed", "embed"),
-                    row("claude", "claudes", "fake-claude", "chat"),
-                ],
-                **overrides,
-            }
-        )
-        app = create_app(settings, open_runtime=partial(open_runtime, engines=fake_engines()))
-        async with AsyncExitStack() as held:
-            await held.enter_async_context(app.router.lifespan_context(app))
-            transport = httpx.ASGITransport(app=app)
-            client = httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=30)
-            await held.enter_async_context(client)
-            yield Site(client, app.state.services, settings)
-
-    return opened
+from tests.server.batches.site import CHAT, EMBED, MESSAGES, RESPONSES, Open, line, paths, timeless
 
 
 @pytest.mark.parametrize("model", ["gpt", "claude"])
@@ -327,6 +266,7 @@ async def test_a_batch_that_expires_keeps_what_is_answered(site: Open, openai: F
         assert (await s.content(done["error_file_id"]))["b"]["error"]["code"] == "batch_expired"
 
 
+<<<<<<< HEAD
 async def test_money_is_reserved_while_a_batch_is_away(site: Open, openai: FakeOpenAI) -> None:
     openai.finishing = False
     async with site(spend={"caps": {"day": 1.0}}) as s:
@@ -463,6 +403,8 @@ async def test_lines_of_a_key_with_limits_of_rate_are_asked_one_by_one(
         assert ("/v1/batches" in paths(openai)) is sent
 
 
+=======
+>>>>>>> main
 async def test_a_key_asks_its_own_models_alone(site: Open, openai: FakeOpenAI) -> None:
     async with site(api_keys=["sk-admin-0123456789abcdef"]) as s:
         assert s.runtime.keys is not None
