@@ -107,11 +107,7 @@ class BatchRoutes(FakeServer):
         return await self.document(request, call, batch)
 
     def rows_of(self, file: str) -> list[Json]:
-<<<<<<< HEAD
-        return [orjson.loads(line) for line in {**self.deleted, **self.contents}[file].splitlines()]
-=======
         return [orjson.loads(line) for line in (self.contents | self.deleted)[file].splitlines()]
->>>>>>> main
 
     def end(self, batch: Json, status: str) -> None:
         """End a batch: lines are answered, fail, or have no answer."""

@@ -12,7 +12,7 @@ import pytest
 from backends import azure_batches
 from backends.registry import check_protocols
 from catalog.errors import ConfigurationError
-from catalog.model import Endpoint, Price
+from catalog.model import Endpoint
 from catalog.types import Json
 from server.app import create_app
 from server.batches import offloading
@@ -177,19 +177,3 @@ def test_a_provider_whose_batches_need_a_bucket_is_refused_with_the_reason(place
     endpoint = Endpoint.model_validate({"id": "x", "base_url": "https://x.example", "batches": True, **place})
     with pytest.raises(ConfigurationError, match="a bucket of your own"):
         check_protocols([endpoint])
-
-
-def test_batches_need_a_protocol_that_has_them() -> None:
-    from backends.registry import check_protocols
-    from catalog.model import Endpoint
-
-    with pytest.raises(ConfigurationError, match="batches: 'ollama' has no batch API"):
-        check_protocols([Endpoint(id="g", protocol="ollama", base_url="https://g.example", batches=True)])
-
-
-def test_the_batch_price_is_half_or_as_the_row_says() -> None:
-    usual = Price(input=3.0, output=15.0, cache_read=0.3, web_search=10.0)
-    half = usual.in_batches()
-    assert (half.input, half.output, half.cache_read, half.web_search) == (1.5, 7.5, 0.15, 10.0)
-    assert half.rates.of(("batch",), 1)[0].input == half.rates.standard.input
-    assert Price(input=3.0, tiers={"batch": 0.25}).in_batches().input == 0.75
