@@ -332,13 +332,8 @@ class Spend:
     async def catch_up(self) -> None:
         """Count for caps of a day and longer what was spent before they were set, then read the totals."""
         settings = self._settings
-        windows = {
-            window
-            for caps in (settings.caps, settings.per_key, *settings.keys.values())
-            for window, _ in caps.windows
-        }
         with contextlib.suppress(OSError):  # also TimeoutError: a stuck store; the next start counts
-            await catch_up(self._store, self._scopes, windows, self._wall(), settings.store_timeout)
+            await catch_up(self._store, self._scopes, settings.windows, self._wall(), settings.store_timeout)
         await self.refresh()
 
     async def refresh(self) -> None:
