@@ -22,7 +22,7 @@ _CONTEXT = 0.7
 _ORDER = tuple(Complexity)
 
 
-class Kind(NamedTuple):
+class RequestKind(NamedTuple):
     """Task and complexity, and the confidence in each, from 0 to 1."""
 
     task: Task
@@ -31,15 +31,15 @@ class Kind(NamedTuple):
     complexity_confidence: float
 
 
-def kind_by_structure(shape: Shape, *, images: bool, output_tokens: int | None) -> Kind:
+def kind_by_structure(shape: Shape, *, images: bool, output_tokens: int | None) -> RequestKind:
     """The kind of a request whose model is named, which nobody has to choose: without reading its words."""
     task = _certain(shape, images=images)
-    return Kind(task or _guess(shape, output_tokens), float(task is not None), complexity_of(shape), 0.0)
+    return RequestKind(task or _guess(shape, output_tokens), float(task is not None), complexity_of(shape), 0.0)
 
 
 def kind_of(
     text: str, shape: Shape, *, images: bool, output_tokens: int | None, system: str = "", before: str = ""
-) -> Kind:
+) -> RequestKind:
     """The kind of a chat whose last user message is ``text``; ``before`` is the user's message before it.
 
     What is not recognised with some confidence is a chat of medium complexity, or what its structure shows.
@@ -58,7 +58,7 @@ def kind_of(
         task = _guess(shape, output_tokens)
     level = found.complexity if found.complexity_confidence >= SURE else Complexity.MEDIUM
     level = max(level, complexity_of(shape), key=_ORDER.index) if _heavy(shape) else level
-    return Kind(task, sure, level, found.complexity_confidence)
+    return RequestKind(task, sure, level, found.complexity_confidence)
 
 
 def _alone(text: str) -> Shape:

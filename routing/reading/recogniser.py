@@ -39,7 +39,7 @@ class Recognised(NamedTuple):
     complexity_confidence: float
 
 
-class Weights(NamedTuple):
+class RecogniserWeights(NamedTuple):
     """``hashed`` has shape (BUCKETS, CLASSES), ``structure`` (STRUCTURE, CLASSES), ``bias`` (CLASSES,).
 
     ``temperatures`` divide the logits of the tasks and of the complexities.
@@ -52,11 +52,11 @@ class Weights(NamedTuple):
 
 
 @cache
-def weights() -> Weights:
+def weights() -> RecogniserWeights:
     """The weights as trained. Raises OSError if the file is missing."""
     with np.load(WEIGHTS) as file:
         hashed = file["hashed"].astype(np.float32) * file["scales"].astype(np.float32)
-        return Weights(hashed, file["structure"], file["bias"], file["temperatures"])
+        return RecogniserWeights(hashed, file["structure"], file["bias"], file["temperatures"])
 
 
 def structure_of(shape: Shape) -> Floats:

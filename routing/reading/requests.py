@@ -45,11 +45,14 @@ _CHARACTERS_PER_FILE_TOKEN = 30
 _CHARACTERS_PER_TEXT_TOKEN = 5
 """Characters of a text in base64 per token."""
 _TOKENS_PER_IMAGE = 800
+_TOKENS_PER_VIDEO = 18_000
+"""A minute at 300 tokens a second (Gemini's guide on video), as an address does not tell the length."""
 _TOKENS_PER_AUDIO_BYTE = 1 / 4000
 _TOKENS_PER_SEARCH = 4000
 """Tokens of the results that a model reads; the providers count them as input, or charge a fixed block."""
 _AUDIO_BYTES_PER_MINUTE = 8000 * 60
 """Bytes of a minute of audio at 64 kbit/s."""
+_SEEN = frozenset({Capability.VISION, Capability.VIDEO_INPUT})
 _INSTRUCTING = ("system", "developer")
 _NOT_PARAMETERS = frozenset(
     {"model", "messages", "prompt", "input", "documents", "query", "labels", "file", "routing"}
@@ -101,7 +104,7 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
         labels=labels,
     )
     intent = _intent(request, headers)
-    images = Capability.VISION in features
+    images = not _SEEN.isdisjoint(features)
     kind = (
         kind_of(last, shape, images=images, output_tokens=output_tokens, system=system, before=before)
         if is_auto(request.model)
@@ -383,6 +386,9 @@ def _media(part: ContentPart, features: set[Capability]) -> int:
             return len(str(data)) // _CHARACTERS_PER_TEXT_TOKEN
         features.add(Capability.DOCUMENTS)
         return max(_TOKENS_PER_IMAGE, len(str(part.file.get("file_data", ""))) // _CHARACTERS_PER_FILE_TOKEN)
+    if part.type == "video_url":
+        features.add(Capability.VIDEO_INPUT)
+        return _TOKENS_PER_VIDEO
     return 0
 
 

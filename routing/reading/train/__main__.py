@@ -122,7 +122,7 @@ def temperature(scores: np.ndarray, labels: np.ndarray) -> float:
         z = z - z.max(axis=1, keepdims=True)
         return float(-(z[np.arange(len(z)), labels] - np.log(np.exp(z).sum(axis=1))).mean())
 
-    return float(min(np.linspace(0.3, 3, 109), key=loss))
+    return float(min(np.geomspace(0.03, 3, 150), key=loss))
 
 
 def held_out(

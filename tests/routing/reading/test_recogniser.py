@@ -108,9 +108,7 @@ def test_the_work_does_not_grow_with_the_text() -> None:
     assert len(buckets_of(text * 10_000)) == len(buckets_of(text * 20_000)) < 6000
 
 
-@pytest.mark.parametrize(
-    "text", ["", " ", "\n\n", "?", "\0\0", "🦊" * 3000, "a" * 5000, "日本語" * 2000]
-)
+@pytest.mark.parametrize("text", ["", " ", "\n\n", "?", "\0\0", "🦊" * 3000, "a" * 5000, "日本語" * 2000])
 def test_any_text_has_features(text: str) -> None:
     buckets = buckets_of(text)
     assert buckets.dtype == np.int64

@@ -62,6 +62,11 @@ def wanted(schema: dict[str, Any]) -> dict[str, Any]:
             Task.CHAT,
         ),
         (chat([{"type": "file", "file": {"file_id": "f"}}]), Capability.DOCUMENTS, Task.CHAT),
+        (
+            chat([{"type": "video_url", "video_url": {"url": "https://x.org/a.mp4"}}]),
+            Capability.VIDEO_INPUT,
+            Task.VISION,
+        ),
     ],
 )
 def test_what_a_chat_carries_is_what_a_model_must_be_able_to_take(
