@@ -89,7 +89,9 @@ def test_a_response_passes_through_whole_and_streamed(client: openai.OpenAI, ups
     assert kinds[0] == "response.created"
     assert kinds[-1] == "response.completed"
     assert final.output_text == "A fox."
-    assert [call.body for call in upstream.calls] == [{**ask, "model": "fake-chat", "stream": True}] * 2
+    kept_here = {"store": False, "include": [*ask["include"], "reasoning.encrypted_content"]}
+    sent = {**ask, **kept_here, "model": "fake-chat", "stream": True}
+    assert [call.body for call in upstream.calls] == [sent] * 2
 
 
 def test_parsed_answers_have_their_form(client: openai.OpenAI) -> None:
