@@ -17,7 +17,7 @@ _LINE = 240
 """Characters of a turn that is read with the turn before it: "and in French?" """
 _SYSTEM = 1500
 """Characters of a system prompt that says what to do with each message. Longer ones describe an agent."""
-_CONTEXT = 0.7
+_CONTEXT = 1.0
 """Weight of the system prompt and of the turn before."""
 _ORDER = tuple(Complexity)
 
