@@ -31,6 +31,7 @@ from catalog.errors import InvalidRequest
 from catalog.model import Capability
 from catalog.prices.rates import tiers_of
 from routing.facts import Complexity, Facts, Intent, Task
+from routing.prefix import Prefix
 from routing.reading.complexity import complexity_of, shape_of, task_of
 from routing.reading.intent import check_misplaced, read_intent
 from routing.reading.tokens import Costs, costs_of, estimate_tokens, profile
@@ -117,6 +118,7 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
         uncounted=_uncounted(request),
         tiers=_tiers(request),
         intent=intent,
+        prefix=Prefix(key, request.messages, tools),
     )
 
 
