@@ -61,6 +61,7 @@ APPLIED = (
     "storage.file_bytes",
     "storage.file_bytes_per_key",
     "storage.batch_lines",
+    "storage.batch_fallback",
     "log.access",
     "api_keys",
     "admin_keys",

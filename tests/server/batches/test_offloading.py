@@ -377,18 +377,69 @@ async def test_a_line_that_was_booked_when_the_process_died_is_not_booked_again(
             assert usage.spent == pytest.approx((await s.spent())["gpt"][1])
 
 
-async def test_a_batch_beyond_a_cap_is_asked_line_by_line_as_far_as_the_cap_goes(
-    site: Open, openai: FakeOpenAI
+@pytest.mark.parametrize("room", [1.3, 0.7, 0.3])
+async def test_the_part_of_a_batch_that_fits_a_cap_is_sent_and_the_rest_is_refused_at_the_batch_price(
+    site: Open, openai: FakeOpenAI, room: float
 ) -> None:
     one = (50 * PRICE["output"] + 9 * PRICE["input"]) / 1e6
-    async with site(spend={"caps": {"day": 1.3 * one}}) as s:
+    async with site(spend={"caps": {"day": room * one}}) as s:
         batch = await s.send(*(line(f"r{n}") for n in range(6)))
         done = await s.until(batch, "completed")
-        (told,) = await s.offloaded(batch)
-        assert told["failure"]
-        assert not openai.batches
+        assert CHAT not in paths(openai), "nothing is asked at the full price"
         assert done["request_counts"]["total"] == 6
-        assert (await s.spent())["gpt"][1] <= 1.3 * one
+        assert (await s.spent()).get("gpt", (0, 0.0))[1] <= room * one
+        assert bool(openai.batches) == (room > 0.5), "a line costs half in a batch"
+        assert (done["request_counts"]["completed"] >= 1) == (room > 0.5)
+        refused = done["request_counts"]["failed"]
+        if refused:
+            errors = (await s.content(done["error_file_id"])).values()
+            told = [error["response"]["body"]["error"] for error in errors]
+            assert {error["code"] for error in told} == {"insufficient_quota"}
+        if room == 0.7:
+            assert f"{refused} lines were refused" in done["notice"]
+            assert all("not asked at the full price" in error["message"] for error in told)
+
+
+@pytest.mark.parametrize("how", ["no_api", "failed", "unanswered"])
+async def test_the_operator_forbids_the_full_price(site: Open, openai: FakeOpenAI, how: str) -> None:
+    if how == "no_api":
+        openai.script(Fault(status=404, message="Invalid URL (POST /v1/files)"))
+    elif how == "failed":
+        openai.ends_as = "failed"
+    else:
+        openai.unanswered, openai.ends_as = {"2"}, "expired"
+    async with site(storage={"batch_fallback": False}) as s:
+        done = await s.until(await s.send(line("a"), line("b")), "completed")
+        refused = 1 if how == "unanswered" else 2
+        assert done["request_counts"] == {"total": 2, "completed": 2 - refused, "failed": refused}
+        assert CHAT not in paths(openai)
+        assert f"{refused} lines were refused" in done["notice"]
+        error = (await s.content(done["error_file_id"]))["b"]["response"]["body"]["error"]
+        assert "storage.batch_fallback" in error["message"]
+
+
+async def test_a_batch_says_which_lines_were_asked_at_the_full_price_and_why(
+    site: Open, openai: FakeOpenAI
+) -> None:
+    openai.ends_as = "failed"
+    async with site() as s:
+        done = await s.until(await s.send(line("a"), line("b")), "completed")
+        assert "2 lines were asked one by one, at the full price" in done["notice"]
+        assert "Enqueued token limit reached." in done["notice"]
+        openai.ends_as = "completed"
+        done = await s.until(await s.send(line("a")), "completed")
+        assert "notice" not in done
+
+
+@pytest.mark.parametrize("ends_as", ["completed", "failed"])
+async def test_the_input_of_a_providers_batch_is_deleted_there(
+    site: Open, openai: FakeOpenAI, ends_as: str
+) -> None:
+    openai.ends_as = ends_as
+    async with site() as s:
+        await s.until(await s.send(line("a"), line("b")), "completed")
+        (made,) = openai.batches.values()
+        assert made["input_file_id"] not in openai.contents
 
 
 async def test_answers_are_booked_and_kept_though_the_cap_is_reached_meanwhile(
