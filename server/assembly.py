@@ -308,7 +308,7 @@ def _dispatcher(clock: Clock, metrics: Metrics, memory: _Memory, calls: _Calls, 
             AttemptLog(),
             calls.telemetry,
         ),
-        batched_sinks=(memory.learner, memory.prefixes, memory.persistence),
+        batched_sinks=(memory.learner, memory.persistence, memory.prefixes),
         after_batch=memory.estimator.refresh,
         clock=clock,
     )
