@@ -1,8 +1,8 @@
 """Proof of learning: ``python -m tests.bench.simulation --seeds 200 --out tests/bench/out``.
 
 Prints a table of regret per world and saves a plot. Seeds below 100000 were used to tune the router's defaults and
-the baselines; the bounds are checked on the seeds from there on, which were not. Exit status 1 when a bound does not
-hold. ``--bounds-only`` plays the steady and the changing world alone, without the strategies that have no bound.
+the baselines; the bounds are checked on the seeds from there on, which were not. Exit status 1 when a bound does
+not hold. ``--bounds-only`` plays the steady and the changing world alone, with the strategies of their bounds.
 
 After the change, the share of best choices is *back* when it equals that of the same router told, at the moment of
 the change, which model fell and how far. The share before the change took a thousand requests to learn, and even
@@ -17,7 +17,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -111,8 +112,16 @@ def _run(make: Callable[[int], SimWorld], strategy: str, seed: int) -> Run:
     return play(world, STRATEGIES[strategy](world, np.random.default_rng(seed + 1)))
 
 
-def _yield_cores() -> None:
-    os.nice(10)
+@contextmanager
+def players(processes: int) -> Iterator[Executor | None]:
+    """Processes that play side by side, and yield to others; None for a single one."""
+    if processes < 2:
+        yield None
+        return
+    with ProcessPoolExecutor(
+        processes, mp_context=get_context("spawn"), initializer=os.nice, initargs=(10,)
+    ) as pool:
+        yield pool
 
 
 def compare(
@@ -120,18 +129,13 @@ def compare(
     seeds: Iterable[int],
     strategies: Iterable[str] = tuple(STRATEGIES),
     *,
-    processes: int = 1,
+    pool: Executor | None = None,
 ) -> dict[str, Curve]:
     """Play every strategy in the world of every seed; each has its own generator, seeded alike."""
     seeds = list(seeds)
     curves: dict[str, Curve] = {}
     for name in strategies:
-        one = partial(_run, make, name)
-        if processes > 1:
-            with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_yield_cores) as pool:
-                runs = list(pool.map(one, seeds, chunksize=max(1, len(seeds) // (4 * processes))))
-        else:
-            runs = list(map(one, seeds))
+        runs = list((pool.map if pool is not None else map)(partial(_run, make, name), seeds))
         regret = np.array([run.regret for run in runs])
         curves[name] = Curve(
             regret.sum(axis=1), regret.mean(axis=0), np.array([r.best for r in runs]).mean(axis=0)
@@ -164,15 +168,15 @@ def run(bench: Bench) -> Report:
     console = Console(width=150)
     seeds = range(FIRST_UNUSED_SEED, FIRST_UNUSED_SEED + bench.pick(200, 2))
     harder = range(FIRST_UNUSED_SEED, FIRST_UNUSED_SEED + bench.pick(20, 1))
-    processes = bench.pick(os.cpu_count() or 1, 1)
     results: dict[str, dict[str, Curve]] = {}
-    for world, (make, played) in _worlds(tuple(STRATEGIES)).items():
-        of_it = harder if world == "harder" else seeds
-        results[world] = {}
-        for name in played:
-            bench.say(f"{world} world, {len(of_it)} seeds: {name}")
-            results[world] |= compare(make, of_it, [name], processes=processes)
-        console.print(_table(world, results[world]))
+    with players(bench.pick(os.cpu_count() or 1, 1)) as pool:
+        for world, (make, played) in _worlds(tuple(STRATEGIES)).items():
+            of_it = harder if world == "harder" else seeds
+            results[world] = {}
+            for name in played:
+                bench.say(f"{world} world, {len(of_it)} seeds: {name}")
+                results[world] |= compare(make, of_it, [name], pool=pool)
+            console.print(_table(world, results[world]))
     if fetching.can_draw():
         bench.out.mkdir(parents=True, exist_ok=True)
         _plot(results, bench.out / "simulation.png")
@@ -200,11 +204,12 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no world is called {', '.join(sorted(unknown))}; there are {', '.join(worlds)}")
     results: dict[str, dict[str, Curve]] = {}
     failed = False
-    for world in wanted:
-        make, played = worlds[world]
-        results[world] = curves = compare(make, seeds, played, processes=asked.processes)
-        console.print(_table(world, curves))
-        failed |= _judge(console, world, curves)
+    with players(asked.processes) as pool:
+        for world in wanted:
+            make, played = worlds[world]
+            results[world] = curves = compare(make, seeds, played, pool=pool)
+            console.print(_table(world, curves))
+            failed |= _judge(console, world, curves)
     console.print(f"{asked.seeds} seeds from {asked.first}, {time.perf_counter() - began:.0f} s")
     if asked.out is not None:
         asked.out.mkdir(parents=True, exist_ok=True)
