@@ -332,13 +332,8 @@ class Spend:
     async def catch_up(self) -> None:
         """Count for caps of a day and longer what was spent before they were set, then read the totals."""
         settings = self._settings
-        windows = {
-            window
-            for caps in (settings.caps, settings.per_key, *settings.keys.values())
-            for window, _ in caps.windows
-        }
         with contextlib.suppress(OSError):  # also TimeoutError: a stuck store; the next start counts
-            await catch_up(self._store, self._scopes, windows, self._wall(), settings.store_timeout)
+            await catch_up(self._store, self._scopes, settings.windows, self._wall(), settings.store_timeout)
         await self.refresh()
 
     async def refresh(self) -> None:
@@ -487,17 +482,13 @@ class Spend:
         return self._store.charge(Charge(hold.id, hold.counters, 0, usage))
 
     def _check_windows(self, counters: tuple[Counter, ...], held: int, now: float) -> None:
-        if held == 0:
-            return
-        for counter in counters:
+        for counter in counters if held else ():
             spent = self._totals.get(counter.name, 0)
             if counter.limit is not None and spent + held > counter.limit:
                 raise exceeded(counter, held, spent, now)
 
     def _add(self, counters: tuple[Counter, ...], change: int) -> None:
-        if change == 0:
-            return
-        for counter in counters:
+        for counter in counters if change else ():
             self._totals[counter.name] = self._totals.get(counter.name, 0) + change
             if self._changes_since_read is not None:
                 self._changes_since_read[counter.name] = self._changes_since_read.get(counter.name, 0) + change

@@ -142,7 +142,8 @@ def _file_ids(value: Any) -> Iterator[str]:
 
 def _holder(part: Json) -> Json:
     """The object with the ``file_id`` of a part, which a chat has within; an empty one if the part names none."""
-    if part.get("type") not in _HOLDERS:
+    kind = part.get("type")
+    if not isinstance(kind, str) or kind not in _HOLDERS:
         return {}
     inner = part.get("file")
     return inner if isinstance(inner, dict) else part

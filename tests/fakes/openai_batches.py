@@ -107,7 +107,7 @@ class BatchRoutes(FakeServer):
         return await self.document(request, call, batch)
 
     def rows_of(self, file: str) -> list[Json]:
-        return [orjson.loads(line) for line in self.contents[file].splitlines()]
+        return [orjson.loads(line) for line in (self.contents | self.deleted)[file].splitlines()]
 
     def end(self, batch: Json, status: str) -> None:
         """End a batch: lines are answered, fail, or have no answer."""
