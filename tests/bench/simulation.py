@@ -56,8 +56,7 @@ FURTHER_BOUNDS = {
     "late outcomes": 1.0,
     "new prices": 1.0,
 }
-"""Regret of the router, at most, as a fraction of the best of BASELINES. With wrong labels LinUCB is a little better:
-it lends between all tasks from the first outcome on, which costs it more in the other worlds."""
+"""Regret of the router, at most, as a fraction of the best of BASELINES; LinUCB is better with wrong labels."""
 BACK_WITHIN = 300
 """Requests after the change within which the share of best choices must be back."""
 BACK = 0.95
