@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from backends.wire.chat import NO_PAID_TOOLS, PaidTools
 from catalog.model import Capability
+from routing.prefix import Prefix
 
 PICTURE_TOKENS = 6_240
 """Tokens assumed of a picture to be drawn: one of 1024 by 1536 pixels in high quality (OpenAI's image guide)."""
@@ -115,6 +116,7 @@ class Facts:
     and region that are asked for, where they are not the standard ones. ``searches`` is the caller's bound on web
     searches. ``paid`` is what a provider of the caller's own language may run beside; ``containers`` and
     ``uncounted`` are what the called one may: containers, and the names of tools of unknown cost.
+    ``prefix`` is the prompt of a chat as a chain of blocks.
     """
 
     capability: Capability
@@ -140,3 +142,4 @@ class Facts:
     containers: int = 0
     uncounted: tuple[str, ...] = ()
     intent: Intent = field(default_factory=Intent)
+    prefix: Prefix | None = field(default=None, compare=False, repr=False)

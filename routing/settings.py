@@ -110,6 +110,23 @@ class ColdStart(Section):
     )
 
 
+class Affinity(Section):
+    """Conversations stay with the model and the replica whose cache holds their beginning.
+
+    The prefill that a cache saves counts as seconds, and as dollars where cached tokens cost less; it counts less
+    the longer ago the beginning was sent (1/e after ``remote`` or ``local`` seconds). In mid-conversation nothing
+    is tried out, and another model must be better by more than ``stay``.
+    """
+
+    enabled: bool = True
+    remote: Positive = Field(default=300.0, description="seconds that providers keep a prompt, about")
+    local: Positive = Field(default=3600.0, description="seconds that a worker on this machine keeps a prompt")
+    stay: Share = Field(default=0.02, description="added to the score of the model of the last turn")
+    remembered: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=16_384, description="prompts of which is known which model had them"
+    )
+
+
 class SpeechPolicy(Section):
     """Preferences for where speech and transcription run."""
 
@@ -162,4 +179,5 @@ class RoutingSettings(Section):
     learning: Learning = Learning()
     signals: Signals = Signals()
     cold_start: ColdStart = ColdStart()
+    affinity: Affinity = Affinity()
     speech: SpeechPolicy = SpeechPolicy()

@@ -34,6 +34,7 @@ from routing.accounts.spend import Spend
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.beliefs.estimator import Estimator
 from routing.beliefs.learning import Learner
+from routing.beliefs.prefixes import PrefixMemory
 from routing.calling.dispatcher import Dispatcher
 from routing.calling.lease import Leases, upstream_of
 from routing.calling.retry_budget import RetryBudget
@@ -148,6 +149,7 @@ class _Memory:
     spend: Spend
     estimator: Estimator
     learner: Learner
+    prefixes: PrefixMemory
     pins: Pins
     traces: Traces
     storage: Storage
@@ -218,6 +220,7 @@ async def _open_memory(settings: Settings, clock: Clock, live: LiveCatalog) -> A
             spend=spend,
             estimator=estimator,
             learner=Learner(estimator, settings.routing),
+            prefixes=PrefixMemory(settings.routing.affinity, clock),
             pins=pins,
             traces=Traces(settings.traces, clock, state),
             storage=Storage(state.records, settings.storage, clock),
@@ -272,6 +275,7 @@ def _open_routing(
         clock=clock,
         rng=np.random.default_rng(),
         pins=lambda: memory.pins.current,
+        prefixes=memory.prefixes,
     )
     leases = Leases(
         pool=pool,
@@ -304,7 +308,7 @@ def _dispatcher(clock: Clock, metrics: Metrics, memory: _Memory, calls: _Calls, 
             AttemptLog(),
             calls.telemetry,
         ),
-        batched_sinks=(memory.learner, memory.persistence),
+        batched_sinks=(memory.learner, memory.persistence, memory.prefixes),
         after_batch=memory.estimator.refresh,
         clock=clock,
     )

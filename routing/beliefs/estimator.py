@@ -174,6 +174,11 @@ class Estimator:
             cost=None if math.isnan(cost) else cost,
         )
 
+    def prefill_seconds(self, row: int, facts: Facts, tokens: float) -> float:
+        """Expected seconds in which one row reads so many tokens of this prompt."""
+        self._refresh_speed()
+        return tokens * self._columns.prompt_seconds.item(size_class(facts.prompt_tokens), row)
+
     def expected_quality(self, model_id: str, task: Task, complexity: Complexity) -> float:
         """Posterior mean of one model; 0.5 if neither the index nor the learned state has it."""
         cell = TASK_AT[task], COMPLEXITY_AT[complexity]
@@ -253,12 +258,15 @@ class Estimator:
         self._learned.quality_changed(model_id)
         return True
 
-    def observe_first(self, model_id: str, facts: Facts, seconds: float) -> None:
-        """Add a time to the first token, or to the whole answer if it is not decoded; without queueing."""
+    def observe_first(self, model_id: str, facts: Facts, seconds: float, *, cached: float = 0.0) -> None:
+        """Add a time to the first token, or to the whole answer if it is not decoded; without queueing.
+
+        ``cached`` is the share of the prompt that the model had in its cache and did not read again.
+        """
         row = self.index.rows.get(model_id)
         if row is None:
             return
-        expected = catalogue_first_seconds(self.index, row, facts) + unit_seconds(facts)
+        expected = catalogue_first_seconds(self.index, row, facts, cached) + unit_seconds(facts)
         pace = self._learned.pace_of(model_id)
         self._ratios.observe_first(pace, size_class(facts.prompt_tokens), seconds / max(expected, 1e-6))
         self._learned.speed_changed(model_id)

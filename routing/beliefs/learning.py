@@ -152,7 +152,8 @@ class Learner:
             if outcome.result is not Result.CANCELLED:
                 estimator.observe_first(outcome.model, facts, max(0.0, outcome.duration - outcome.queued))
             return
-        estimator.observe_first(outcome.model, facts, first)
+        cached = outcome.usage.cached / outcome.usage.input if outcome.usage.cached else 0.0
+        estimator.observe_first(outcome.model, facts, first, cached=cached)
         if outcome.result is Result.CANCELLED or not outcome.usage.known:
             return
         tokens = outcome.usage.output

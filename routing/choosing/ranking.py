@@ -9,6 +9,7 @@ import numpy as np
 from catalog.index import Floats, Ints
 from catalog.model import Capability
 from routing.beliefs.expectations import Expectation
+from routing.choosing.affinity import Savings
 from routing.choosing.effort import effort_of
 from routing.choosing.pins import may_pin
 from routing.choosing.scoring import Scores
@@ -142,11 +143,25 @@ def _reason(
     cost = scores.cost.item(first)
     expected = Expectation(scores.mean.item(first), scores.latency.item(first), None if math.isnan(cost) else cost)
     text = describe(facts, world, scores.rows.item(first), expected, strategy, observed)
+    if scores.saved is not None:
+        text += _staying(scores.saved, first)
     if len(order) > 1:
         second = order.item(1)
         name = world.index.models[scores.rows.item(second)].id
         text += f"; ahead of {name} by {scores.final.item(first) - scores.final.item(second):.3f}"
     return f"{text}; {len(scores.rows)} could answer, {excluded} could not"
+
+
+def _staying(saved: Savings, first: int) -> str:
+    """What caches of the conversation's beginning mean for the choice at this position, in words."""
+    tokens, seconds, dollars = (part.item(first) for part in (saved.tokens, saved.seconds, saved.dollars))
+    price = f" and ${dollars:.6f}" if dollars else ""
+    if first == saved.latest:
+        return (
+            f"; answered this conversation's last turn {saved.age:.0f} s ago and holds about {tokens:.0f} tokens "
+            f"of it, which saves {seconds:.2f} s{price}"
+        )
+    return "; worth more than the prompt in the cache of the model of this conversation's last turn"
 
 
 def describe(

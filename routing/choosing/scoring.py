@@ -15,6 +15,7 @@ import numpy as np
 
 from catalog.index import Bools, Floats, Ints
 from catalog.model import Capability
+from routing.choosing.affinity import Savings, savings
 from routing.choosing.filters import SPEECH
 from routing.choosing.world import World
 from routing.facts import Facts, Mode, Workload
@@ -30,7 +31,7 @@ class Scores(NamedTuple):
     """Scores of the m admitted rows of the index, ``rows``. Arrays have shape (m,).
 
     ``expected`` is the score at the mean quality; ``final`` is what the order follows: at the sampled quality, or
-    at a lower bound of it under high stakes.
+    at a lower bound of it under high stakes. ``latency`` and ``cost`` are without what caches save, ``saved``.
     """
 
     rows: Ints
@@ -39,6 +40,7 @@ class Scores(NamedTuple):
     cost: Floats
     expected: Floats
     final: Floats
+    saved: Savings | None = None
 
 
 def score(
@@ -61,28 +63,32 @@ def score(
     latency = latencies if all_rows else latencies[rows]
     cost = costs if all_rows else costs[rows]
 
-    base = _penalties(latency, cost, weights, facts, world, settings)
+    saved = savings(facts, world, settings.affinity, rows) if len(rows) > 1 else None
+    base = _penalties(latency, cost, weights, facts, world, settings, saved)
     np.negative(base, out=base)
-    _add_preferences(base, facts, world, settings, rng, rows, mean)
+    _add_preferences(base, facts, world, settings, rng, rows, mean, explore=saved is None)
+    if saved is not None and saved.latest is not None:
+        base[saved.latest] += settings.affinity.stay
     reliability = estimator.reliability(world.wall)
     weight: Floats | float = weights.quality
     if reliability is not None:
         reliability = reliability[rows]
         weight = weights.quality * reliability
-    expected = weight * mean + base
+    # Replicas are one model: in mid-conversation, differences of what was observed of each are noise.
+    expected = weight * (mean.max() if replicas and saved is not None else mean) + base
 
     final = expected
     if facts.intent.high_stakes:
         # A lower bound: one standard deviation of the Beta posterior below the mean.
         strength = strengths if all_rows else strengths[rows]
         final = expected - weight * np.sqrt(mean * (1 - mean) / (strength + 1))
-    elif facts.capability is not Capability.EMBED:
+    elif facts.capability is not Capability.EMBED and saved is None:
         bonuses = estimator.exploration_bonus(facts.task, facts.complexity)
         bonus = bonuses if all_rows else bonuses[rows]
         final = _sample(expected, mean, bonus, weight, settings, rng, independent=replicas)
         if replicas and reliability is not None:
             _retry_failed(final, reliability, settings, rng)
-    return Scores(rows, mean, latency, cost, expected, final)
+    return Scores(rows, mean, latency, cost, expected, final, saved)
 
 
 def _weights(facts: Facts, settings: RoutingSettings) -> Weights:
@@ -137,12 +143,21 @@ def _retry_failed(final: Floats, reliability: Floats, settings: RoutingSettings,
 
 
 def _penalties(
-    latency: Floats, cost: Floats, weights: Weights, facts: Facts, world: World, settings: RoutingSettings
+    latency: Floats,
+    cost: Floats,
+    weights: Weights,
+    facts: Facts,
+    world: World,
+    settings: RoutingSettings,
+    saved: Savings | None,
 ) -> Floats:
     """The penalties of each row for its seconds and dollars, a new array of shape (m,)."""
     interactive = facts.intent.workload is Workload.INTERACTIVE
     scale = settings.latency_scale * (1.0 if interactive else settings.batch_latency_factor)
-    penalties = _penalty(_noticeable(latency, facts, world, settings), scale, weights.latency)
+    seconds = _noticeable(latency, facts, world, settings)
+    if saved is not None:
+        seconds, cost = np.maximum(seconds - saved.seconds, 0.0), np.maximum(cost - saved.dollars, 0.0)
+    penalties = _penalty(seconds, scale, weights.latency)
     if weights.cost:
         penalties += _cost_penalty(cost, settings.cost_scale, weights.cost)
     return penalties
@@ -196,8 +211,13 @@ def _add_preferences(
     rng: np.random.Generator,
     rows: Ints,
     mean: Floats,
+    *,
+    explore: bool,
 ) -> None:
-    """Add the caller's and the settings' preferences, and the cold-start rule, to ``base``."""
+    """Add the caller's and the settings' preferences, and the cold-start rule, to ``base``.
+
+    ``explore``: the share of requests that skips the rule may include this one.
+    """
     index, intent = world.index, facts.intent
     if intent.prefer_local and not intent.high_stakes:
         base += settings.local_bonus * index.private[rows]
@@ -208,7 +228,8 @@ def _add_preferences(
             base += 10 * _TIER / (place + 1) * (rows == _row_of(world, name))
     elif facts.capability in settings.preferred and intent.mode is Mode.AUTO and not intent.high_stakes:
         base += 2 * _TIER * (rows == _row_of(world, settings.preferred[facts.capability]))
-    if _prefers_trusted(facts, settings) and (intent.high_stakes or rng.random() >= settings.cold_start.explore):
+    always = intent.high_stakes or not explore
+    if _prefers_trusted(facts, settings) and (always or rng.random() >= settings.cold_start.explore):
         unproven = _unproven(facts, world, settings, rows, mean)
         if unproven is not None:
             base -= _TIER * unproven

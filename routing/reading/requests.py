@@ -31,6 +31,7 @@ from catalog.errors import InvalidRequest
 from catalog.model import Capability
 from catalog.prices.rates import tiers_of
 from routing.facts import Complexity, Confidence, Facts, Intent, Task
+from routing.prefix import Prefix
 from routing.reading.intent import check_misplaced, is_auto, read_intent
 from routing.reading.kind import kind_by_structure, kind_of
 from routing.reading.shape import shape_of
@@ -130,6 +131,7 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
         uncounted=_uncounted(request),
         tiers=_tiers(request),
         intent=intent,
+        prefix=Prefix(key, request.messages, tools),
     )
 
 

@@ -47,6 +47,7 @@ APPLIED = (
     "routing.candidates",
     "routing.preferred",
     "routing.cold_start",
+    "routing.affinity",
     "routing.speech",
     "discovery",
     "spend",

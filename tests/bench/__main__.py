@@ -31,6 +31,7 @@ NAMES = (
     "decision",
     "simulation",
     "learning",
+    "conversations",
 )
 """Modules of this package with ``run(bench) -> Report``."""
 
