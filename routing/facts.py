@@ -101,7 +101,9 @@ class Facts:
     models that the caller's key may use, as ids or patterns; empty means all. ``tiers`` names the service, speed
     and region that are asked for, where they are not the standard ones. ``searches`` is the caller's bound on web
     searches. ``paid`` is what a provider of the caller's own language may run beside; ``containers`` and
-    ``uncounted`` are what the called one may: containers, and the names of tools of unknown cost.
+    ``uncounted`` are what the called one may: containers, and the names of tools of unknown cost. ``probe`` marks
+    a request of the server's own that measures models: it teaches their speed and reliability, and neither their
+    quality nor the usual length of answers.
     """
 
     capability: Capability
@@ -125,4 +127,5 @@ class Facts:
     paid: PaidTools = NO_PAID_TOOLS
     containers: int = 0
     uncounted: tuple[str, ...] = ()
+    probe: bool = False
     intent: Intent = field(default_factory=Intent)

@@ -110,6 +110,21 @@ class ColdStart(Section):
     )
 
 
+class JudgeSettings(Section):
+    """A model that compares answers of ``auto`` with the runner-up's, after they were sent.
+
+    Off without ``model``. A request's content goes to the judge and to the runner-up: never that of requests which
+    must stay local, and of none where storage.store is "never".
+    """
+
+    model: str | None = Field(default=None, min_length=1, description="the judge: a chat model's id or alias")
+    share: Share = Field(default=0.02, description="of the answered requests for auto that are compared")
+    daily_dollars: Amount = Field(
+        default=0.5, description="for the runner-up's answers and the judge, per gateway process and day in UTC"
+    )
+    confidence: Share = Field(default=0.5, description="of a verdict, in parts of an explicit report")
+
+
 class SpeechPolicy(Section):
     """Preferences for where speech and transcription run."""
 
@@ -159,3 +174,4 @@ class RoutingSettings(Section):
     signals: Signals = Signals()
     cold_start: ColdStart = ColdStart()
     speech: SpeechPolicy = SpeechPolicy()
+    judge: JudgeSettings = JudgeSettings()

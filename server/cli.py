@@ -23,6 +23,7 @@ COMMANDS = {
     "router": ("route", "trace", "outcome", "usage", "pin", "discover"),
     "inspect": ("doctor",),
     "batch": ("batch",),
+    "calibrate": ("calibrate",),
 }
 """The commands of each module of :mod:`server.commands`."""
 GROUPS = ("keys", "smoke")

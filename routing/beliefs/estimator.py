@@ -236,19 +236,24 @@ class Estimator:
         self._learned.journal(model_id).note(*cell, score, confidence, hint=True)
         self._learned.quality_changed(model_id)
 
-    def seed(self, model_id: str, priors: Mapping[Task, float]) -> bool:
+    def seed(self, model_id: str, priors: Mapping[Task, float], *, observed: bool = False) -> bool:
         """Set a model's prior means in [0, 1], by task, without shrinking them as benchmarks are.
 
-        False, without effect, if the model was observed already.
+        Of a model that was observed already, the prior is replaced beneath its observations with ``observed``;
+        otherwise the answer is False, and nothing changes.
         """
         for score in priors.values():
             _check_shares(score, 1.0)
         known = self._learned.evidence.get(model_id)
-        if not priors or (known is not None and known.seen > 0):
+        if not priors or (known is not None and known.seen > 0 and not observed):
             return False
         overall = sum(priors.values()) / len(priors)
         means = np.array([priors.get(task, overall) for task in TASKS])
-        self._learned.evidence[model_id] = Evidence.fresh(means, self._learning.prior_strength)
+        fresh = Evidence.fresh(means, self._learning.prior_strength)
+        if observed and known is not None:
+            known.prior, known.strength = fresh.prior, fresh.strength
+        else:
+            self._learned.evidence[model_id] = fresh
         self._learned.journal(model_id).number += 1
         self._learned.quality_changed(model_id)
         return True

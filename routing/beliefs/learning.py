@@ -98,7 +98,7 @@ class Learner:
             return
         busy = max(0.0, outcome.duration - outcome.queued)
         self._estimator.observe_attempt(outcome.model, failed=False, at=outcome.at, busy=busy)
-        if outcome.result is Result.SUCCESS:
+        if outcome.result is Result.SUCCESS and not facts.probe:
             self._learn_repeat(outcome)
             self._learn_quality(outcome)
 
@@ -118,16 +118,19 @@ class Learner:
         after = self._estimator.expected_quality(model, facts.task, facts.complexity)
         return QualityUpdate(model, facts.task, facts.complexity, before, after, changed)
 
-    def import_priors(self, benchmarks: Mapping[str, Mapping[str, float]]) -> dict[str, bool]:
+    def import_priors(
+        self, benchmarks: Mapping[str, Mapping[str, float]], *, observed: bool = False
+    ) -> dict[str, bool]:
         """Seed models with benchmark scores in [0, 1], by model id and task.
 
-        Returns, by model id, whether its scores were taken: those of an observed model are not. Raises
+        Returns, by model id, whether its scores were taken: those of an observed model are with ``observed``,
+        which keeps its observations. Raises
         InvalidRequest, without effect, for an unknown task or a score outside [0, 1].
         """
         parsed = {
             model: {_task(name): _score(value) for name, value in row.items()} for model, row in benchmarks.items()
         }
-        return {model: self._estimator.seed(model, row) for model, row in parsed.items()}
+        return {model: self._estimator.seed(model, row, observed=observed) for model, row in parsed.items()}
 
     # ---- one attempt
 
@@ -158,7 +161,7 @@ class Learner:
         tokens = outcome.usage.output
         if tokens > 1:
             estimator.observe_decode(outcome.model, facts, outcome.duration - outcome.first_chunk, tokens - 1)
-        if outcome.finish_reason != "length":
+        if outcome.finish_reason != "length" and not facts.probe:
             estimator.observe_output(facts.task, tokens)
 
     def _learn_speed_of_unstreamed(self, outcome: Outcome) -> None:
@@ -174,7 +177,7 @@ class Learner:
         estimator.observe_first(outcome.model, facts, first * ratio)
         if tokens > 1:
             estimator.observe_decode(outcome.model, facts, decode * ratio, tokens - 1)
-        if outcome.finish_reason != "length":
+        if outcome.finish_reason != "length" and not facts.probe:
             estimator.observe_output(facts.task, tokens)
 
     def _learn_wait(self, outcome: Outcome) -> None:
