@@ -24,8 +24,8 @@ from catalog.model import Capability, Model
 from catalog.types import Json
 from server import jobs
 from server.answers.whole import SingleItem
-from server.judging.comparing import compare
-from server.probing import Probed, Prober, PurseEmpty
+from server.probing.comparing import compare
+from server.probing.prober import Probed, Prober, PurseEmpty
 
 REASONING_TOKENS = 2000
 """Tokens added to the bound of an answer for models that reason before it."""

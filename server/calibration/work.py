@@ -25,7 +25,7 @@ from server.calibration.priors import blended
 from server.calibration.speed import speeds
 from server.calibration.subjects import Subject, subjects_of
 from server.edge.errors import as_error
-from server.probing import Prober, Purse, PurseEmpty
+from server.probing.prober import Prober, Purse, PurseEmpty
 from server.runtime import Runtime
 from server.storage.runner import CANCELLING
 

@@ -182,9 +182,13 @@ ASKS = (
     Ask("get", "/metrics", "text/plain"),
 )
 ELSEWHERE = {("/v1/admin/pins", "get"), ("/v1/admin/pins", "post"), ("/api/pull", "post")} | {
-    ("/v1/models/{model_id:path}", "delete")
+    ("/v1/models/{model_id:path}", "delete"),
+    ("/v1/admin/calibrations", "get"),
+    ("/v1/admin/calibrations", "post"),
+    ("/v1/admin/calibrations/{calibration_id}", "get"),
+    ("/v1/admin/calibrations/{calibration_id}/cancel", "post"),
 }
-"""Endpoints that need the real router or a store: tests/server/api checks their answers."""
+"""Endpoints that need the real router or a store: tests/server/api and calibration check their answers."""
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from server.callers import Caller
 from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of, services_of
-from server.judging.judge import judge_of
+from server.probing.judge import judge_of
 from server.runtime import Runtime
 from server.storage.runner import CANCELLING
 from server.storage.storage import Page, listed

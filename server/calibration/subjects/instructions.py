@@ -22,52 +22,52 @@ _FEWEST_WORDS = 3
 """Words that an answer needs to count: an empty one keeps every prohibition."""
 
 
-class Constraint(NamedTuple):
+class Instruction(NamedTuple):
     """One constraint of an answer: the words that ask for it, and its check."""
 
     asks: str
     holds: Callable[[str], bool]
 
 
-def _lower(_: Random) -> Constraint:
-    return Constraint("Use lower case letters alone.", lambda text: text == text.lower())
+def _lower(_: Random) -> Instruction:
+    return Instruction("Use lower case letters alone.", lambda text: text == text.lower())
 
 
-def _upper(_: Random) -> Constraint:
-    return Constraint("Use CAPITAL LETTERS alone.", lambda text: text == text.upper())
+def _upper(_: Random) -> Instruction:
+    return Instruction("Use CAPITAL LETTERS alone.", lambda text: text == text.upper())
 
 
-def _no_commas(_: Random) -> Constraint:
-    return Constraint("Do not use any comma.", lambda text: "," not in text)
+def _no_commas(_: Random) -> Instruction:
+    return Instruction("Do not use any comma.", lambda text: "," not in text)
 
 
-def _ending(dice: Random) -> Constraint:
+def _ending(dice: Random) -> Instruction:
     ending = dice.choice(_ENDINGS)
-    return Constraint(
+    return Instruction(
         f'End with exactly these words: "{ending}"',
         lambda text: text.rstrip('"” \n').casefold().endswith(ending.casefold()),
     )
 
 
-def _word(dice: Random) -> Constraint:
+def _word(dice: Random) -> Instruction:
     word = dice.choice(("lantern", "velvet", "harbour", "copper", "thistle"))
-    return Constraint(f'Use the word "{word}".', lambda text: word in (each.lower() for each in words_of(text)))
+    return Instruction(f'Use the word "{word}".', lambda text: word in (each.lower() for each in words_of(text)))
 
 
-def _forbidden(dice: Random) -> Constraint:
+def _forbidden(dice: Random) -> Instruction:
     word = dice.choice(("the", "and", "is"))
-    return Constraint(
+    return Instruction(
         f'Do not use the word "{word}".', lambda text: word not in (each.lower() for each in words_of(text))
     )
 
 
-def _at_most(dice: Random) -> Constraint:
+def _at_most(dice: Random) -> Instruction:
     most = dice.choice((20, 25, 30))
-    return Constraint(f"Use at most {most} words.", lambda text: len(words_of(text)) <= most)
+    return Instruction(f"Use at most {most} words.", lambda text: len(words_of(text)) <= most)
 
 
-def _quoted(_: Random) -> Constraint:
-    return Constraint(
+def _quoted(_: Random) -> Instruction:
+    return Instruction(
         "Put the whole answer in double quotation marks.",
         lambda text: len(text) > 2 and text[0] in '"“' and text[-1] in '"”',
     )
@@ -78,20 +78,20 @@ _APART = (frozenset({_lower, _upper}), frozenset({_ending, _quoted}), frozenset(
 """Constraints that are not asked for together, because they contradict each other or say the same thing."""
 
 
-def _sentences(dice: Random) -> Constraint:
+def _sentences(dice: Random) -> Instruction:
     count = dice.choice((2, 3))
-    return Constraint(f"Write exactly {count} sentences.", lambda text: len(_SENTENCE.findall(text)) == count)
+    return Instruction(f"Write exactly {count} sentences.", lambda text: len(_SENTENCE.findall(text)) == count)
 
 
-def _bullets(dice: Random) -> Constraint:
+def _bullets(dice: Random) -> Instruction:
     count = dice.choice((3, 4))
-    return Constraint(
+    return Instruction(
         f'Write a list of exactly {count} lines, each of which begins with "- ".',
         lambda text: len(_BULLET.findall(text)) == count,
     )
 
 
-def task_of(dice: Random) -> tuple[str, list[Constraint]]:
+def task_of(dice: Random) -> tuple[str, list[Instruction]]:
     """A prompt and its constraints, one to three."""
     asked = [dice.choice((_sentences, _bullets))]
     for make in dice.sample(_FREE, dice.choice((0, 1, 2))):
@@ -107,7 +107,7 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
-def score(text: str, constraints: list[Constraint]) -> float:
+def score(text: str, constraints: list[Instruction]) -> float:
     """The share of the constraints that a text keeps; 0 for one of almost no words."""
     text = text.strip()
     if len(words_of(text)) < _FEWEST_WORDS:

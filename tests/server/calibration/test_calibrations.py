@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from catalog.types import Json
 from routing.facts import Complexity, Task
@@ -218,6 +219,28 @@ async def test_a_request_that_cannot_be_met_is_refused_with_its_reason(
     answer = await school.client.post(PLACE, json=body)
     assert answer.status_code in (400, 404, 422), answer.text
     assert named in answer.text
+
+
+async def test_every_answer_is_as_the_document_says(school: School, bright: Pupil) -> None:
+    document = (await school.client.get("/openapi.json")).json()
+
+    def check(answer: httpx.Response, path: str, method: str) -> Json:
+        content = document["paths"][path][method]["responses"]["200"]["content"]["application/json"]
+        told: Json = answer.json()
+        Draft202012Validator({**content["schema"], "components": document["components"]}).validate(told)
+        return told
+
+    bright.gate = asyncio.Event()
+    begun = check(await school.client.post(PLACE, json={"tasks": ["reasoning"]}), PLACE, "post")
+    one = f"{PLACE}/{{calibration_id}}"
+    check(await school.client.post(f"{PLACE}/{begun['id']}/cancel"), f"{one}/cancel", "post")
+    bright.gate.set()
+    await school.until_ended(begun)
+    done = await school.calibrated()
+    told = check(await school.client.get(f"{PLACE}/{done['id']}"), one, "get")
+    assert told["results"]["bright"]["speed"]
+    listed = check(await school.client.get(PLACE), PLACE, "get")
+    assert [each["id"] for each in listed["data"]] == [done["id"], begun["id"]]
 
 
 async def test_only_administrators_calibrate(tmp_path: Path, bright: Pupil, dull: Pupil) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from server.calibration.subjects import SUBJECTS
 from server.calibration.subjects.coding import code_of, expression, literal, parsed, score_of_function
-from server.calibration.subjects.instructions import Constraint, score, task_of
+from server.calibration.subjects.instructions import Instruction, score, task_of
 from server.calibration.subjects.reasoning import deduction, given, is_number, is_word, problem
 from server.calibration.subjects.retrieval import reciprocal_rank, search
 from server.calibration.subjects.speech import sentence, word_error_rate
@@ -70,7 +70,7 @@ def test_an_empty_answer_keeps_no_constraint(seed: int) -> None:
 
 
 def test_the_share_of_constraints_kept_is_the_score() -> None:
-    kept, broken = Constraint("", lambda _: True), Constraint("", lambda _: False)
+    kept, broken = Instruction("", lambda _: True), Instruction("", lambda _: False)
     assert score("Four words are here.", [kept, kept, broken, broken]) == 0.5
 
 

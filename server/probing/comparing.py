@@ -14,7 +14,7 @@ from secrets import token_hex
 from backends.streams.assemble import ChatAssembler
 from backends.wire.chat import ChatRequest
 from server import jobs
-from server.probing import Prober
+from server.probing.prober import Prober
 
 LONGEST = 24_000
 """Characters of a request or an answer that a judge is shown; longer ones are not judged."""
@@ -28,7 +28,7 @@ _RULES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Comparison:
     """The result for the first answer in each order: 1 better, 0.5 equal, 0 worse."""
 
     first: float
@@ -45,7 +45,7 @@ class Verdict:
         return self.first == self.second
 
 
-async def compare(prober: Prober, judge: str, request: str, answer: str, other: str) -> Verdict | None:
+async def compare(prober: Prober, judge: str, request: str, answer: str, other: str) -> Comparison | None:
     """Compare ``answer`` with ``other``; ``None`` for texts too long, or a judge that gives no verdict.
 
     Raises what :meth:`Prober.ask` raises.
@@ -56,7 +56,7 @@ async def compare(prober: Prober, judge: str, request: str, answer: str, other: 
     if first is None:
         return None
     second = await _preferred(prober, judge, request, other, answer)
-    return None if second is None else Verdict(first, 1.0 - second)
+    return None if second is None else Comparison(first, 1.0 - second)
 
 
 async def _preferred(prober: Prober, judge: str, request: str, one: str, two: str) -> float | None:
