@@ -120,7 +120,7 @@ class JudgeSettings(Section):
     model: str | None = Field(default=None, min_length=1, description="the judge: a chat model's id or alias")
     share: Share = Field(default=0.02, description="of the answered requests for auto that are compared")
     daily_dollars: Amount = Field(
-        default=0.5, description="for the runner-up's answers and the judge, per gateway process and day in UTC"
+        default=0.5, description="for the runner-up's answers and the judge, a day in UTC"
     )
     confidence: Share = Field(default=0.5, description="of a verdict, in parts of an explicit report")
 

@@ -58,6 +58,7 @@ from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
 from server.peers import announce_models, answer_peer
+from server.probing.sampling import Sampler
 from server.runtime import Insight, Peers, Runtime
 from server.settings import STATE_FILE, Settings
 from server.storage.files import Files
@@ -108,7 +109,9 @@ async def open_runtime(
         await asyncio.to_thread(files.open)
         runtime = _runtime(clock, models, memory, pool, dispatcher, calls, files, scrape)
         runtime.deferred = _deferred(clock, metrics, models, memory, calls, routing, dispatcher)
-        runtime.reload = partial(_reload, updates, memory, routing)
+        sampler = Sampler(runtime, settings.routing.judge)
+        runtime.samples = sampler
+        runtime.reload = partial(_reload, updates, memory, routing, sampler)
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
         runtime.library = Library(
@@ -118,7 +121,7 @@ async def open_runtime(
             runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
         runtime.runner = Runner(memory.storage.records, clock, works(runtime, settings))
         async with _background(
-            memory.persistence.run(), updates.watch_disk(), updates.discover(), files.sweep_always()
+            memory.persistence.run(), updates.watch_disk(), updates.discover(), files.sweep_always(), sampler.run()
         ):
             runtime.runner.start()
             try:
@@ -333,7 +336,9 @@ def _deferred(
     )
 
 
-async def _reload(updates: CatalogUpdates, memory: _Memory, routing: _Routing, settings: Settings) -> None:
+async def _reload(
+    updates: CatalogUpdates, memory: _Memory, routing: _Routing, sampler: Sampler, settings: Settings
+) -> None:
     """Apply every setting of :data:`server.processes.reload.APPLIED` that a part behind the gate holds.
 
     Raises ConfigurationError for an invalid row, and applies nothing then.
@@ -347,6 +352,7 @@ async def _reload(updates: CatalogUpdates, memory: _Memory, routing: _Routing, s
     routing.planner.configure(settings.routing)
     routing.leases.configure(settings.backends.timeouts())
     routing.retries.configure(settings.retries)
+    sampler.configure(settings.routing.judge)
 
 
 def _updates(settings: Settings, clock: Clock, models: _Models, memory: _Memory, calls: _Calls) -> CatalogUpdates:

@@ -118,6 +118,25 @@ class Learner:
         after = self._estimator.expected_quality(model, facts.task, facts.complexity)
         return QualityUpdate(model, facts.task, facts.complexity, before, after, changed)
 
+    def report_comparison(
+        self, facts: Facts, model: str, other: str, share: float, confidence: float
+    ) -> tuple[float, float]:
+        """Learn from a comparison: ``share`` in [0, 1] says how far ``model`` answered better than ``other``.
+
+        A comparison says nothing of how good both are. So each gets an observation around their common mean, moved
+        apart by the verdict; of equals (a share of a half) both get the mean. Returns the two scores.
+        """
+        task, complexity = facts.task, facts.complexity
+        estimator = self._estimator
+        mean = (
+            estimator.expected_quality(model, task, complexity)
+            + estimator.expected_quality(other, task, complexity)
+        ) / 2
+        scores = min(1.0, max(0.0, mean + share - 0.5)), min(1.0, max(0.0, mean - share + 0.5))
+        for name, score in zip((model, other), scores, strict=True):
+            estimator.observe_quality(name, task, complexity, score, confidence)
+        return scores
+
     def import_priors(
         self, benchmarks: Mapping[str, Mapping[str, float]], *, observed: bool = False
     ) -> dict[str, bool]:

@@ -77,10 +77,12 @@ class Probed:
 class Prober:
     """Asks probes for one caller, paid from one purse."""
 
-    def __init__(self, runtime: Runtime, caller: Caller, purse: Purse) -> None:
+    def __init__(self, runtime: Runtime, caller: Caller, purse: Purse, *, limits: Facts | None = None) -> None:
+        """``limits`` are facts whose limits on models (of the key, tags, exclusions, privacy) hold for probes."""
         self.runtime = runtime
         self.purse = purse
         self._caller = caller
+        self._limits = limits
 
     def origin(self) -> Origin:
         """The origin of a new probe."""
@@ -96,8 +98,8 @@ class Prober:
             wanted = job.facts.intent.max_cost
             limit = most if wanted is None else min(most, wanted)
             intent = replace(job.facts.intent, workload=Workload.BACKGROUND, max_cost=limit)
-            facts = replace(job.facts, intent=intent, probe=True, prompt_digest="")
-            self._check(facts)
+            facts = self._limited(replace(job.facts, intent=intent, probe=True, prompt_digest=""))
+            self.check(facts)
             job = replace(job, facts=facts, judge=None)
             return await self._carry_out(job, assembler, most)
 
@@ -117,8 +119,15 @@ class Prober:
         found = self.runtime.traces.get(trace)
         return most if found is None else sum(attempt["cost"] or 0.0 for attempt in found["attempts"])
 
-    def _check(self, facts: Facts) -> None:
-        """Raises PurseEmpty, PriceUnknown or ModelUnavailable for a probe that no model may answer."""
+    def _limited(self, facts: Facts) -> Facts:
+        if self._limits is None:
+            return facts
+        intent, given = facts.intent, self._limits.intent
+        intent = replace(intent, local_only=given.local_only, exclude=given.exclude, tags=given.tags)
+        return replace(facts, intent=intent, allowed=self._limits.allowed)
+
+    def check(self, facts: Facts) -> None:
+        """Raises PurseEmpty, PriceUnknown, NotPermitted or ModelUnavailable if no model may answer a probe."""
         plan = self.runtime.dispatcher.explain(permitted(facts, self._caller, self.runtime.catalog))
         if plan.candidates:
             return
@@ -128,5 +137,7 @@ class Prober:
         unknown = [exclusion for exclusion in plan.excluded if exclusion.code == PriceUnknown.code]
         if unknown:
             raise PriceUnknown(f"'{unknown[0].model}': {unknown[0].reason}.")
+        if self._limits is not None:
+            raise ModelUnavailable("The limits of the request leave no model for this.")
         if facts.requested.startswith("auto") or not plan.excluded:
             raise ModelUnavailable(f"No model here can answer a {facts.capability.value} request.")

@@ -48,6 +48,7 @@ APPLIED = (
     "routing.preferred",
     "routing.cold_start",
     "routing.speech",
+    "routing.judge",
     "discovery",
     "spend",
     "breakers",
