@@ -169,6 +169,10 @@ class RoutingSettings(Section):
         default=0.25, description="deducted from a fallback's score per earlier candidate of its failure domain"
     )
     candidates: Annotated[int, Field(ge=1, le=64)] = Field(default=8, description="at most in a plan")
+    classify_floor: Share = Field(
+        default=0.6,
+        description="quality less a standard deviation from which a chat model classifies in place of similarity",
+    )
     preferred: dict[Capability, str] = Field(default={}, description="the model to use for a capability")
     learning: Learning = Learning()
     signals: Signals = Signals()

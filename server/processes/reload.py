@@ -49,6 +49,7 @@ APPLIED = (
     "routing.cold_start",
     "routing.speech",
     "routing.judge",
+    "routing.classify_floor",
     "discovery",
     "spend",
     "breakers",
