@@ -81,8 +81,9 @@ def _classifiers(facts: Facts, world: World, settings: RoutingSettings, rows: In
     """The rows that classify best by their kind.
 
     An embedding model classifies by similarity, which is blind to negation: "not positive at all" resembles
-    "positive". A chat model classifies by the likelihood of each label as its answer, and does so where its quality
-    is above ``classify_floor`` one standard deviation below its mean: a guess from its size is not enough. Such chat models then take the place of similarity; others leave it to similarity.
+    "positive". A chat model classifies by the likelihood of each label as its answer. It takes the place of
+    similarity where its quality is above ``classify_floor`` one standard deviation below its mean, which a guess
+    from its size is not; else it leaves classification to similarity.
     """
     index = world.index
     chats, embeds = index.capable((Capability.CHAT,))[rows], index.capable((Capability.EMBED,))[rows]
