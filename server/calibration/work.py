@@ -7,6 +7,7 @@ early (cancelled, out of budget) lends its results to the next of the same seed.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
@@ -35,6 +36,10 @@ DONE, OUT_OF_BUDGET, CANCELLED, FAILED = "completed", "out_of_budget", "cancelle
 ENDED = (DONE, OUT_OF_BUDGET, CANCELLED, FAILED)
 REMOTE_AT_ONCE = 4
 """Remote models that are examined at a time; those of this machine take turns, since they share its cores."""
+
+
+TELL = 1.0
+"""Seconds between two changes of the number of questions that are done."""
 
 
 class _Over(Exception):
@@ -74,6 +79,7 @@ class _Run:
         self._record = record
         self._body: Json = record.body
         self._saving = asyncio.Lock()
+        self._told_at = 0.0
         self._purse = Purse(self._body["budget"] - self._body["spent"], takers=REMOTE_AT_ONCE + 1)
         self._spent_before = float(self._body["spent"])
         self._prober = Prober(runtime, caller_of_owner(runtime, record.owner), self._purse)
@@ -142,6 +148,8 @@ class _Run:
                 self._body["done"] += self._body["questions"] - number
                 break
             self._body["done"] += 1
+            if time.monotonic() - self._told_at >= TELL:
+                await self._save()
         result["subjects"][subject.id] = told
         await self._save()
 
@@ -186,6 +194,7 @@ class _Run:
     async def _save(self, **members: Any) -> None:
         """Store how far it is. Raises _Over if the record was cancelled or deleted meanwhile."""
         async with self._saving:
+            self._told_at = time.monotonic()
             status = members.pop("status", None)
             self._body |= {**members, "spent": round(self._spent_before + self._purse.spent, 9)}
             stored = await self._runtime.storage.records.replace(

@@ -60,7 +60,7 @@ def calibrate(
         }
         told = client.post(_PLACE, body)
     else:
-        typer.echo(f"following {told['id']}, which is running already", err=True)
+        typer.echo(f"following {told['id']}, which is running already; run again for other models", err=True)
     try:
         told = _follow(client, told)
     except KeyboardInterrupt:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from random import Random
 
 import pytest
 
 from server.calibration.subjects import SUBJECTS
-from server.calibration.subjects.coding import code_of, expression, literal, parsed, score_of_function
+from server.calibration.subjects.coding import (
+    _FAULTY,
+    _PROGRAMS,
+    code_of,
+    expression,
+    faulty,
+    literal,
+    names_line,
+    parsed,
+    score_of_program,
+)
 from server.calibration.subjects.instructions import Instruction, score, task_of
 from server.calibration.subjects.reasoning import deduction, given, is_number, is_word, problem
 from server.calibration.subjects.retrieval import reciprocal_rank, search
@@ -87,27 +98,57 @@ def test_an_answer_that_names_several_people_is_wrong() -> None:
     assert is_word("It is Ada, the tallest.", "Ada")
 
 
-_GCD = "def gcd(a, b):\n    while b:\n        a, b = b, a % b\n    return a\n"
+_SUM = "def digit_sum(n: int) -> int:\n    return n if n < 10 else n % 10 + digit_sum(n // 10)\n"
+_STACK = (
+    "class Stack:\n    def __init__(self) -> None:\n        self.items = []\n"
+    "    def push(self, item: int) -> None:\n        self.items.append(item)\n"
+    "    def pop(self) -> int:\n        if not self.items:\n            raise IndexError\n"
+    "        return self.items.pop()\n    def __len__(self) -> int:\n        return len(self.items)\n"
+)
+_PROGRAM = {signature.partition("(")[0]: (signature, checks) for signature, _, checks in _PROGRAMS}
 
 
 @pytest.mark.parametrize(
-    ("code", "expected"),
+    ("name", "code", "expected"),
     [
-        (_GCD, 1.0),
-        (f"Here it is:\n```python\n{_GCD}```\nIt works.", 1.0),
-        ("def gcd(a, b):\n    return a if not b else gcd(b, a % b)\n", 2 / 3),
-        ("def gcd(x, y):\n    while y:\n        x, y = y, x % y\n    return x\n", 2 / 3),
-        ("def gcd(a, b):\n    while b:\n        pass\n", 2 / 3),
-        ("def other(a, b):\n    return 1\n", 0.0),
-        ("def gcd(a, b:\n", 0.0),
-        ("", 0.0),
+        ("digit_sum", _SUM, 1.0),
+        ("digit_sum", f"Here it is:\n```python\n{_SUM}```\nIt works.", 1.0),
+        ("digit_sum", "def digit_sum(n):\n    return sum(int(c) for c in str(n))\n", 0.25),
+        ("digit_sum", _SUM.replace("n: int", "m: int"), 0.0),
+        ("digit_sum", "def other(n):\n    return 1\n", 0.0),
+        ("digit_sum", "def digit_sum(n:\n", 0.0),
+        ("digit_sum", "digit_sum = 3", 0.0),
+        ("digit_sum", "", 0.0),
+        ("Stack", _STACK, 1.0),
+        ("Stack", _STACK.replace("raise IndexError", "return 0"), 0.25),
+        ("evens", "def evens(limit):\n    for n in range(0, limit, 2):\n        yield n\n", 1.0),
+        ("evens", "def evens(limit):\n    return [n for n in range(0, limit, 2)]\n", 0.25),
+        (
+            "fetch_all",
+            "import asyncio\nasync def fetch_all(urls):\n"
+            "    return await asyncio.gather(*(fetch(url) for url in urls))\n",
+            1.0,
+        ),
     ],
 )
-def test_code_scores_by_its_definition_signature_and_structure(code: str, expected: float) -> None:
-    def loops(function: object) -> bool:
-        return "While" in repr(__import__("ast").dump(function))
+def test_code_scores_by_its_definition_signature_and_structure(name: str, code: str, expected: float) -> None:
+    assert score_of_program(code, *_PROGRAM[name]) == expected
 
-    assert score_of_function(code, "gcd", ("a", "b"), loops) == pytest.approx(expected)
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_number_of_the_faulty_line_alone_is_right(seed: int) -> None:
+    prompt, right = faulty(Random(seed))
+    assert f"\n{right}: " in prompt
+    assert names_line(f"Line {right}.", right)
+    assert not names_line(f"{right} or {right + 1}", right)
+    assert not names_line("", right)
+
+
+@pytest.mark.parametrize("position", range(5))
+def test_the_faulty_line_is_the_one_that_its_correction_replaces(position: int) -> None:
+    _, lines, wrong, mended = _FAULTY[position]
+    assert lines[wrong - 1] != mended
+    ast.parse("\n".join([*lines[: wrong - 1], mended, *lines[wrong:]]))
 
 
 @pytest.mark.parametrize("text", ["(" * 50_000, "\x00", "1 +", "def f(:", "```python\n", "[" * 5000 + "]" * 5000])
@@ -116,9 +157,9 @@ def test_code_that_no_parser_takes_is_wrong_and_no_fault(text: str) -> None:
     literal(text)
 
 
-def test_code_is_never_run(tmp_path: object) -> None:
+def test_code_is_never_run() -> None:
     harm = "def gcd(a, b):\n    return a\nraise SystemExit\n__import__('os').abort()\n"
-    assert score_of_function(harm, "gcd", ("a", "b"), lambda _: True) == 1.0
+    assert score_of_program(harm, "gcd(a, b)", ()) == 1.0
     assert literal("__import__('os').getcwd()") is None
 
 
