@@ -345,6 +345,7 @@ async def _reload(
     """
     await updates.reload(settings)
     memory.spend.configure(settings.spend)
+    await memory.spend.catch_up()
     memory.breakers.configure(settings.breakers)
     memory.traces.configure(settings.traces)
     memory.persistence.configure(settings.persistence)
