@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AliasChoices, Field
@@ -170,6 +171,9 @@ class RoutingSettings(Section):
     )
     candidates: Annotated[int, Field(ge=1, le=64)] = Field(default=8, description="at most in a plan")
     preferred: dict[Capability, str] = Field(default={}, description="the model to use for a capability")
+    priors: tuple[Path, ...] = Field(
+        default=(), description="files or folders with qualities and speeds of models (.json, .toml)"
+    )
     learning: Learning = Learning()
     signals: Signals = Signals()
     cold_start: ColdStart = ColdStart()

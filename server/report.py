@@ -77,6 +77,7 @@ class Report(TypedDict):
     coverage: dict[str, list[str]]
     scenarios: list[Json]
     priors: list[Json]
+    prior_files: Json
     speech: Json
     state: StateReport
     settings: Json
@@ -118,6 +119,7 @@ def report(runtime: Runtime, settings: Settings, *, lag: float, faults: Mapping[
         },
         "scenarios": [{"scenario": name, **_scenario(runtime, body)} for name, body in SCENARIOS.items()],
         "priors": [_prior(row, runtime) for row in usable],
+        "prior_files": _prior_files(rows, runtime),
         "speech": _speech(runtime, usable, settings.routing),
         "state": {"lag_seconds": round(lag, 3)},
         "settings": settings.model_dump(mode="json", exclude=_NOT_SHOWN),
@@ -215,6 +217,14 @@ def _prior(row: Model, runtime: Runtime) -> Json:
         "reason": prior.reason,
         "observations": observed,
     }
+
+
+def _prior_files(rows: tuple[Model, ...], runtime: Runtime) -> Json:
+    """The files of priors in force, and the names in them that no model has."""
+    if runtime.insight is None:
+        return {"files": [], "unknown_models": []}
+    files = runtime.insight.estimator.files
+    return {"files": list(files.paths), "unknown_models": files.unmatched(rows)}
 
 
 def _speech(runtime: Runtime, usable: tuple[Model, ...], settings: RoutingSettings) -> Json:

@@ -83,6 +83,14 @@ class PaceDocument(BaseModel):
         return self
 
 
+class ModelProfile(BaseModel):
+    """What one installation learned of a model, for another to start with."""
+
+    model_config = _STRICT
+    quality: QualityDocument | None = None
+    pace: PaceDocument | None = None
+
+
 class ModelDocument(BaseModel):
     """Everything learned of one model. ``heard`` is the number of observations included, by writer."""
 

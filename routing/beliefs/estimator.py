@@ -17,7 +17,7 @@ import numpy as np
 from backends.workers.pool import PoolSnapshot
 from catalog.index import Floats, Index
 from routing.beliefs.columns import Columns
-from routing.beliefs.documents import MAX_ORIGIN
+from routing.beliefs.documents import MAX_ORIGIN, ModelProfile
 from routing.beliefs.expectations import (
     Expectation,
     catalogue_first_seconds,
@@ -29,7 +29,8 @@ from routing.beliefs.expectations import (
 )
 from routing.beliefs.learned_state import LearnedState
 from routing.beliefs.posterior import COMPLEXITY_AT, TASK_AT, TASKS, Evidence, QualityPosterior, clip_mean
-from routing.beliefs.priors import Given, Prior, Source, priors_of
+from routing.beliefs.prior_files import PriorFiles
+from routing.beliefs.priors import Prior, Source, priors_of
 from routing.beliefs.speed import SpeedRatios, size_class
 from routing.facts import Complexity, Facts, Task
 from routing.settings import RoutingSettings
@@ -53,13 +54,17 @@ class Estimator:
         self._posterior = QualityPosterior(chosen.learning, chosen.signals)
         self._ratios = SpeedRatios(chosen.learning)
         self._learned = LearnedState(self._posterior, writer)
-        self._given: Mapping[str, Given] = {}
+        self.files = PriorFiles()
         self.align(Index(()))
 
     def align(self, index: Index) -> None:
-        """Use a new index. What was learned of models that it lacks is kept in case they return."""
+        """Use a new index, and the present :attr:`files` of priors.
+
+        What was learned of models that the index lacks is kept in case they return.
+        """
         self.index = index
-        self._priors = priors_of(index.models, index.private.tolist(), self._learning, self._given)
+        given = self.files.by_row(index.models)
+        self._priors = priors_of(index.models, index.private.tolist(), self._learning, given)
         self._columns = Columns(
             index, [(prior.mean, prior.strength) for prior in self._priors], self._posterior, self._ratios
         )
@@ -77,6 +82,22 @@ class Estimator:
         """Compute stale rows now, off the request's path; otherwise the next decision does."""
         self._refresh_quality()
         self._refresh_speed()
+
+    def export_profile(self) -> dict[str, ModelProfile]:
+        """What was learned or imported, by model id, for another installation to start with.
+
+        The speed of this machine's own models is left out: another machine has another.
+        """
+        ours = {model.id for model in self.index.models if model.local}
+        return self._learned.profile(ours)
+
+    def import_profile(self, models: Mapping[str, ModelProfile], *, weight: float, origin: str) -> dict[str, bool]:
+        """Start with what another installation learned, its observations worth ``weight`` of own ones, in [0, 1].
+
+        Returns, by model id, whether its part was taken: that of a model observed here is not.
+        """
+        _check_shares(weight, weight)
+        return {name: self._learned.start_with(name, part, weight, origin) for name, part in models.items()}
 
     def export(self) -> dict[str, Any]:
         """See :meth:`LearnedState.export`."""

@@ -91,6 +91,11 @@ class Evidence:
         )
 
     @property
+    def has_observations(self) -> bool:
+        """Whether anything was observed, explicitly or implicitly."""
+        return bool(self.counts.any() or self.hint_counts.any())
+
+    @property
     def prior_is_the_catalogues(self) -> bool:
         """Whether the prior is still that of the catalogue's row, and follows it when that changes."""
         return not self.imported and not self.changes
