@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from backends.base import Upstream
 from backends.wire.chat import Original, TranslatedChat
 from backends.wire.common import WireModel
-from catalog.errors import UnsupportedParameter
+from catalog.errors import InvalidRequest, UnsupportedParameter
 
 
 @runtime_checkable
@@ -27,6 +27,15 @@ def original_for(backend: Any, request: WireModel, upstream: Upstream) -> Origin
     if not isinstance(request, TranslatedChat) or request.original is None or not isinstance(backend, Native):
         return None
     return request.original if backend.speaks(request.original.wire, upstream) else None
+
+
+def refuse_withheld(original: Original) -> None:
+    """Raises InvalidRequest for a request that names an object of the provider's which its caller may not name."""
+    if original.withheld is not None:
+        raise InvalidRequest(
+            f"There is no object {original.withheld[:100]!r} for this key at the provider, whose account all keys "
+            "share. The operator can list it in storage.provider_ids."
+        )
 
 
 def refusal_of(request: WireModel) -> UnsupportedParameter | None:

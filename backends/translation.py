@@ -131,5 +131,12 @@ def reading(provider: str) -> Iterator[None]:
         yield
     except WrongShape as wrong:
         raise UpstreamProtocolError(f"{provider} sent an answer of a wrong shape: {wrong}.") from wrong
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as wrong:
-        raise UpstreamProtocolError(f"{provider} sent an answer of an unexpected shape: {wrong!r:.200}") from wrong
+    except KeyError as lacking:
+        name = str(lacking.args[0])[:100] if lacking.args else "a field"
+        raise UpstreamProtocolError(
+            f"{provider} sent an answer of a wrong shape: '{name}' is missing."
+        ) from lacking
+    except (TypeError, ValueError, AttributeError, IndexError) as wrong:
+        raise UpstreamProtocolError(
+            f"{provider} sent an answer of a wrong shape: a part of it has another type than in its API."
+        ) from wrong

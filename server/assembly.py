@@ -344,6 +344,7 @@ async def _reload(updates: CatalogUpdates, memory: _Memory, routing: _Routing, s
     await updates.reload(settings)
     memory.estimator.files = files
     memory.spend.configure(settings.spend)
+    await memory.spend.catch_up()
     memory.breakers.configure(settings.breakers)
     memory.traces.configure(settings.traces)
     memory.persistence.configure(settings.persistence)

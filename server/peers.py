@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from catalog.errors import InvalidRequest
 from catalog.types import Json
 from server.runtime import Runtime
 
@@ -36,7 +37,10 @@ async def answer_peer(runtime: Runtime | None, question: Any) -> Any:
         return None
     if "trace" in question:
         return runtime.traces.get(str(question["trace"]))
-    return _learn(runtime, Verdict.model_validate(question["verdict"]))
+    try:
+        return _learn(runtime, Verdict.model_validate(question["verdict"]))
+    except InvalidRequest as error:
+        return {"refused": error.message, "param": error.param}
 
 
 async def find_trace(runtime: Runtime, trace: str) -> Json | None:
@@ -63,11 +67,14 @@ async def announce_models(runtime: Runtime) -> None:
 async def learn(runtime: Runtime, verdict: Verdict) -> Json | None:
     """Learn from a verdict, here or in the process that served the request.
 
-    Returns its effect, or ``None`` if there is no such answered trace, or it is another key's.
+    Returns its effect, or ``None`` if there is no such answered trace, or it is another key's. Raises
+    InvalidRequest for a second verdict, whichever process it meets.
     """
     learned = _learn(runtime, verdict)
     if learned is None and runtime.peers is not None:
         learned = await runtime.peers.ask({"verdict": verdict.model_dump()})
+        if learned is not None and "refused" in learned:
+            raise InvalidRequest(learned["refused"], param=learned["param"])
     return learned
 
 

@@ -109,6 +109,9 @@ class AnthropicBatches:
                         result = _result(orjson.loads(line))
                     yield result
 
+    async def tidy(self, upstream: Upstream, state: BatchState) -> None:
+        """Nothing: the requests came in the body, and the provider keeps them with the results."""
+
     async def cancel(self, upstream: Upstream, batch: str) -> None:
         await self._http.post_json(upstream, f"{PATH}/{quote(batch, safe='')}/cancel", {}, **_options(upstream))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from backends.base import Upstream
+from backends.native import refuse_withheld
 from backends.streams.sealing import is_encoded
 from backends.translation import TranslatedRequest
 from backends.wire.chat import Original
@@ -24,7 +25,11 @@ _NOT_COUNTED = frozenset(
 
 
 def native_request(original: Original, upstream: Upstream) -> TranslatedRequest:
-    """The caller's body with the model's name at the upstream, always as a stream; foreign thinking is dropped."""
+    """The caller's body with the model's name at the upstream, always as a stream; foreign thinking is dropped.
+
+    Raises InvalidRequest for an id that the caller may not name.
+    """
+    refuse_withheld(original)
     body = original.request.to_wire(model=upstream.model, stream=True, **dict.fromkeys(_OURS))
     dropped: dict[str, None] = {}
     turns = body["messages"] = [_without_foreign(turn, dropped) for turn in body["messages"]]

@@ -48,12 +48,13 @@ class Begun(NamedTuple):
 class BatchState(NamedTuple):
     """A batch as the provider tells it. ``failure`` is why it was not worked on, if it was not.
 
-    ``results`` are the places of its results, once it has ended.
+    ``results`` are the places of its results, once it has ended, and ``inputs`` the files that it was made of.
     """
 
     ended: bool
     failure: str | None = None
     results: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
 
 
 class Recorded(NamedTuple):
@@ -99,6 +100,10 @@ class Batches(Protocol):
 
     async def cancel(self, upstream: Upstream, batch: str) -> None:
         """Ask the provider to stop; the batch ends a while later, with the results that it has."""
+        ...
+
+    async def tidy(self, upstream: Upstream, state: BatchState) -> None:
+        """Delete the files that a batch which has ended was made of; its results stay."""
         ...
 
 

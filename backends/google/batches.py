@@ -86,6 +86,9 @@ class GeminiBatches:
                     result = BatchResult(str(key), _recorded(row))
                     yield result
 
+    async def tidy(self, upstream: Upstream, state: BatchState) -> None:
+        """Nothing: the requests came in the body, and the provider keeps them with the results."""
+
     async def cancel(self, upstream: Upstream, batch: str) -> None:
         await self._http.post_json(upstream, f"/batches/{batch}:cancel", {}, **_OPTIONS)
 

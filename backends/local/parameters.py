@@ -11,7 +11,7 @@ from backends.parameters import OTHER_ANSWERS, ParameterTable
 
 WORKER = ParameterTable(
     drops=frozenset({
-        "user", "metadata", "reasoning_effort", "min_tokens", "bit_rate", "chunking_strategy", "include",
+        "user", "metadata", "store", "reasoning_effort", "min_tokens", "bit_rate", "chunking_strategy", "include",
         "known_speaker_names", "known_speaker_references", "languages",
     }),
     extras=frozenset(
@@ -64,7 +64,7 @@ ENGINES: Mapping[str, ParameterTable] = {
         takes_strict=False,
     ),
     "vllm": ParameterTable(
-        drops=frozenset({"user", "metadata", "typical_p"}),
+        drops=frozenset({"user", "metadata", "store", "typical_p"}),
         extras=_VLLM_ONLY | {"chat_template_kwargs", "ignore_eos"},
         renames={"max_tokens": "max_completion_tokens"},
         unknown_pass=False,

@@ -18,6 +18,7 @@ from backends.http import HttpClient
 from backends.http.errors import ErrorReader, read_error, stream_error
 from backends.native import original_for
 from backends.openai.asked import AskedCall
+from backends.openai.bounds import bounded
 from backends.openai.documents import (
     classifications,
     embedding_list,
@@ -115,6 +116,7 @@ class OpenAIBackend:
             body = self.body(request, upstream)
             plain = asks_plainly(request, upstream)
             chunks = self.stream(upstream, "/chat/completions", body, chat_chunks, "messages", plain=plain)
+            chunks = bounded(chunks, request)
         table = self.parameters(upstream)
         if table.sources:
             chunks = with_annotations(chunks)

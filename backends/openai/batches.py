@@ -35,7 +35,7 @@ _ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 
 
 class OpenAIBatches:
-    """See :class:`backends.deferred.api.Batches`. OpenAI keeps the files of batches for 30 days."""
+    """See :class:`backends.deferred.api.Batches`. OpenAI keeps the results for 30 days."""
 
     most_bytes = MOST_BYTES
     key_header: ClassVar[str] = "authorization"
@@ -105,6 +105,7 @@ class OpenAIBatches:
                 status in _ENDED,
                 _failure(told) if status == "failed" else None,
                 tuple(str(file) for file in files if file) if status in _ENDED else (),
+                tuple(str(file) for file in [told.get("input_file_id")] if file),
             )
 
     async def results(
@@ -120,6 +121,10 @@ class OpenAIBatches:
 
     async def cancel(self, upstream: Upstream, batch: str) -> None:
         await self._json(upstream, "POST", f"/batches/{quote(batch, safe='')}/cancel", json={})
+
+    async def tidy(self, upstream: Upstream, state: BatchState) -> None:
+        for file in state.inputs:
+            await self._json(upstream, "DELETE", f"/files/{quote(file, safe='')}")
 
     def _open(
         self, upstream: Upstream, method: str, path: str, **more: Any

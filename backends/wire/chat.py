@@ -186,7 +186,7 @@ class Original:
     belong to it.
     ``refusal``, the message and parameter of an error, says why no provider of another language can answer it.
     ``own_tools``: the answer of such a provider may call tools that the chat lacks, or has by another name.
-    ``paid``: what such a provider may run for money.
+    ``paid``: what such a provider may run for money. ``withheld``: an id in the request that must not go to one.
     """
 
     wire: str
@@ -196,6 +196,7 @@ class Original:
     refusal: tuple[str, str | None] | None = None
     own_tools: bool = False
     paid: PaidTools = NO_PAID_TOOLS
+    withheld: str | None = None
 
 
 class TranslatedChat(ChatRequest):

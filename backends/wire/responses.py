@@ -19,6 +19,15 @@ LEAST_OUTPUT = 16
 OWN_ID = "rh"
 """Ids of items begin with it, after their kind, where the gateway wrote them and no provider knows them."""
 
+INCLUDES = frozenset(
+    {
+        *("code_interpreter_call.outputs", "computer_call_output.output.image_url", "file_search_call.results"),
+        *("message.input_image.image_url", "message.output_text.logprobs", "reasoning.encrypted_content"),
+        *("web_search_call.action.sources", "web_search_call.results"),
+    }
+)
+"""OpenAI's names for parts of items that are shown only on request."""
+
 
 class Reasoning(WireModel):
     effort: Effort | None = None

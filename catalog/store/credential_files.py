@@ -23,7 +23,7 @@ def check_credentials_files(files: Mapping[str, tuple[str, str]]) -> None:
     checks = {name: partial(_fault, protocol, path) for name, (protocol, path) in files.items()}
     found = FileChecks[str | None]().run(checks) if checks else {}
     for name, (_, path) in files.items():
-        fault = found.get(name, "the file system does not answer about it")
+        fault = found.get(name, "it was not read in time: its file system hangs, or the machine is busy")
         if fault is not None:
             raise ConfigurationError(f"[[endpoint]] '{name}': credentials_file: {path}: {fault}")
 

@@ -53,6 +53,12 @@ class SpendSettings(Section):
         description="seconds that a capped call waits for a stuck store",
     )
 
+    @property
+    def windows(self) -> frozenset[Window]:
+        """The windows of all caps."""
+        everyone = (self.caps, self.per_key, *self.keys.values())
+        return frozenset(window for caps in everyone for window, _ in caps.windows)
+
 
 @dataclass(frozen=True, slots=True)
 class CapUsage:

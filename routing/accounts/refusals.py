@@ -34,8 +34,7 @@ def exceeded(counter: Counter, held: int, spent: int, now: float) -> BudgetExcee
     cap += f" ({dollars(limit)}{'' if window == Window.TOTAL else f' per {window}'})"
     if held > limit:
         return BudgetExceeded(
-            f"This request may cost {dollars(held)}, more than the {cap} allows at all. Ask for fewer output "
-            "tokens or a cheaper model."
+            f"This request may cost {dollars(held)}, more than the {cap} allows at all. {_REMEDY}"
         )
     until = ends_in(counter, now)
     when = "" if until is None else f" The next {window} begins in {until:.0f} s."
@@ -45,6 +44,18 @@ def exceeded(counter: Counter, held: int, spent: int, now: float) -> BudgetExcee
         f"This request may cost {dollars(held)}, and of the {cap} {dollars(limit - spent)} are left.{when}",
         retry_after=until,
     )
+
+
+_REMEDY = "Send less, allow fewer output tokens where there are any, or ask a cheaper model."
+
+
+def check_request(most: int, cap: int) -> None:
+    """Raises BudgetExceeded for a call that may cost more than the cap of one request; nano-dollars."""
+    if most > cap:
+        raise BudgetExceeded(
+            f"This request may cost {dollars(most)}, more than the {dollars(cap)} allowed for one request. "
+            + _REMEDY
+        )
 
 
 def dollars(nano: int) -> str:

@@ -13,6 +13,7 @@ Calendar windows are in UTC and never begin twice, even if the clock is set back
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,11 +22,12 @@ from itertools import count
 from secrets import token_hex
 from typing import Self
 
-from catalog.errors import BudgetExceeded, PriceUnknown
+from catalog.errors import PriceUnknown
 from catalog.model import UNITS, Capability, Price
 from routing.accounts.caps import Caps, CapUsage, SpendSettings
+from routing.accounts.catching_up import catch_up
 from routing.accounts.costs import cost_nano, cost_of, longest_prompt, searches_of, to_nano
-from routing.accounts.refusals import Left, dollars, ends_in, exceeded
+from routing.accounts.refusals import Left, check_request, ends_in, exceeded
 from routing.accounts.windows import day_of, window_at
 from routing.clock import Clock, SteadyWallClock, log_step
 from routing.facts import PICTURE_TOKENS, Facts
@@ -165,11 +167,13 @@ class Spend:
         self._changes_since_read: dict[str, int] | None = None
         self._known_scopes: dict[str, tuple[Caps | None, tuple[tuple[str, Caps], ...]]] = {}
         self._generation = store.generation
+        self._reconfigured = False
 
     def configure(self, settings: SpendSettings) -> None:
-        """Use other caps from the next call on; what was spent counts."""
+        """Use other caps from the next call on; :meth:`catch_up` counts what was spent before."""
         self._settings = settings
         self._known_scopes.clear()
+        self._reconfigured = True
 
     # ---- prices
 
@@ -323,6 +327,13 @@ class Spend:
     async def start(self) -> None:
         """Read the totals, and settle the reservations of dead processes."""
         await self._store.recover(partial(owner_is_gone, now=self._wall()))
+        await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Count for caps of a day and longer what was spent before they were set, then read the totals."""
+        settings = self._settings
+        with contextlib.suppress(OSError):  # also TimeoutError: a stuck store; the next start counts
+            await catch_up(self._store, self._scopes, settings.windows, self._wall(), settings.store_timeout)
         await self.refresh()
 
     async def refresh(self) -> None:
@@ -386,7 +397,11 @@ class Spend:
             return (), 0
         held = 0 if call.amount is None else to_nano(call.amount)
         counters = self._counters(call.key, now)
-        self._check_request(scopes, None if call.amount is None else call.amount / call.calls, call.before)
+        if call.amount is None:
+            if not self.unknown_price_allowed:
+                raise PriceUnknown(f"This model cannot answer: {PriceUnknown.reason}.", param="model")
+        elif (cap := self.request_cap(call.key)) is not None:
+            check_request(to_nano(call.before + call.amount / call.calls), to_nano(cap))
         self._check_windows(counters, held, now)
         return counters, held
 
@@ -430,6 +445,8 @@ class Spend:
         That is done in memory at once; the future is done when it is in the store.
         """
         amount = known + estimated
+        if self._reconfigured and hold is None:  # the cap may be younger than the call
+            counters = self._counters(call.key, self._wall())
         self._add(counters, amount - (hold.amount if hold else 0))
         row = UsageRow(
             day=call.day,
@@ -464,31 +481,14 @@ class Spend:
         usage = UsageRow(hold.day, hold.model, hold.endpoint, hold.key)
         return self._store.charge(Charge(hold.id, hold.counters, 0, usage))
 
-    def _check_request(self, scopes: tuple[tuple[str, Caps], ...], amount: float | None, before: float) -> None:
-        limits = [caps.request for _, caps in scopes if caps.request is not None]
-        if amount is None:
-            if not self.unknown_price_allowed:
-                raise PriceUnknown(f"This model cannot answer: {PriceUnknown.reason}.", param="model")
-            return
-        most, cap = to_nano(before + amount), to_nano(min(limits)) if limits else None
-        if cap is not None and most > cap:
-            raise BudgetExceeded(
-                f"This request may cost {dollars(most)}, more than the {dollars(cap)} "
-                "allowed for one request. Ask for fewer output tokens or a cheaper model."
-            )
-
     def _check_windows(self, counters: tuple[Counter, ...], held: int, now: float) -> None:
-        if held == 0:
-            return
-        for counter in counters:
+        for counter in counters if held else ():
             spent = self._totals.get(counter.name, 0)
             if counter.limit is not None and spent + held > counter.limit:
                 raise exceeded(counter, held, spent, now)
 
     def _add(self, counters: tuple[Counter, ...], change: int) -> None:
-        if change == 0:
-            return
-        for counter in counters:
+        for counter in counters if change else ():
             self._totals[counter.name] = self._totals.get(counter.name, 0) + change
             if self._changes_since_read is not None:
                 self._changes_since_read[counter.name] = self._changes_since_read.get(counter.name, 0) + change

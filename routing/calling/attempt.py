@@ -36,6 +36,7 @@ from routing.calling.bounds import (
     as_run,
     as_sent,
     bound_of,
+    most_asked,
     reserved_answer,
     usual_part,
 )
@@ -257,8 +258,16 @@ class Attempt(Generic[T]):
         self._note_reported()
         wanted = _choices(self.job.request)
         if wanted > 1 and isinstance(self._observer, ChunkObserver) and self._observer.choices < wanted:
-            self.dropped = (*self.dropped, "n")
-            self._refuse(("n",))
+            self._ignored("n")
+        usage, most = self._observer.usage, most_asked(self._facts, self.bound)
+        if most is not None and usage.known and usage.output - usage.reasoning > most:
+            self._ignored("max_tokens")
+
+    def _ignored(self, name: str) -> None:
+        """Name a parameter that the upstream took and did not keep to. Raises UnsupportedParameter if strict."""
+        if name not in self.dropped:
+            self.dropped = (*self.dropped, name)
+            self._refuse((name,))
 
     def timings(self) -> dict[str, float | None]:
         """The model's context window in tokens, and seconds since the beginning of the attempt.

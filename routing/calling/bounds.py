@@ -171,6 +171,18 @@ def usual_part(
     return min(reserved, spend.estimate(model.price, facts, assumed) or reserved)
 
 
+def most_asked(facts: Facts, bound: Bound | None) -> int | None:
+    """The tokens of all choices beyond which a server ignored the bound on its answer; ``None`` without one."""
+    if facts.capability not in (Capability.CHAT, Capability.COMPLETION):
+        return None
+    least = min((each for each in (facts.output_tokens, bound and bound.tokens) if each is not None), default=None)
+    return None if least is None else (least + _ENDS) * facts.choices
+
+
+_ENDS = 4
+"""Tokens of an answer's end, which some servers count too."""
+
+
 def _check_rest(model: Model, estimate: float | None, most: float, spent: float) -> None:
     """Raises UnsupportedParameter if a request may not be paid from what earlier attempts left of ``max_cost``."""
     if estimate is None or spent + estimate > most:

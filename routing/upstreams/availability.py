@@ -34,16 +34,19 @@ class Availability:
         engine_missing: Callable[[str], EngineMissing | None],
         missing_file: Callable[[Model], str | None] = lambda _: None,
         devices: Callable[[], frozenset[str]] | None = None,
+        *,
+        timeout: float = 2.0,
     ) -> None:
         """``missing_file`` returns what the row's engine options lack on this disk, ``devices`` the ids of this
-        machine's devices; it is asked once, if a row names one.
+        machine's devices; it is asked once, if a row names one. ``timeout`` is that of
+        :class:`~catalog.store.file_checks.FileChecks`, in seconds.
         """
         self._ask_devices = devices
         self._devices: frozenset[str] = frozenset()
         self._store = store
         self._missing_file = missing_file
         self._engine_missing = engine_missing
-        self._files: FileChecks[Block | None] = FileChecks()
+        self._files: FileChecks[Block | None] = FileChecks(timeout)
         self._absent: frozenset[str] = frozenset()
         self.blocked: Mapping[str, Block] = {}
         self.faults: Mapping[str, Block] = {}
@@ -103,5 +106,8 @@ class Availability:
 
 def _of_files(model: Model, files: Mapping[str, Block | None]) -> Block | None:
     if model.id not in files:
-        return Block("not_pulled", f"the file system does not answer about the files of '{model.id}'")
+        return Block(
+            "not_pulled",
+            f"the files of '{model.id}' were not checked in time: their file system hangs, or the machine is busy",
+        )
     return files[model.id]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from types import MappingProxyType
 
 from backends.streams.assemble import ChatAssembler, CompletionAssembler
@@ -24,9 +23,9 @@ from server.api.inference.rerank import shaped
 from server.batches.lines import Door
 from server.callers import Origin
 from server.history.chats import ChatKeeper, without_store
+from server.history.files import with_uploads
 from server.runtime import Runtime
 from server.wires.translation import TranslatedAssembler
-from server.wires.web_search import can_search
 
 
 async def chat(body: ChatRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
@@ -37,6 +36,7 @@ async def chat(body: ChatRequest, origin: Origin, runtime: Runtime) -> Question[
         body = without_store(body)
     job = jobs.chat_job(body, origin)
     of_functions = job.request is not body and not body.tools
+    job = await with_uploads(job, body, origin, runtime)
     assembler = FunctionCallAssembler if of_functions else ChatAssembler
     if not keeps:
         return Question(job, assembler, (lambda answer: {**answer, "store": False}) if stored else lambda it: it)
@@ -96,10 +96,10 @@ async def response(body: ResponsesRequest, origin: Origin, runtime: Runtime) -> 
 
 async def message(body: MessagesRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
     """A message of Anthropic's Messages API."""
-    from server.wires.messages import MessageStream, stream_of, to_chat
+    from server.history.messages import message_chat
+    from server.wires.messages import MessageStream, stream_of
 
-    searches = partial(can_search, runtime=runtime, caller=origin.caller)
-    job = jobs.chat_job(to_chat(body, origin.headers, searches=searches), origin)
+    job = jobs.chat_job(await message_chat(body, origin, runtime), origin)
 
     def assembler() -> TranslatedAssembler[MessageStream]:
         stream = stream_of(body, trace=job.trace, prompt_tokens=job.facts.prompt_tokens)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Container, Sequence
+from collections.abc import AsyncGenerator, Container, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -60,6 +60,16 @@ class Answering:
                         return
                     asking.create_task(self._take(group, cost))
                     start += size
+
+    async def refuse(self, blocks: AsyncGenerator[list[Line]], errors: Mapping[int, RoundhouseError]) -> None:
+        """Give these lines their errors as results; ends early where the disk has no room."""
+        async with aclosing(blocks):
+            async for block in blocks:
+                for line in block:
+                    if line.number in errors:
+                        if not await self._journal.reserve(1):
+                            return
+                        await self._failed(line, errors[line.number])
 
     async def _take(self, lines: Sequence[Line], cost: int) -> None:
         try:

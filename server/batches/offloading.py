@@ -8,25 +8,37 @@ no result in the end is asked as any other.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container
 from contextlib import AsyncExitStack, ExitStack, aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import orjson
 import structlog
 
-from backends.deferred.api import BatchCall, Batches, BatchLine, BatchState
-from catalog.errors import ModelNotFound, RoundhouseError, Unavailable, UpstreamError
+from backends.deferred.api import BatchCall, Batches, BatchState
+from catalog.errors import BudgetExceeded, ModelNotFound, RoundhouseError, Unavailable, UpstreamError
 from catalog.types import Json
 from routing.choosing.policy import is_auto
 from routing.deferred.calls import Collector, DeferredCalls, Replayer, Taken
 from routing.state.records import Record
 from server.batches.answering import Answering
 from server.batches.asking import Asker, caller_of_owner
+from server.batches.groups import (
+    AllBut,
+    Group,
+    InputLines,
+    Spool,
+    custom_id_of,
+    hold_of,
+    lines_of,
+    number_of,
+    numbers_in,
+    refusal_of,
+    sync,
+)
 from server.batches.journal import Lines
 from server.batches.lines import Line, opened
 from server.runtime import Runtime
@@ -37,35 +49,18 @@ FIRST_LOOK, LAST_LOOK = 5.0, 60.0
 """Seconds between two looks at a provider's batch, at first and in the end."""
 TRIES = 5
 """Attempts at making a provider's batch."""
+SHARES = 8
+"""Parts of what is left of a cap: a provider's batch takes one at most, so that lines beyond the cap are few."""
+MOST_GROUPS = 64
+"""Batches of providers for one batch, beyond which parts do not count."""
 RECALL = 900.0
 """Seconds for which the results of a cancelled batch are waited for: OpenAI takes up to ten minutes."""
-
-
-@dataclass(slots=True)
-class _Group:
-    """Lines that are, or become, one batch of a provider. ``told`` is what the record knows of it."""
-
-    told: Json
-    path: Path
-    numbers: list[int] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        name: str = self.told["name"]
-        return name
-
-
-@dataclass(slots=True)
-class _Spool:
-    group: _Group
-    file: IO[bytes]
-    size: int = 0
 
 
 class Offloading:
     """The part of one batch that is sent to providers, in one run.
 
-    ``path`` makes the path of a file of the batch. ``save`` stores the list of :attr:`_Group.told` in its record;
+    ``path`` makes the path of a file of the batch. ``save`` stores the list of :attr:`Group.told` in its record;
     it returns False if the batch is being cancelled.
     """
 
@@ -86,9 +81,13 @@ class Offloading:
         self._path = path
         self._save = save
         self.stopped = False
-        self._groups: list[_Group] = []
+        self._groups: list[Group] = []
         self._left = Lines()
         self._replayed = Lines()
+        self._money = asyncio.Condition()
+        self._paying: set[str] = set()
+        left = runtime.spend.left(batch.owner)
+        self._share = None if left is None else left.dollars / SHARES
         self._log = structlog.get_logger("server.batches").bind(batch=batch.id)
 
     # ---- which lines
@@ -122,7 +121,17 @@ class Offloading:
 
     def unanswered(self) -> Container[int]:
         """The lines that a last pass leaves out: all but those of providers that have no result."""
-        return _AllBut(self._left, self._replayed)
+        return AllBut(self._left, self._replayed)
+
+    def refusals(self) -> dict[int, RoundhouseError]:
+        """The lines without a result that are not asked one by one, by number, each with its error."""
+        found: dict[int, RoundhouseError] = {}
+        for group in self._groups:
+            error = refusal_of(group.told)
+            if error is not None:
+                missing = (n for n in group.numbers if n in self._left and n not in self._replayed)
+                found.update(dict.fromkeys(missing, error))
+        return found
 
     def _may(self, deferred: DeferredCalls) -> bool:
         """Whether lines of this batch may go to a provider. The limits of a key count calls one by one."""
@@ -140,7 +149,7 @@ class Offloading:
 
     async def _gather(self, deferred: DeferredCalls, blocks: AsyncGenerator[list[Line]], done: Lines) -> None:
         asker = Asker(replace(self._runtime, dispatcher=Collector(deferred)), self._batch.owner)
-        spools: dict[Any, _Spool] = {}
+        spools: dict[Any, Spool] = {}
         with ExitStack() as files:
             async with aclosing(blocks):
                 async for block in blocks:
@@ -152,7 +161,7 @@ class Offloading:
                         if taken is not None:
                             self._spool(spools, files, line.number, taken)
             for spool in spools.values():
-                await asyncio.to_thread(_sync, spool.file)
+                await asyncio.to_thread(sync, spool.file)
 
     async def _taken(self, line: Line, asker: Asker) -> Taken | None:
         try:
@@ -164,12 +173,12 @@ class Offloading:
             return None
         return None
 
-    def _spool(self, spools: dict[Any, _Spool], files: ExitStack, number: int, taken: Taken) -> None:
+    def _spool(self, spools: dict[Any, Spool], files: ExitStack, number: int, taken: Taken) -> None:
         key = (taken.model.id, taken.path, taken.body.get("model"), orjson.dumps(dict(taken.sent_headers)))
         row = b"%d %s\n" % (number, orjson.dumps(taken.body))
         spool = spools.get(key)
         if spool is not None:
-            full = spool.size + len(row) > self._most_bytes(taken)
+            full = spool.size + len(row) > self._most_bytes(taken) or self._is_share(spool.group, taken)
             spool = None if full or len(spool.group.numbers) >= MOST_LINES else spool
         if spool is None:
             place = len(self._groups) + 1
@@ -183,7 +192,7 @@ class Offloading:
                 "amount": 0.0,
             }
             path = self._path(f"{place}.sent")
-            spool = spools[key] = _Spool(_Group(told, path), files.enter_context(path.open("wb")))
+            spool = spools[key] = Spool(Group(told, path), files.enter_context(path.open("wb")))
             self._groups.append(spool.group)
         spool.file.write(row)
         spool.size += len(row)
@@ -194,6 +203,13 @@ class Offloading:
         elif spool.group.told["amount"] is not None:
             spool.group.told["amount"] += taken.amount
 
+    def _is_share(self, group: Group, taken: Taken) -> bool:
+        """Whether another line would make a group cost more than its share of what is left of a cap."""
+        amount = group.told["amount"]
+        if self._share is None or amount is None or taken.amount is None or len(self._groups) >= MOST_GROUPS:
+            return False
+        return bool(amount + taken.amount > self._share)
+
     def _most_bytes(self, taken: Taken) -> int:
         assert self._runtime.deferred is not None
         return self._runtime.deferred.batches(taken.model.endpoint_name).most_bytes
@@ -201,8 +217,8 @@ class Offloading:
     async def _load(self) -> None:
         """Read which lines an earlier run has found. Raises OSError."""
         for place, told in enumerate(self._told or (), start=1):
-            group = _Group(told, self._path(f"{place}.sent"))
-            group.numbers = await asyncio.to_thread(_numbers, group.path)
+            group = Group(told, self._path(f"{place}.sent"))
+            group.numbers = await asyncio.to_thread(numbers_in, group.path)
             self._groups.append(group)
 
     # ---- following
@@ -217,16 +233,31 @@ class Offloading:
                 if unfinished and group.told.get("failure") is None:
                     following.create_task(self._follow(group, done))
 
-    async def _follow(self, group: _Group, done: Lines) -> None:
-        async with AsyncExitStack() as held:
-            replayer = await self._replayer(group)
-            if replayer is None or not await self._reserve(held, group) or not await self._begin(group, replayer):
-                return
-            state = await self._ended(group, replayer)
-            if state is not None:
-                await self._replay(group, replayer, state, done)
+    async def _follow(self, group: Group, done: Lines) -> None:
+        try:
+            async with AsyncExitStack() as held:
+                replayer = await self._replayer(group)
+                if replayer is None or not await self._reserve(held, group):
+                    return
+                if not await self._begin(group, replayer):
+                    return
+                state = await self._ended(group, replayer)
+                if state is not None:
+                    await self._replay(group, replayer, state, done)
+                    await self._count_missing(group, done)
+        finally:
+            async with self._money:
+                self._paying.discard(group.name)
+                self._money.notify_all()
 
-    async def _replayer(self, group: _Group) -> Replayer | None:
+    async def _count_missing(self, group: Group, done: Lines) -> None:
+        """Note the lines of a batch that ended for which the provider has no result."""
+        missing = sum(number not in done and number not in self._replayed for number in group.numbers)
+        if missing:
+            self._note(group.told, missing)
+            await self._store()
+
+    async def _replayer(self, group: Group) -> Replayer | None:
         deferred, row = self._runtime.deferred, self._runtime.catalog.get(group.told["model"])
         try:
             if deferred is None or row is None:
@@ -236,38 +267,47 @@ class Offloading:
             await self._failed(group, error.message, error.code)
             return None
 
-    async def _reserve(self, held: AsyncExitStack, group: _Group) -> bool:
+    async def _reserve(self, held: AsyncExitStack, group: Group) -> bool:
         """Reserve what the lines may cost. One that was made before is followed without, if need be.
 
-        The money stays reserved if the process dies, until another one goes on; it is not booked as spent.
+        Where a cap has no room, the ends of this batch's other groups are waited for: they cost less than they
+        reserved. Then the lines are refused, since asked one by one they cost more. The money stays reserved if
+        the process dies, until another one goes on; it is not booked as spent.
         """
         told = group.told
         row = self._runtime.catalog.get(told["model"])
         assert row is not None
-        told["reserved_at"] = self._runtime.spend.now()
-        await self._store()
-        reservation = self._runtime.spend.reserve(
-            key=self._batch.owner,
-            model=row.id,
-            endpoint=row.endpoint_name,
-            amount=told["amount"],
-            calls=told["lines"],
-        )
-        reservation.name = _hold_of(group)
-        try:
-            await held.enter_async_context(reservation)
-        except RoundhouseError as error:
-            if "begun" not in told:
-                await self._failed(group, error.message, error.code)
-                return False
-        return True
+        async with self._money:
+            while True:
+                told["reserved_at"] = self._runtime.spend.now()
+                await self._store()
+                reservation = self._runtime.spend.reserve(
+                    key=self._batch.owner,
+                    model=row.id,
+                    endpoint=row.endpoint_name,
+                    amount=told["amount"],
+                    calls=told["lines"],
+                )
+                reservation.name = hold_of(group)
+                try:
+                    await held.enter_async_context(reservation)
+                except RoundhouseError as error:
+                    if "begun" in told:
+                        return True
+                    if isinstance(error, BudgetExceeded) and self._paying:
+                        await self._money.wait()
+                        continue
+                    await self._failed(group, error.message, error.code, beyond=isinstance(error, BudgetExceeded))
+                    return False
+                self._paying.add(group.name)
+                return True
 
-    async def _forget(self, group: _Group) -> None:
+    async def _forget(self, group: Group) -> None:
         """Release what a process that died has reserved."""
         if (at := group.told.get("reserved_at")) is not None:
-            await self._runtime.spend.forget(_hold_of(group), at, key=self._batch.owner)
+            await self._runtime.spend.forget(hold_of(group), at, key=self._batch.owner)
 
-    async def _begin(self, group: _Group, replayer: Replayer) -> bool:
+    async def _begin(self, group: Group, replayer: Replayer) -> bool:
         """Make the provider's batch, unless it is there. The record says so before and after."""
         told = group.told
         tries, wait = 0, FIRST_LOOK
@@ -286,7 +326,7 @@ class Offloading:
                 await self._store()
                 if self.stopped:
                     return False
-                lines = await asyncio.to_thread(_lines, group)
+                lines = await asyncio.to_thread(lines_of, group)
                 call = BatchCall(told["path"], told["headers"])
                 tries += 1
                 told["id"] = await self._api(group).begin(replayer.upstream, group.name, call, lines)
@@ -301,7 +341,7 @@ class Offloading:
         self._log.info("batch.offloaded", name=group.name, model=told["model"], lines=told["lines"], id=told["id"])
         return True
 
-    async def _find(self, group: _Group, replayer: Replayer) -> bool:
+    async def _find(self, group: Group, replayer: Replayer) -> bool:
         """Look for a batch that may have been made; whether that is certain."""
         told = group.told
         found = await self._api(group).find(replayer.upstream, group.name, told["begun"], told["lines"])
@@ -309,7 +349,7 @@ class Offloading:
             told["id"] = found.id
         return found.certain or found.id is not None
 
-    async def _ended(self, group: _Group, replayer: Replayer) -> BatchState | None:
+    async def _ended(self, group: Group, replayer: Replayer) -> BatchState | None:
         """The state of the provider's batch once it has ended; ``None`` if it failed."""
         wait = FIRST_LOOK
         while True:
@@ -321,6 +361,8 @@ class Offloading:
                     return None
                 self._log.warning("batch.not_seen", name=group.name, error=error.code, will="try again")
             else:
+                if state.ended:
+                    await self._tidy(group, replayer, state)
                 if state.failure is not None:
                     await self._failed(group, state.failure, "batch_failed")
                     return None
@@ -329,16 +371,16 @@ class Offloading:
             await self._rest(wait)
             wait = min(LAST_LOOK, wait * 1.5)
 
-    async def _replay(self, group: _Group, replayer: Replayer, state: BatchState, done: Lines) -> None:
+    async def _replay(self, group: Group, replayer: Replayer, state: BatchState, done: Lines) -> None:
         """Answer the lines that have a result. Calls of keys that are gone by now are paid for, too."""
         asker = Asker(replace(self._runtime, dispatcher=replayer, keys=None), self._batch.owner)
         wait = FIRST_LOOK
-        names = [_custom_id(group, number) for number in group.numbers]
-        async with opened(lambda: _InputLines(self._path("input"), group.numbers)) as lines:
+        names = [custom_id_of(group, number) for number in group.numbers]
+        async with opened(lambda: InputLines(self._path("input"), group.numbers)) as lines:
             while True:
                 try:
                     async for result in self._api(group).results(replayer.upstream, state, names):
-                        number = _number(group, result.custom_id)
+                        number = number_of(group, result.custom_id)
                         if result.answer is None or number is None or number not in lines:
                             continue
                         if number in done or number in self._replayed:
@@ -366,7 +408,7 @@ class Offloading:
                 if "begun" in group.told and group.told.get("failure") is None:
                     recalling.create_task(self._recall(group, done))
 
-    async def _recall(self, group: _Group, done: Lines) -> None:
+    async def _recall(self, group: Group, done: Lines) -> None:
         await self._forget(group)
         replayer = await self._replayer(group)
         if replayer is None:
@@ -386,6 +428,8 @@ class Offloading:
                     if ended is None:
                         return
                     state = ended
+                else:
+                    await self._tidy(group, replayer, state)
                 await self._replay(group, replayer, state, done)
         except (RoundhouseError, TimeoutError) as error:
             code = error.code if isinstance(error, RoundhouseError) else "timeout"
@@ -393,20 +437,39 @@ class Offloading:
 
     # ---- shared
 
-    def _api(self, group: _Group) -> Batches:
+    def _api(self, group: Group) -> Batches:
         deferred, row = self._runtime.deferred, self._runtime.catalog.get(group.told["model"])
         if deferred is None or row is None:
             raise ModelNotFound(group.told["model"])
         return deferred.batches(row.endpoint_name)
 
-    async def _failed(self, group: _Group, why: str, code: str) -> None:
-        """Note that the provider does not answer these lines, which are then asked one by one.
+    async def _failed(self, group: Group, why: str, code: str, *, beyond: bool = False) -> None:
+        """Note that the provider does not answer these lines, which are then asked one by one, or refused.
 
-        The log has the code alone: words of a provider may repeat the request.
+        ``beyond`` a cap they are refused. The log has the code alone: words of a provider may repeat the request.
         """
         group.told["failure"] = why
-        self._log.warning("batch.not_offloaded", name=group.name, error=code, will="ask its lines one by one")
+        self._note(group.told, group.told["lines"], beyond=beyond)
+        will = "refuse its lines" if "refused" in group.told else "ask its lines one by one"
+        self._log.warning("batch.not_offloaded", name=group.name, error=code, will=will)
         await self._store()
+
+    def _note(self, told: Json, lines: int, *, beyond: bool = False) -> None:
+        """Note how many lines of a group are refused, or asked at the full price."""
+        if beyond:
+            told["refused"], told["beyond"] = lines, True
+        elif self._runtime.storage.settings.batch_fallback:
+            told["live"] = lines
+        else:
+            told["refused"] = lines
+
+    async def _tidy(self, group: Group, replayer: Replayer, state: BatchState) -> None:
+        """Have the provider delete the input of a batch that has ended."""
+        try:
+            await self._api(group).tidy(replayer.upstream, state)
+        except RoundhouseError as error:
+            if getattr(error, "upstream_status", None) != 404:
+                self._log.warning("batch.not_deleted", name=group.name, error=error.code)
 
     async def _store(self) -> None:
         if not await self._save(self._told or []):
@@ -415,75 +478,3 @@ class Offloading:
     @staticmethod
     async def _rest(seconds: float) -> None:
         await asyncio.sleep(seconds * random.uniform(1.0, 1.25))  # noqa: S311 - spreads the looks
-
-
-class _AllBut(Container[int]):
-    """Every number but those in ``kept`` that are not in ``taken``."""
-
-    def __init__(self, kept: Lines, taken: Lines) -> None:
-        self._kept = kept
-        self._taken = taken
-
-    def __contains__(self, number: object) -> bool:
-        return not isinstance(number, int) or number not in self._kept or number in self._taken
-
-
-class _InputLines:
-    """Lines of the input by their numbers."""
-
-    def __init__(self, path: Path, numbers: Sequence[int]) -> None:
-        """Reads the whole file once, to find the places. Raises OSError."""
-        wanted = set(numbers)
-        self._at: dict[int, int] = {}
-        self._file = path.open("rb")
-        at = 0
-        for number, row in enumerate(self._file, start=1):
-            if number in wanted:
-                self._at[number] = at
-            at += len(row)
-
-    def close(self) -> None:
-        self._file.close()
-
-    def __contains__(self, number: int) -> bool:
-        return number in self._at
-
-    def read(self, number: int) -> Line:
-        self._file.seek(self._at[number])
-        return Line(number, self._file.readline())
-
-
-def _rows(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The numbers and bodies of the lines of one batch of a provider."""
-    with path.open("rb") as file:
-        for row in file:
-            number, _, body = row.partition(b" ")
-            yield int(number), body
-
-
-def _hold_of(group: _Group) -> str:
-    """The name of the money that is reserved for a group since ``reserved_at``."""
-    return f"{group.name}@{group.told['reserved_at']}"
-
-
-def _sync(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _numbers(path: Path) -> list[int]:
-    return [number for number, _ in _rows(path)]
-
-
-def _lines(group: _Group) -> list[BatchLine]:
-    return [BatchLine(_custom_id(group, number), orjson.loads(body)) for number, body in _rows(group.path)]
-
-
-def _custom_id(group: _Group, number: int) -> str:
-    return f"{group.name}-{number}"
-
-
-def _number(group: _Group, custom_id: str) -> int | None:
-    """The number of the line that a custom id of this batch stands for."""
-    name, _, number = custom_id.rpartition("-")
-    return int(number) if name == group.name and number.isdecimal() else None

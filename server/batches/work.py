@@ -24,6 +24,7 @@ from catalog.types import Json
 from routing.state.records import Record
 from server.batches.answering import Answering
 from server.batches.dialects import Dialect, OpenAIDialect, Unfinished
+from server.batches.groups import notice_of
 from server.batches.journal import USUAL, Done, Lines, ResultJournal, Spare, entries, read_done
 from server.batches.lines import Check, read_lines
 from server.batches.offloading import Offloading
@@ -138,7 +139,9 @@ class BatchWork:
                     await offloading.follow(done.lines)
                     if offloading.stopped:
                         return None
-                    rest = offloading.unanswered()
+                    refusals = offloading.refusals()
+                    await answering.refuse(read_lines(source, self._longest_line), refusals)
+                    rest = _Either(refusals, offloading.unanswered())
                     await answering.answer(read_lines(source, self._longest_line), rest)
         except TimeoutError:
             ending = "expired"
@@ -183,7 +186,9 @@ class BatchWork:
 
         async def save(told: list[Json]) -> bool:
             internal = {**batch.body[INTERNAL], OFFLOADED: told}
-            return await self._change(batch, internal=internal, ended=ending) is not None
+            notice = notice_of(told)
+            members = {"internal": internal} if notice is None else {"internal": internal, "notice": notice}
+            return await self._change(batch, **members, ended=ending) is not None
 
         return Offloading(
             self._runtime,

@@ -77,6 +77,8 @@ def batch(
         f"{told['status']}: {counts['completed']} answered, {counts['failed']} failed, of {counts['total']}",
         highlight=False,
     )
+    if notice := told.get("notice"):
+        console.print(notice, highlight=False, markup=False)
     for problem in (told["errors"] or {}).get("data", ())[:10]:
         line = "" if problem["line"] is None else f"line {problem['line']}: "
         console.print(f"{line}{problem['message']}", highlight=False)

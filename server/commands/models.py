@@ -140,8 +140,8 @@ def _wire(model: Model, catalog: Catalog) -> str:
 
 
 def faults_of(models: Iterable[Model], store: Store, engines: Engines) -> dict[str, str]:
-    """Say what the files of local models lack, by id: the look of a running server, with its time limit."""
-    availability = Availability(store, engines.missing, engines.missing_file)
+    """Say what the files of local models lack, by id: the look of a running server, with more time."""
+    availability = Availability(store, engines.missing, engines.missing_file, timeout=10.0)
     availability.look(tuple(models))
     return {name: block.reason for name, block in availability.faults.items()}
 

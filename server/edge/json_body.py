@@ -116,12 +116,22 @@ def from_validation(error: ValidationError, body: bytes | Mapping[str, Any]) -> 
     there = [detail for path, detail in same_field if path == chosen]
     reasons = list(dict.fromkeys(allowed(detail)[:MAX_MESSAGE] for detail in there))
     param = _spell(chosen)
-    reason = " or: ".join(reasons[:4])
+    reason = _either(reasons[:4])
     if _is_of_name(there[0]):
         return InvalidRequest(f"'{param}': this name is not valid; {reason}.", param=param)
     if there[0]["type"] not in (MISSING, UNKNOWN) and chosen:
         reason += f" (it is {shown(_at(sent, chosen), value=False)})"
     return InvalidRequest(f"'{param}': {reason}."[:MAX_MESSAGE] if param else f"{reason}.", param=param or None)
+
+
+_MUST_BE = "it must be "
+
+
+def _either(reasons: Sequence[str]) -> str:
+    """One sentence of the rules of a field's alternatives."""
+    if all(reason.startswith(_MUST_BE) for reason in reasons):
+        return _MUST_BE + " or ".join(reason.removeprefix(_MUST_BE) for reason in reasons)
+    return " or: ".join(reasons)
 
 
 def _is_of_name(detail: ErrorDetails) -> bool:

@@ -6,18 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from backends.wire.responses import OWN_ID
+from backends.wire.responses import INCLUDES, OWN_ID
 from catalog.errors import InvalidRequest
 from catalog.types import Json
-
-INCLUDES = frozenset(
-    {
-        *("code_interpreter_call.outputs", "computer_call_output.output.image_url", "file_search_call.results"),
-        *("message.input_image.image_url", "message.output_text.logprobs", "reasoning.encrypted_content"),
-        *("web_search_call.action.sources", "web_search_call.results"),
-    }
-)
-"""OpenAI's names for parts of items that are shown only on request."""
 
 _PREFIXES = {
     "message": "msg",

@@ -27,6 +27,7 @@ from server.history.context import (
     readable,
     resolved,
 )
+from server.history.files import objects_of_response, with_files, withheld
 from server.history.items import as_items, name_items
 from server.history.recording import RecordedStream
 from server.history.truncation import opener
@@ -47,7 +48,7 @@ class Turn:
     """A request, ``whole`` with the context before its input, and whether its response is ``kept``.
 
     ``name`` is the trace of its job; ``body`` is the request as it came, and ``given`` its input with the items
-    that it refers to.
+    that it refers to. ``withheld`` is an id in it that must not go to a provider.
     """
 
     runtime: Runtime
@@ -58,6 +59,7 @@ class Turn:
     whole: ResponsesRequest
     context: Context
     kept: bool
+    withheld: str | None
 
     @property
     def storage(self) -> Storage:
@@ -79,7 +81,7 @@ class Turn:
     async def chat(self) -> TranslatedChat:
         """The request as a chat. Raises InvalidRequest."""
         searches = partial(can_search, runtime=self.runtime, caller=self.caller)
-        translate = partial(to_chat, self.whole, searches=searches, draws=self._draws)
+        translate = partial(to_chat, self.whole, searches=searches, draws=self._draws, withheld=self.withheld)
         if isinstance(self.whole.input, list) and len(self.whole.input) > _LONG:
             return await asyncio.to_thread(translate)
         return translate()
@@ -195,9 +197,17 @@ async def turn_of(runtime: Runtime, body: ResponsesRequest, caller: Caller, name
     if changes or (isinstance(given, list) and any(map(_is_stateful, given))):
         given = await resolved(storage, context, given, caller)
         changes["input"] = await readable(storage, [*context.items, *given], caller)
+    items = changes.get("input", given)
+    if isinstance(items, list):
+        filed = await with_files(items, runtime, caller)
+        if filed is not items:
+            changes["input"] = filed
     if body.background:
         changes["background"] = None
-    return Turn(runtime, caller, name, body, given, _with(body, changes) if changes else body, context, kept)
+    sent = body.input if isinstance(body.input, list) else ()
+    held = withheld(storage, caller, *objects_of_response(body, sent))
+    whole = _with(body, changes) if changes else body
+    return Turn(runtime, caller, name, body, given, whole, context, kept, held)
 
 
 def _is_stateful(item: Json) -> bool:

@@ -63,6 +63,8 @@ APPLIED = (
     "storage.file_bytes",
     "storage.file_bytes_per_key",
     "storage.batch_lines",
+    "storage.batch_fallback",
+    "storage.provider_ids",
     "log.access",
     "api_keys",
     "admin_keys",

@@ -70,6 +70,8 @@ class Runner:
         self._renewed_at = clock.monotonic()
         self._looking: asyncio.Task[None] | None = None
         self._seen = asyncio.Event()
+        self._blind = False
+        self._unstored: set[tuple[str, str]] = set()
         self._log = structlog.get_logger("server.work")
 
     def start(self) -> None:
@@ -120,7 +122,13 @@ class Runner:
             try:
                 await self._look()
             except (RoundhouseError, OSError) as error:
-                self._log.warning("work.not_found", error=str(error), will="try again")
+                if not self._blind:
+                    self._blind = True
+                    self._log.warning("work.not_found", error=str(error), will="try again")
+            else:
+                if self._blind:
+                    self._blind = False
+                    self._log.info("work.found_again")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK):
                     await self._seen.wait()
@@ -186,8 +194,14 @@ class Runner:
                     )
                 await self._end(work, name, error)
         except (RoundhouseError, OSError) as error:
-            self._log.warning("work.not_stored", kind=name[0], work=name[1], error=str(error), will="try again")
+            if name not in self._unstored:
+                self._unstored.add(name)
+                self._log.warning(
+                    "work.not_stored", kind=name[0], work=name[1], error=str(error), will="try again"
+                )
             await asyncio.sleep(REST)
+        else:
+            self._unstored.discard(name)
         finally:
             self._cancelled.discard(name)
             self._ending.discard(name)

@@ -21,6 +21,11 @@ class StorageSettings(Section):
         description="which answers are kept: as OpenAI does (responses unless store is false, chats if it is "
         "true), only those with store: true, or none",
     )
+    provider_ids: tuple[str, ...] = Field(
+        default=(),
+        description="ids at providers, whose accounts all keys share, that keys which are not admin's may name: "
+        "prompts, vector stores, files, containers, skills; * stands for any characters",
+    )
     keep: float = Field(default=30 * DAY, gt=0, description="seconds for which answers and batches are kept")
     bytes_per_key: int = Field(
         default=256 * MIB, gt=0, description="room for one key's records; the oldest answers give way to new ones"
@@ -35,4 +40,9 @@ class StorageSettings(Section):
     batches: int = Field(default=2, ge=0, description="batches that one process works on at a time; 0: none")
     batch_lines: int = Field(default=50_000, gt=0, description="most lines of a batch")
     batch_concurrency: int = Field(default=16, gt=0, description="lines of a batch that are asked at a time")
+    batch_fallback: bool = Field(
+        default=True,
+        description="lines that a provider's batch API does not take or answer are asked one by one, at the full "
+        "price; false: they are refused",
+    )
     background: int = Field(default=64, ge=0, description="background responses that one process makes at a time")

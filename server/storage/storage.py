@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from catalog.errors import InvalidRequest, NotFound
+from catalog.errors import InvalidRequest, NotFound, PayloadTooLarge
 from catalog.types import Json
 from routing.clock import Clock
-from routing.state.records import Record, RecordQuery, Records, unanswered
+from routing.state.records import Record, RecordQuery, Records, StorageFull, encoded, unanswered
 from server.callers import Caller
 from server.storage.settings import StorageSettings
 
@@ -70,9 +70,18 @@ class Storage:
     async def keep(self, *records: Record) -> None:
         """Store new records of one caller, all or none; the caller's oldest finished answers give way to them.
 
-        Raises StorageFull and Unavailable.
+        Raises StorageFull, PayloadTooLarge for more than a key may store at all, and Unavailable.
         """
-        await self.records.add(records, room=self.settings.bytes_per_key, give_way=_GIVE_WAY)
+        room = self.settings.bytes_per_key
+        try:
+            await self.records.add(records, room=room, give_way=_GIVE_WAY)
+        except StorageFull:
+            if sum(len(encoded(record)) for record in records) <= room:
+                raise
+            raise PayloadTooLarge(
+                f"This is more than the {room:,} bytes that all stored objects of one key may take. Send less, do "
+                "not store it, or raise storage.bytes_per_key."
+            ) from None
 
     async def found(self, kind: str, name: str, caller: Caller, *, param: str | None = None) -> Record:
         """A record of the caller. Raises NotFound, also for one of another key."""

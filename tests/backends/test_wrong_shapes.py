@@ -14,6 +14,7 @@ from backends.google.backend import GoogleBackend
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
 from backends.streams.shapes import regular_delta
+from backends.translation import reading
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest
@@ -410,3 +411,12 @@ def test_reasoning_by_vllms_and_openrouters_name_is_read_by_ours_too() -> None:
     both: dict[str, str] = {"reasoning": "hm", "reasoning_content": "ha"}
     regular_delta(both)
     assert both["reasoning_content"] == "ha", "a server that sends both has its own say"
+
+
+@pytest.mark.parametrize("part", [{}, 5, None, [], "x"])
+def test_an_error_about_a_shape_speaks_no_python(part: Any) -> None:
+    with pytest.raises(UpstreamProtocolError) as wrong, reading("The API"):
+        _ = part["call_id"]["x"]
+    for word in ("KeyError", "TypeError", "object is not", "NoneType", "indices"):
+        assert word not in wrong.value.message
+    assert "wrong shape" in wrong.value.message

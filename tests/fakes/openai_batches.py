@@ -31,6 +31,7 @@ class BatchRoutes(FakeServer):
         super().__init__(**more)
         self.batches: dict[str, Json] = {}
         self.contents: dict[str, bytes] = {}
+        self.deleted: dict[str, bytes] = {}
         self.failing: dict[str, int] = {}
         self.unanswered: set[str] = set()
         self._numbers = itertools.count(1)
@@ -41,6 +42,7 @@ class BatchRoutes(FakeServer):
             ("POST", f"{prefix}/files", self.upload),
             ("GET", prefix + "/files/{id}", self.show_file),
             ("GET", prefix + "/files/{id}/content", self.content),
+            ("DELETE", prefix + "/files/{id}", self.delete_file),
             ("POST", f"{prefix}/batches", self.make_batch),
             ("GET", f"{prefix}/batches", self.list_batches),
             ("GET", prefix + "/batches/{id}", self.show_batch),
@@ -56,6 +58,13 @@ class BatchRoutes(FakeServer):
     async def show_file(self, request: web.Request, call: Call) -> web.StreamResponse:
         name = request.match_info["id"]
         return await self.document(request, call, {"id": name, "object": "file", "status": "processed"})
+
+    async def delete_file(self, request: web.Request, call: Call) -> web.StreamResponse:
+        name = request.match_info["id"]
+        if name not in self.contents:
+            return self.refused(call, 404, "No such file.")
+        self.deleted[name] = self.contents.pop(name)
+        return await self.document(request, call, {"id": name, "object": "file", "deleted": True})
 
     async def content(self, request: web.Request, call: Call) -> web.StreamResponse:
         data = self.contents[request.match_info["id"]]
@@ -98,7 +107,7 @@ class BatchRoutes(FakeServer):
         return await self.document(request, call, batch)
 
     def rows_of(self, file: str) -> list[Json]:
-        return [orjson.loads(line) for line in self.contents[file].splitlines()]
+        return [orjson.loads(line) for line in (self.contents | self.deleted)[file].splitlines()]
 
     def end(self, batch: Json, status: str) -> None:
         """End a batch: lines are answered, fail, or have no answer."""

@@ -84,7 +84,7 @@ BOUNDS = (
     Bound("n", 128, lambda n: {"n": n}),
     Bound("top_logprobs", 20, lambda n: {"logprobs": True, "top_logprobs": n}),
     Bound("logit_bias", 2048, lambda n: {"logit_bias": {str(i): 1 for i in range(n)}}),
-    Bound("metadata", 64, lambda n: {"metadata": {str(i): "x" for i in range(n)}}),
+    Bound("metadata", 16, lambda n: {"metadata": {str(i): "x" for i in range(n)}}),
     Bound("model's name", 200, lambda n: {"model": "m" * n}),
     Bound("user's name", 256, lambda n: {"user": "u" * n}),
     Bound("max_tokens", 10_000_000, lambda n: {"max_tokens": n}),

@@ -268,3 +268,25 @@ async def test_a_form_without_a_model_is_the_routers_too(gateway: Gateway) -> No
     answer = await gateway.client.post("/v1/audio/transcriptions", files={"file": ("a.wav", b"RIFF")})
     assert answer.status_code == 200, answer.text
     assert gateway.dispatcher.facts[-1].requested == "auto"
+
+
+@pytest.mark.parametrize("body", [{"model": "parrot", "input": 5}, {"model": "parrot", "input": None}])
+async def test_the_alternatives_of_a_field_make_one_sentence(gateway: Gateway, body: Any) -> None:
+    told = error(await gateway.client.post("/v1/embeddings", json=body), 400, "invalid_request")["message"]
+    assert told.startswith("'input': it must be text or a list")
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/api/show"])
+async def test_ollamas_requests_need_a_model(gateway: Gateway, path: str) -> None:
+    for body in ({}, {"messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi", "input": "Hi"}):
+        answer = await gateway.client.post(path, json=body)
+        assert answer.status_code == 400
+        assert answer.json()["error"].startswith("'model': this field is needed")
+    assert not gateway.backend.requests
+
+
+async def test_pulling_and_deleting_need_a_model(gateway: Gateway) -> None:
+    for method, path in (("POST", "/api/pull"), ("DELETE", "/api/delete")):
+        answer = await gateway.client.request(method, path, json={})
+        assert answer.status_code == 400
+        assert answer.json()["error"].startswith("'model': this field is needed")

@@ -24,7 +24,7 @@ WIRE = "compaction"
 PATH = "/responses/compact"
 OBJECT = "response.compaction"
 _TAKEN = frozenset({"model", "input", "instructions", "previous_response_id", "prompt_cache_key"})
-_NO_LOSS = frozenset({"stream", "store", "truncation", "metadata"})
+_NO_LOSS = frozenset({"stream", "store", "truncation", "metadata", "include"})
 
 
 class Compacting:

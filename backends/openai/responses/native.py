@@ -9,6 +9,7 @@ nothing: what is kept is kept by the gateway, for the key that made it.
 from __future__ import annotations
 
 from backends.base import Upstream
+from backends.native import refuse_withheld
 from backends.parameters import refuse_forbidden
 from backends.streams.sealing import is_encoded, stamped, unstamped
 from backends.translation import TranslatedRequest
@@ -20,20 +21,21 @@ from catalog.types import Json
 _RUN_ELSEWHERE = frozenset({"web_search_call", "code_interpreter_call", "image_generation_call", "mcp_call"})
 _SEALED = frozenset({"reasoning", "compaction"})
 _OURS = ("routing", "strict", "timings")
-_SEALED = "reasoning.encrypted_content"
+_ENCRYPTED = "reasoning.encrypted_content"
 """The part of an answer without which reasoning that is not stored cannot go back."""
 
 
 def native_request(original: Original, upstream: Upstream) -> TranslatedRequest:
     """The caller's body with the model's name at the upstream, always as a stream that is not stored.
 
-    Raises InvalidRequest for a field that no request may have, and UnsupportedParameter for a compaction that
-    another endpoint made.
+    Raises InvalidRequest for a field that no request may have and for an id that the caller may not name, and
+    UnsupportedParameter for a compaction that another endpoint made.
     """
     refuse_forbidden(original.request)
+    refuse_withheld(original)
     body = original.request.to_wire(model=upstream.model, stream=True, store=False, **dict.fromkeys(_OURS))
-    if upstream.reasons and _SEALED not in (body.get("include") or ()):
-        body["include"] = [*(body.get("include") or ()), _SEALED]
+    if upstream.reasons and _ENCRYPTED not in (body.get("include") or ()):
+        body["include"] = [*(body.get("include") or ()), _ENCRYPTED]
     given = body["input"]
     if not isinstance(given, list):
         return TranslatedRequest(body)

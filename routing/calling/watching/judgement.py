@@ -42,15 +42,17 @@ def judge_for(request: ChatRequest) -> MakeJudge | None:
         return None
     wanted = request.response_format
     says_form = wanted is not None and wanted.type != "text"
-    if says_form or (request.tools and request.tool_choice != "none"):
+    if says_form or request.tools:
         return lambda: ChatJudge(request)
     return None
 
 
 def insists(request: Any) -> bool:
-    """Whether an answer without the form is of no use: a strict schema or tool, or any JSON object."""
+    """Whether an answer of another form is of no use: a strict schema or tool, JSON, a choice of tools."""
     if not isinstance(request, ChatRequest):
         return False
+    if request.tools and request.tool_choice not in (None, "auto"):
+        return True
     wanted = request.response_format
     if wanted is not None and wanted.type == "json_object":
         return True

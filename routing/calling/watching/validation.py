@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from backends.wire.chat import ChatRequest
+from backends.wire.chat import ChatRequest, NamedToolChoice
 
 _STEPS = 20_000
 _DEPTH = 64
@@ -80,6 +80,11 @@ def _must_call(request: ChatRequest) -> bool:
 def _tools_valid(request: ChatRequest, tool_calls: Iterable[Mapping[str, Any]]) -> bool | None:
     offered = {tool.function.name: tool.function.parameters for tool in request.tools or () if tool.function}
     sure = True
+    if request.tool_choice == "none":
+        return False
+    choice = request.tool_choice
+    if isinstance(choice, NamedToolChoice) and choice.function is not None:
+        offered = {name: schema for name, schema in offered.items() if name == choice.function.name}
     for call in tool_calls:
         if call.get("type", "function") != "function":
             sure = False

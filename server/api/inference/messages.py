@@ -5,8 +5,6 @@ The translation is imported by the first request, because most servers are never
 
 from __future__ import annotations
 
-from functools import partial
-
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -17,12 +15,11 @@ from routing.calling.job import Job
 from server.answers.counting import count_tokens as counted
 from server.answers.streams import stream_events
 from server.answers.whole import answer_json, json_response
-from server.edge.callers import caller_of, origin_of
+from server.edge.callers import origin_of
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of
 from server.jobs import chat_job
 from server.wires.translation import TranslatedAssembler, TranslatedEncoder
-from server.wires.web_search import can_search
 
 router = APIRouter(tags=["messages"])
 
@@ -37,7 +34,7 @@ async def create_message(request: Request, body: MessagesRequest) -> Response:
     """Answer a conversation in Anthropic's shape: whole, or as a stream of named events."""
     from server.wires.messages import MessageStream, stream_of
 
-    job = _job(request, body)
+    job = await _job(request, body)
 
     def translation() -> MessageStream:
         return stream_of(body, trace=job.trace, prompt_tokens=job.facts.prompt_tokens)
@@ -58,12 +55,12 @@ async def count_tokens(request: Request, body: CountTokensRequest) -> Response:
 
     The header ``x-roundhouse-estimate`` says that it is one.
     """
-    count, headers = await counted(request, _job(request, body))
+    count, headers = await counted(request, await _job(request, body))
     return json_response({"input_tokens": count}, headers=headers)
 
 
-def _job(request: Request, body: MessagesRequest | CountTokensRequest) -> Job[Json]:
-    from server.wires.messages import to_chat
+async def _job(request: Request, body: MessagesRequest | CountTokensRequest) -> Job[Json]:
+    from server.history.messages import message_chat
 
-    searches = partial(can_search, runtime=runtime_of(request), caller=caller_of(request))
-    return chat_job(to_chat(body, request.headers, request.query_params, searches=searches), origin_of(request))
+    origin = origin_of(request)
+    return chat_job(await message_chat(body, origin, runtime_of(request), request.query_params), origin)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, StringConstraints
@@ -79,7 +79,7 @@ class BatchCounts(TypedDict):
 
 
 class BatchObject(TypedDict):
-    """A batch; times are Unix seconds."""
+    """A batch; times are Unix seconds. ``notice`` tells of lines that a provider's batch API did not answer."""
 
     id: str
     object: Literal["batch"]
@@ -105,6 +105,7 @@ class BatchObject(TypedDict):
     request_counts: BatchCounts
     usage: dict[str, Any] | None
     metadata: dict[str, str] | None
+    notice: NotRequired[str]
 
 
 class BatchList(TypedDict):

@@ -14,9 +14,10 @@ from backends.wire.common import AS_COUNT, WireModel
 from catalog.errors import InvalidRequest, NotFound, RateLimited
 from routing.state.records import Record, RecordQuery, new_id
 from server.answers.whole import json_response
-from server.edge.bodies import read_form
+from server.edge.bodies import read_form, read_query
 from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
+from server.edge.errors import speaks_anthropic
 from server.edge.json_body import from_validation
 from server.edge.services import runtime_of
 from server.storage.files import FILE
@@ -88,12 +89,12 @@ class FileListQuery(BaseModel):
     Contract(reads=FileForm, form=True, own_reading=True, answers=FileObject, raises=(RateLimited,)),
 )
 async def create_file(request: Request) -> Response:
-    """Keep a file."""
+    """Keep a file. With ``anthropic-version`` among the headers no purpose is needed, and all is in its shape."""
     runtime = runtime_of(request)
     files, settings = runtime.files, runtime.storage.settings
     async with read_form(request, limit=settings.file_bytes + FORM_OVERHEAD, folder=files.folder) as form:
         upload = file_of(form, "file")
-        fields = _fields(form)
+        fields = _fields(form, {"purpose": "user_data"} if speaks_anthropic(request.scope) else {})
         purpose: str = fields["purpose"]
         record = files.described(
             new_id("file").replace("_", "-"),
@@ -104,12 +105,14 @@ async def create_file(request: Request) -> Response:
             expires_at=expiry(fields.get("expires_after"), purpose, runtime.storage.now(), settings.keep),
         )
         await files.keep(record, upload.file)
-    return json_response(record.body)
+    return _described(request, record)
 
 
 @route(router, "GET", "/v1/files", Contract(query=FileListQuery, answers=FileList))
 async def list_files(request: Request, query: FileListQuery) -> Response:
     """List the caller's files."""
+    if speaks_anthropic(request.scope):
+        return await _anthropic_page(request)
     purpose = query.purpose
     rows, more = await runtime_of(request).storage.page(
         RecordQuery(FILE, owner=caller_of(request).id),
@@ -122,7 +125,7 @@ async def list_files(request: Request, query: FileListQuery) -> Response:
 @route(router, "GET", "/v1/files/{file_id}", Contract(answers=FileObject))
 async def retrieve_file(request: Request, file_id: str) -> Response:
     """Describe one file."""
-    return json_response((await found(request, file_id)).body)
+    return _described(request, await found(request, file_id))
 
 
 @route(router, "GET", "/v1/files/{file_id}/content", Contract(media={"application/octet-stream": bytes}))
@@ -141,7 +144,29 @@ async def delete_file(request: Request, file_id: str) -> Response:
     """Delete a file. A batch that is at work on it goes on."""
     record = await found(request, file_id)
     await runtime_of(request).files.delete(record)
+    if speaks_anthropic(request.scope):
+        return json_response({"id": record.id, "type": "file_deleted"})
     return json_response({"id": record.id, "object": "file", "deleted": True})
+
+
+def _described(request: Request, record: Record) -> Response:
+    """The file in the shape of the caller's API."""
+    if not speaks_anthropic(request.scope):
+        return json_response(record.body)
+    from server.wires.messages.files import file_info
+
+    return json_response(file_info(record.body))
+
+
+async def _anthropic_page(request: Request) -> Response:
+    from server.wires.messages.files import FilePageQuery, file_page
+
+    asked = read_query(request, FilePageQuery)
+    rows, more = await runtime_of(request).storage.page(
+        RecordQuery(FILE, owner=caller_of(request).id),
+        Page(asked.limit, "desc", asked.after, asked.before_id),
+    )
+    return json_response(file_page([row.body for row in rows], more=more))
 
 
 async def found(request: Request, file_id: str) -> Record:
@@ -172,8 +197,8 @@ def expiry(expires_after: ExpiresAfter | None, purpose: str, now: float, keep: f
     return now + keep if purpose == "batch" else None
 
 
-def _fields(form: FormData) -> dict[str, Any]:
-    sent: dict[str, Any] = {"file": b"."}
+def _fields(form: FormData, usual: dict[str, Any]) -> dict[str, Any]:
+    sent: dict[str, Any] = {"file": b".", **usual}
     for name, value in form.multi_items():
         if name == "file":
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import IO, Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal, NotRequired
 
 import orjson
 from fastapi import APIRouter, Request
@@ -53,7 +53,7 @@ class MessageBatchCounts(TypedDict):
 
 
 class MessageBatchObject(TypedDict):
-    """A batch; times are of RFC 3339."""
+    """A batch; times are of RFC 3339. ``notice`` tells of requests that a provider's batch API did not answer."""
 
     id: str
     type: Literal["message_batch"]
@@ -65,6 +65,7 @@ class MessageBatchObject(TypedDict):
     cancel_initiated_at: str | None
     archived_at: None
     results_url: str | None
+    notice: NotRequired[str]
 
 
 class MessageBatchList(TypedDict):
@@ -213,6 +214,7 @@ def _shown(record: Record, request: Request) -> Json:
         "cancel_initiated_at": _time(body.get("cancelling_at")),
         "archived_at": None,
         "results_url": f"{request.base_url}v1/messages/batches/{record.id}/results" if ended else None,
+        **({"notice": body["notice"]} if "notice" in body else {}),
     }
 
 

@@ -55,13 +55,14 @@ def to_chat(
     query: Mapping[str, str] = MappingProxyType({}),
     *,
     searches: Callable[[str], bool] | None = None,
+    withheld: str | None = None,
 ) -> TranslatedChat:
     """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
     The chat keeps the request for Anthropic itself, which gets it as it is, with those of the caller's ``headers``
     and ``query`` that belong to its API. Other providers are not sent Anthropic's own tools. ``searches`` tells by
     a model's name whether it can search the web; without it, a request that wants a search is for models that can.
-    Raises :class:`InvalidRequest` for a malformed request.
+    ``withheld`` is an id that must not go to Anthropic. Raises :class:`InvalidRequest` for a malformed request.
     """
     losses = Losses()
     extras, left_out = split_extras(request.model_extra or {}, _ANTHROPICS)
@@ -101,7 +102,7 @@ def to_chat(
         if _HEADER_VALUE.fullmatch(value) is None:
             raise InvalidRequest(f"The header '{name}' has a value that is not valid.", param=name)
     beta = {"beta": "true"} if query.get("beta") == "true" else {}
-    original = Original("messages", request, given, beta, losses.refusal, own_tools, paid_tools(request))
+    original = Original("messages", request, given, beta, losses.refusal, own_tools, paid_tools(request), withheld)
     return validated(body, losses.names, foreign=_FOREIGN, original=original)
 
 

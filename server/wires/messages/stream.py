@@ -15,6 +15,7 @@ from backends.streams.sealing import encode_thinking
 from catalog.errors import RoundhouseError, StreamBroken, UpstreamProtocolError
 from catalog.types import Json
 from routing.calling.answer import TIMINGS
+from routing.reading.tokens import estimate_tokens
 from server.edge.errors import anthropic_error
 from server.wires.messages.hosted import blocks_of, citation_of
 from server.wires.messages.native import NativeMessage
@@ -74,6 +75,8 @@ class MessageStream:
     _called: set[int] = field(default_factory=set)
     _waiting: dict[int, _OpenBlock] = field(default_factory=dict)
     """The calls that have begun and have no block yet, by their position."""
+    _counted: bool = False
+    """Whether the provider told the usage; else the tokens of the answer are estimated, as those of the prompt."""
     _later: list[Json] = field(default_factory=list)
     """Deltas with the text and reasoning that came within a call, until its end."""
 
@@ -93,6 +96,7 @@ class MessageStream:
             self._usage = {"input_tokens": self.prompt_tokens, "output_tokens": 0, **self._told({})}
             yield {"type": "message_start", "message": self.message()}
         if chunk.get("usage"):
+            self._counted = True
             self._tier = TIERS.get(str(chunk.get("service_tier"))) or self._tier
             self._usage = {**_usage(chunk["usage"]), **self._told(chunk["usage"])}
         for choice in chunk.get("choices") or ():
@@ -115,6 +119,8 @@ class MessageStream:
         yield from self._close()
         if self.compacts:
             yield from self._compacted()
+        if not self._counted:
+            self._usage |= {"output_tokens": sum(map(_estimated, self._content))}
         self._stop = "refusal" if self._refusal else STOP_REASONS.get(self._finish_reason, "end_turn")
         if self._stop == "end_turn" and self._called:
             self._stop = (
@@ -365,6 +371,13 @@ _RESULTS = frozenset({"annotations", "images", "server_tool_calls"})
 _SAID = _RESULTS | {"reasoning_content", "reasoning", "thinking_blocks", "content", "refusal"}
 _OF_MESSAGE = frozenset({"cache_creation", "service_tier", "inference_geo", "speed"})
 """Fields of a message's usage that the usage of its last event has not."""
+
+
+def _estimated(block: Json) -> int:
+    """The tokens of a block, about."""
+    said = block.get("text") or block.get("thinking") or ""
+    called = orjson.dumps(block["input"]).decode() if block.get("input") else ""
+    return estimate_tokens(said) + estimate_tokens(called)
 
 
 def _usage(usage: Json) -> Json:

@@ -55,6 +55,9 @@ def add_tools(
             losses.add(f"tools.{kind}")
             left_out[str(tool.get("name"))] = None
             continue
+        if kind in (None, "custom") and tool.get("input_schema") is None:
+            where = f"{where}.input_schema"
+            raise InvalidRequest(f"{where}: a tool needs the JSON schema of its input.", param=where)
         known = _FUNCTION if kind in (None, "custom") else _OF_CLIENTS
         losses.add(*(f"tools.{name}" for name in tool.keys() - known if tool[name] is not None))
         made += [_marked({"type": "function", "function": function}, tool) for function in functions]
@@ -92,7 +95,11 @@ def add_choice(choice: Json | None, body: Json, left_out: frozenset[str], losses
             raise InvalidRequest(f"A tool_choice {of_type(kind)} is not known.", param="tool_choice")
     if wanted is not None:
         body["tool_choice"] = wanted
-    if names and choice.get("disable_parallel_tool_use") is True:
+    alone = choice.get("disable_parallel_tool_use")
+    if not isinstance(alone, bool | None):
+        where = "tool_choice.disable_parallel_tool_use"
+        raise InvalidRequest(f"{where} must be true or false.", param=where)
+    if names and alone:
         body["parallel_tool_calls"] = False
 
 

@@ -21,9 +21,9 @@ Think = bool | Literal["low", "medium", "high", "max"]
 
 
 class NamesModel(WireModel):
-    """A body that names a model; ``auto`` without one."""
+    """A body that names a model, as Ollama demands: none is chosen unasked, so ``auto`` has to be said."""
 
-    model: ModelName = "auto"
+    model: ModelName
     name: ModelName | None = None
 
     @model_validator(mode="before")

@@ -34,7 +34,8 @@ class NativeResponse:
         self._number = event["sequence_number"]
         response = event.get("response")
         if isinstance(response, dict):
-            response |= self._own
+            # A compaction, which ends as a response does, has no state.
+            response |= {"id": self._own["id"]} if response.get("object") == "response.compaction" else self._own
             response["model"] = chunk["model"]
             timings = (chunk.get("usage") or {}).get(TIMINGS)
             if timings is not None and isinstance(response.get("usage"), dict):

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from backends.wire.chat import NO_PAID_TOOLS, Original, PaidTools, TranslatedChat
 from backends.wire.common import WireModel
-from backends.wire.responses import Reasoning, ResponsesRequest, TextConfig
+from backends.wire.responses import INCLUDES, Reasoning, ResponsesRequest, TextConfig
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from catalog.validation.wording import describe, of_type, place
@@ -38,6 +38,7 @@ def to_chat(
     *,
     searches: Callable[[str], bool] | None = None,
     draws: Callable[[Json], bool] = lambda _: False,
+    withheld: str | None = None,
 ) -> TranslatedChat:
     """Translate the request; the chat is always streamed. Fields that no chat has are left out, and named.
 
@@ -45,8 +46,8 @@ def to_chat(
     tools are for them alone: the tools are left out unless the choice of a tool demands one. ``max_tool_calls``,
     which limits tools that no client runs, bounds the searches of other providers. ``searches`` tells by a model's
     name whether it can search the web; without it, a request that wants a search is for models that can. ``draws``
-    tells whether the gateway serves a tool ``image_generation`` itself. Raises :class:`InvalidRequest` for a
-    malformed request.
+    tells whether the gateway serves a tool ``image_generation`` itself. ``withheld`` is an id that must not go to
+    such an upstream. Raises :class:`InvalidRequest` for a malformed request.
     """
     losses = Losses()
     _state(request, losses)
@@ -88,7 +89,12 @@ def to_chat(
         losses.names,
         place=lambda name: name.replace("messages", "input"),
         original=Original(
-            "responses", request, refusal=losses.refusal, own_tools=toolbox.is_lossy, paid=_paid(request, toolbox)
+            "responses",
+            request,
+            refusal=losses.refusal,
+            own_tools=toolbox.is_lossy,
+            paid=_paid(request, toolbox),
+            withheld=withheld,
         ),
         makers=makers_in(messages),
     )
@@ -114,9 +120,9 @@ def _state(request: ResponsesRequest, losses: Losses) -> None:
     for name in request.include or ():
         if name not in _INCLUDES:
             with losses.refusing():
-                raise UnsupportedParameter(
-                    f"{name[:80]!r} belongs to a tool that is not supported.", param="include"
-                )
+                why = "belongs to a tool that this model lacks" if name in INCLUDES else "cannot be included"
+                choices = f"Choose of: {', '.join(sorted(_INCLUDES))}."
+                raise UnsupportedParameter(f"{name[:80]!r} {why}. {choices}", param="include")
 
 
 def _tools(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,18 @@ def dead_mount() -> Iterator[threading.Event]:
 def test_a_look_that_hangs_spoils_no_other(dead_mount: threading.Event) -> None:
     checks: FileChecks[bool] = FileChecks(timeout=0.05)
     assert checks.run({"hangs": dead_mount.wait, "answers": lambda: True}) == {"answers": True}
+
+
+def test_looks_that_end_one_after_another_have_more_time_together_than_one_that_hangs() -> None:
+    turn = threading.Lock()
+
+    def slowly() -> bool:
+        with turn:
+            time.sleep(0.4)
+        return True
+
+    checks: FileChecks[bool] = FileChecks(timeout=1.0)
+    assert len(checks.run(dict.fromkeys("abcd", slowly))) == 4
 
 
 def test_a_look_that_hangs_is_not_started_again_until_it_has_ended(dead_mount: threading.Event) -> None:

@@ -60,6 +60,49 @@ async def test_an_estimate_assumes_the_longest_answer_allowed(store: SqliteState
     assert spend.estimate(PRICE, several) == pytest.approx(0.003 + 4 * 0.0015)
 
 
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_cap_counts_what_was_spent_in_its_window_before_it_was_set(
+    store: SqliteState, restart: bool
+) -> None:
+    clock = ManualClock()
+    spend = spend_with(store, clock)
+    await pay(spend, 9.0, 9.0)
+    clock.advance(86_400)  # the day before, in the same month
+    await pay(spend, 3.0, 3.0)
+    await pay(spend, 1.0, None, key="bob")
+    caps = SpendSettings(caps=Caps(day=5.0, hour=5.0, total=50), keys={"alice": Caps(month=14.0)})
+    if restart:
+        spend = Spend(store, caps, clock)
+        await spend.start()
+    else:
+        spend.configure(caps)
+        await spend.catch_up()
+    spent = {(row.scope, row.window.value): row.spent for row in spend.cap_usage("alice")}
+    assert spent == {
+        ("all", "hour"): 0.0,
+        ("all", "day"): 4.0,
+        ("all", "total"): 13.0,
+        ("key/alice", "month"): 12.0,
+    }
+    with pytest.raises(BudgetExceeded):
+        await pay(spend, 1.5, 1.5, key="bob")
+    await asyncio.gather(spend.catch_up(), Spend(store, caps, clock).catch_up())
+    await pay(spend, 1.0, 1.0, key="bob")
+    await spend.refresh()
+    assert next(row.spent for row in spend.cap_usage("bob") if row.window == "day") == 5.0, "counted once"
+
+
+async def test_a_call_that_is_older_than_the_cap_counts_for_it(store: SqliteState) -> None:
+    spend = spend_with(store, ManualClock())
+    async with spend.reserve(key="alice", model="m", endpoint="e", amount=2.0) as call:
+        spend.configure(SpendSettings(caps=Caps(day=5.0)))
+        await spend.catch_up()
+        call.settle(2.0, Usage(input=1))
+    await store.flush()
+    await spend.refresh()
+    assert spend.cap_usage("alice")[0].spent == 2.0
+
+
 async def test_two_hundred_concurrent_requests_never_exceed_a_daily_cap_of_one_dollar(store: SqliteState) -> None:
     spend = spend_with(store, ManualClock(), day=1.0)
     held = most = 0

@@ -366,3 +366,25 @@ def test_a_request_that_passes_through_in_its_own_language_is_bounded_there(wire
     assert made.to_wire()["max_tokens"] == 7
     assert (made.left_out, made.foreign) == (("x",), frozenset({"y"}))
     assert own.to_wire() == {"input": "hi"}
+
+
+@pytest.mark.parametrize(("given", "ignored"), [(500, True), (9, False), (5, False)])
+async def test_a_server_that_ignores_the_bound_of_an_answer_is_told_of(
+    stand: Stand, given: int, ignored: bool
+) -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": given}
+    stand.backend.scripts = {"m": (text("fine"), end(), {"choices": [], "usage": usage})}
+    stand.will_try(remote("m"))
+    async with stand.dispatcher.open(stand.job(replace(FACTS, output_tokens=5))) as answer:
+        assert [item async for item in answer]
+        assert answer.headers().get("x-roundhouse-dropped") == ("max_tokens" if ignored else None)
+
+
+async def test_the_tokens_of_reasoning_do_not_count_for_a_bound_that_a_server_ignored(stand: Stand) -> None:
+    details = {"reasoning_tokens": 490}
+    usage = {"prompt_tokens": 10, "completion_tokens": 495, "completion_tokens_details": details}
+    stand.backend.scripts = {"m": (text("fine"), end(), {"choices": [], "usage": usage})}
+    stand.will_try(remote("m"))
+    async with stand.dispatcher.open(stand.job(replace(FACTS, output_tokens=5))) as answer:
+        assert [item async for item in answer]
+        assert "x-roundhouse-dropped" not in answer.headers()

@@ -37,7 +37,7 @@ def verdict(asked: ChatRequest, *chunks: dict[str, Any], most: int = 10_000) -> 
         ({"response_format": {"type": "json_object"}}, True),
         ({"response_format": FORM}, True),
         ({"tools": [TOOL]}, True),
-        ({"tools": [TOOL], "tool_choice": "none"}, False),
+        ({"tools": [TOOL], "tool_choice": "none"}, True),
     ],
 )
 def test_only_requests_that_say_what_is_valid_have_a_judge(fields: dict[str, Any], judged: bool) -> None:

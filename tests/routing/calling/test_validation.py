@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.wire.chat import ChatRequest
+from routing.calling.watching.judgement import insists, judge_for
 from routing.calling.watching.validation import conforms, judge
 
 PERSON = {
@@ -149,3 +150,26 @@ def test_it_agrees_with_the_reference_validator(value: Any, schema: Any) -> None
 )
 def test_what_is_no_schema_judges_nobody(schema: dict[str, Any]) -> None:
     assert conforms({"a": 1}, schema) is not False
+
+
+@pytest.mark.parametrize(
+    ("choice", "called", "valid"),
+    [
+        ("none", "f", False),
+        ("none", None, None),
+        ("required", None, False),
+        ("required", "g", True),
+        ({"type": "function", "function": {"name": "f"}}, "g", False),
+        ({"type": "function", "function": {"name": "f"}}, "f", True),
+        ({"type": "function", "function": {"name": "f"}}, None, False),
+        ("auto", None, None),
+    ],
+)
+def test_a_choice_of_tools_binds_the_answer(choice: Any, called: str | None, valid: bool | None) -> None:
+    tools = [{"type": "function", "function": {"name": name}} for name in ("f", "g")]
+    messages = [{"role": "user", "content": "Hi"}]
+    request = ChatRequest.model_validate({"messages": messages, "tools": tools, "tool_choice": choice})
+    calls = [] if called is None else [{"type": "function", "function": {"name": called, "arguments": "{}"}}]
+    assert judge(request, text="Hi", tool_calls=calls) is valid
+    assert insists(request) is (choice != "auto")
+    assert judge_for(request) is not None

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from catalog.errors import InvalidRequest
 from routing.accounts.virtual_keys import KeyLimits, Rate
+from routing.calling.traces import Traces, TraceSettings
+from routing.clock import SystemClock
 from server.app import create_app
+from server.peers import Verdict, answer_peer, learn
 from tests.server.api.test_chat import BODY, PATH
 from tests.server.conftest import Gateway, Start, settings
 from tests.server.edge.test_gate import ADMIN, BEARER, KEYS
@@ -65,6 +70,24 @@ async def test_an_outcome_is_reported_once_and_teaches(gateway: Gateway) -> None
     assert taught["model"] == "parrot"
     assert taught["expected_quality"]["after"] < taught["expected_quality"]["before"]
     error(await gateway.client.post("/v1/outcomes", json={"trace": trace, "score": 1}), 400, "invalid_request")
+
+
+async def test_a_second_report_is_refused_alike_by_every_process(gateway: Gateway) -> None:
+    trace = (await gateway.client.post(PATH, json=BODY)).headers["x-roundhouse-trace"]
+    served = gateway.services.runtime
+    assert served is not None
+
+    class Others:
+        async def ask(self, question: Any) -> Any:
+            return await answer_peer(served, question)
+
+    other = replace(served, traces=Traces(TraceSettings(), SystemClock()), peers=Others())
+    verdict = Verdict(trace=trace, score=1.0, key="", admin=True)
+    assert await learn(other, verdict) is not None
+    for here in (other, served):
+        with pytest.raises(InvalidRequest, match="reported before") as refused:
+            await learn(here, verdict)
+        assert refused.value.param == "trace"
 
 
 @pytest.mark.parametrize("body", [{"score": 0.5, "accepted": True}, {}, {"score": 2}, {"score": "high"}])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx
@@ -106,3 +108,6 @@ def timeless(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: timeless(each) for name, each in value.items() if name not in ALONE}
     return [timeless(each) for each in value] if isinstance(value, list) else value
+
+
+Open = Callable[..., AbstractAsyncContextManager[Site]]

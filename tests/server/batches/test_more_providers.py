@@ -117,7 +117,7 @@ async def test_lines_are_answered_by_one_batch_at_half_the_price(
 
 async def test_azures_lines_name_their_deployment_and_no_version(site: Site, azure: FakeAzure) -> None:
     await site.until(await site.send(line("a", "gpt")), "completed")
-    (row,) = azure.rows_of(next(iter(azure.contents)))
+    (row,) = azure.rows_of(next(iter(azure.deleted)))
     assert (row["url"], row["body"]["model"]) == ("/chat/completions", "fake-chat")
 
 

@@ -4,89 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from functools import partial
-from pathlib import Path
-from typing import Any
 
-import httpx
 import orjson
 import pytest
 
 from catalog.errors import ConfigurationError
 from catalog.model import Price
-from catalog.types import Json
-from routing.accounts.caps import Caps
-from routing.accounts.spend import Spend
-from routing.accounts.virtual_keys import KeyLimits, Rate
-from server.app import create_app
-from server.assembly import open_runtime
 from server.batches import offloading
-from server.batches.journal import ResultJournal
-from server.settings import Settings
-from tests.backends.workers.conftest import fake_engines
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import Fault
-from tests.server.batches.site import CHAT, EMBED, MESSAGES, PRICE, RESPONSES, Site, line, paths, timeless
-
-Open = Callable[..., AbstractAsyncContextManager[Site]]
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offloading, "FIRST_LOOK", 0.01)
-    monkeypatch.setattr(offloading, "LAST_LOOK", 0.02)
-
-
-@pytest.fixture
-async def openai() -> AsyncIterator[FakeOpenAI]:
-    async with FakeOpenAI(key="sk-fake") as running:
-        yield running
-
-
-@pytest.fixture
-async def anthropic() -> AsyncIterator[FakeAnthropic]:
-    async with FakeAnthropic() as running:
-        yield running
-
-
-@pytest.fixture
-def site(tmp_path: Path, openai: FakeOpenAI, anthropic: FakeAnthropic, monkeypatch: pytest.MonkeyPatch) -> Open:
-    monkeypatch.setenv("FAKE_OPENAI_KEY", "sk-fake")
-    monkeypatch.setenv("FAKE_ANTHROPIC_KEY", anthropic.key)
-
-    def row(name: str, endpoint: str, model: str, capability: str) -> Json:
-        source = {"kind": "upstream", "endpoint": endpoint, "model": model}
-        return {"id": name, "capabilities": [capability], "source": source, "price": PRICE}
-
-    @asynccontextmanager
-    async def opened(*, batches: bool = True, **overrides: Any) -> AsyncIterator[Site]:
-        far = {"id": "far", "base_url": openai.base_url, "key_env": ["FAKE_OPENAI_KEY"], "batches": batches}
-        messages = {"id": "claudes", "protocol": "anthropic", "base_url": anthropic.origin, "batches": batches}
-        settings = Settings.model_validate(
-            {
-                "data_dir": tmp_path / "data",
-                "endpoint": [far, messages | {"key_env": ["FAKE_ANTHROPIC_KEY"]}],
-                "model": [
-                    row("gpt", "far", "fake-chat", "chat"),
-                    row("reasoner", "far", "fake-chat", "chat") | {"wire": "responses"},
-                    row("vector", "far", "fake-embed", "embed"),
-                    row("claude", "claudes", "fake-claude", "chat"),
-                ],
-                **overrides,
-            }
-        )
-        app = create_app(settings, open_runtime=partial(open_runtime, engines=fake_engines()))
-        async with AsyncExitStack() as held:
-            await held.enter_async_context(app.router.lifespan_context(app))
-            transport = httpx.ASGITransport(app=app)
-            client = httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=30)
-            await held.enter_async_context(client)
-            yield Site(client, app.state.services, settings)
-
-    return opened
+from tests.server.batches.site import CHAT, EMBED, MESSAGES, RESPONSES, Open, line, paths, timeless
 
 
 @pytest.mark.parametrize("model", ["gpt", "claude"])
@@ -327,102 +255,6 @@ async def test_a_batch_that_expires_keeps_what_is_answered(site: Open, openai: F
         done = await s.until(batch, "expired")
         assert sorted(await s.content(done["output_file_id"])) == ["a"]
         assert (await s.content(done["error_file_id"]))["b"]["error"]["code"] == "batch_expired"
-
-
-async def test_money_is_reserved_while_a_batch_is_away(site: Open, openai: FakeOpenAI) -> None:
-    openai.finishing = False
-    async with site(spend={"caps": {"day": 1.0}}) as s:
-        batch = await s.send(line("a"), line("b"))
-        await s.begun(batch)
-        (usage,) = s.runtime.spend.cap_usage("")
-        (told,) = await s.offloaded(batch)
-        assert told["amount"] > 0
-        assert usage.spent == pytest.approx(told["amount"])
-        openai.finishing = True
-        await s.until(batch, "completed")
-        (usage,) = s.runtime.spend.cap_usage("")
-        assert usage.spent == pytest.approx((await s.spent())["gpt"][1])
-
-
-@pytest.mark.parametrize("dying", [0, 1, 2])
-@pytest.mark.parametrize("caps", [{}, {"day": 1.0}])
-async def test_a_line_that_was_booked_when_the_process_died_is_not_booked_again(
-    site: Open, openai: FakeOpenAI, monkeypatch: pytest.MonkeyPatch, dying: int, caps: dict[str, float]
-) -> None:
-    async with site(spend={"caps": caps}) as s:
-        reached = asyncio.Event()
-        add, added = ResultJournal.add, list[Any]()
-
-        async def die_before(journal: ResultJournal, *result: Any) -> None:
-            if len(added) == dying:
-                reached.set()
-                await asyncio.Event().wait()
-            added.append(result)
-            await add(journal, *result)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(ResultJournal, "add", die_before)
-            patch.setattr(Spend, "release", lambda *_: None)  # a killed process releases nothing
-            batch = await s.send(line("a"), line("b"), line("c"))
-            async with asyncio.timeout(20):
-                await reached.wait()
-            await s.die()
-        await s.runtime.spend.start()
-        s.revive()
-        done = await s.until(batch, "completed")
-        assert sorted(await s.content(done["output_file_id"])) == ["a", "b", "c"]
-        await s.runtime.spend.refresh()
-        assert (await s.spent())["gpt"][0] == 3
-        for usage in s.runtime.spend.cap_usage(""):
-            assert usage.spent == pytest.approx((await s.spent())["gpt"][1])
-
-
-async def test_a_batch_beyond_a_cap_is_asked_line_by_line_as_far_as_the_cap_goes(
-    site: Open, openai: FakeOpenAI
-) -> None:
-    one = (50 * PRICE["output"] + 9 * PRICE["input"]) / 1e6
-    async with site(spend={"caps": {"day": 1.3 * one}}) as s:
-        batch = await s.send(*(line(f"r{n}") for n in range(6)))
-        done = await s.until(batch, "completed")
-        (told,) = await s.offloaded(batch)
-        assert told["failure"]
-        assert not openai.batches
-        assert done["request_counts"]["total"] == 6
-        assert (await s.spent())["gpt"][1] <= 1.3 * one
-
-
-async def test_answers_are_booked_and_kept_though_the_cap_is_reached_meanwhile(
-    site: Open, openai: FakeOpenAI
-) -> None:
-    openai.finishing = False
-    async with site(spend={"caps": {"day": 1.0}}) as s:
-        batch = await s.send(line("a"), line("b"))
-        await s.begun(batch)
-        s.runtime.spend.configure(
-            s.settings.spend.model_copy(
-                update={"caps": s.settings.spend.caps.model_copy(update={"day": 0.0000001})}
-            )
-        )
-        openai.finishing = True
-        done = await s.until(batch, "completed")
-        assert done["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
-        assert paths(openai).count(CHAT) == 0
-
-
-@pytest.mark.parametrize(
-    ("limits", "sent"),
-    [(KeyLimits(requests=Rate(minute=100)), False), (KeyLimits(), True), (KeyLimits(spend=Caps(day=1.0)), True)],
-)
-async def test_lines_of_a_key_with_limits_of_rate_are_asked_one_by_one(
-    site: Open, openai: FakeOpenAI, limits: KeyLimits, sent: bool
-) -> None:
-    async with site(api_keys=["sk-admin-0123456789abcdef"]) as s:
-        assert s.runtime.keys is not None
-        made = await s.runtime.keys.create("app", limits=limits)
-        mine = {"authorization": f"Bearer {made.secret}"}
-        done = await s.until(await s.send(line("a"), line("b"), **mine), "completed", **mine)
-        assert sorted(await s.content(done["output_file_id"], **mine)) == ["a", "b"]
-        assert ("/v1/batches" in paths(openai)) is sent
 
 
 async def test_a_key_asks_its_own_models_alone(site: Open, openai: FakeOpenAI) -> None:

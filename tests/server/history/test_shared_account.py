@@ -12,6 +12,7 @@ import pytest
 from catalog.types import Json
 from server.app import create_app
 from server.settings import Settings
+from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.openai_responses import message_item, text_part
 
@@ -29,7 +30,7 @@ def settings_of(fake: FakeOpenAI, folder: Path, **storage: object) -> Settings:
     row = {
         "id": "far/gpt",
         "aliases": ["gpt"],
-        "capabilities": ["chat", "tools", "reasoning", "documents"],
+        "capabilities": ["chat", "tools", "reasoning", "documents", "vision"],
         "source": {"kind": "upstream", "endpoint": "far", "model": "fake-chat"},
     }
     end = {"id": "far", "protocol": "openai", "base_url": fake.base_url, "wire": "responses"}
@@ -165,3 +166,106 @@ async def test_ids_that_a_provider_repeats_or_lacks_lose_no_answer(
     assert first["id"] != second["id"]
     for response in (first, second):
         assert (await client.get(f"/v1/responses/{response['id']}")).json() == response
+
+
+async def upload(client: httpx.AsyncClient, name: str, content: bytes) -> str:
+    form = {"files": {"file": (name, content)}, "data": {"purpose": "user_data"}}
+    answer = await client.post("/v1/files", **form)  # type: ignore[arg-type]
+    assert answer.status_code == 200, answer.text
+    file_id: str = answer.json()["id"]
+    return file_id
+
+
+def asked_with(door: str, file_id: str, kind: str = "file") -> tuple[str, Json]:
+    """A door and a request with a file."""
+    if door == "chat":
+        part: Json = {"type": "file", "file": {"file_id": file_id}}
+        return "/v1/chat/completions", {"model": "gpt", "messages": [{"role": "user", "content": [part]}]}
+    detail = {"detail": "auto"} if kind == "image" else {}
+    part = {"type": f"input_{kind}", "file_id": file_id, **detail}
+    return "/v1/responses", {"model": "gpt", "input": [{"role": "user", "content": [part]}]}
+
+
+@pytest.mark.parametrize("door", ["chat", "responses"])
+async def test_the_callers_upload_is_sent_as_data_and_another_keys_is_not_found(
+    client: httpx.AsyncClient, fake: FakeOpenAI, door: str
+) -> None:
+    pdf = await upload(client, "a.pdf", b"%PDF-1.4 hello")
+    path, body = asked_with(door, pdf)
+    answer = await client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    (part,) = fake.calls[-1].body["input"][-1]["content"]
+    data = "data:application/pdf;base64,JVBERi0xLjQgaGVsbG8="
+    assert part == {"type": "input_file", "filename": "a.pdf", "file_data": data}
+    sent = len(fake.calls)
+    for name, key in ((pdf, OTHER), ("file-elsewhere", OWNER)):
+        path, body = asked_with(door, name)
+        assert (await client.post(path, json=body, headers=key)).status_code == 404
+    await client.delete(f"/v1/files/{pdf}")
+    path, body = asked_with(door, pdf)
+    assert (await client.post(path, json=body)).status_code == 404
+    assert len(fake.calls) == sent
+
+
+async def test_an_uploaded_picture_is_a_picture(client: httpx.AsyncClient, fake: FakeOpenAI) -> None:
+    png = await upload(client, "a.png", b"\x89PNG\r\n\x1a\n")
+    path, body = asked_with("responses", png, "image")
+    answer = await client.post(path, json=body)
+    (part,) = fake.calls[-1].body["input"][-1]["content"]
+    assert (answer.status_code, part["image_url"][:22]) == (200, "data:image/png;base64,")
+    (item,) = (await client.get(f"/v1/responses/{answer.json()['id']}/input_items")).json()["data"]
+    assert item["content"][0]["file_id"] == png
+
+
+OBJECTS: list[Json] = [
+    {"prompt": {"id": "ab_1"}},
+    {"tools": [{"type": "file_search", "vector_store_ids": ["ab_1"]}]},
+    {"tools": [{"type": "code_interpreter", "container": "ab_1"}]},
+    {"tools": [{"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["ab_1"]}}]},
+    {"tools": [{"type": "shell", "environment": {"type": "container_reference", "container_id": "ab_1"}}]},
+    {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "ab_1"}]}]},
+]
+
+
+@pytest.mark.parametrize("storage", [{}, {"provider_ids": ["ab_*"]}])
+@pytest.mark.parametrize("fields", OBJECTS)
+async def test_an_object_at_the_provider_is_named_by_its_operator_and_what_that_one_lists(
+    client: httpx.AsyncClient, fake: FakeOpenAI, storage: Json, fields: Json
+) -> None:
+    for key, may in (("owner", bool(storage)), ("operator", True)):
+        sent = len(fake.calls)
+        answer = await client.post(
+            "/v1/responses", json={**ASK, **fields}, headers={"authorization": f"Bearer {key}"}
+        )
+        assert (answer.status_code == 200, len(fake.calls) > sent) == (may, may), answer.text
+        assert may or answer.status_code in (400, 404)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"container": "c"}, True),
+        ({"container": {"id": "c"}}, True),
+        ({"container": {"skills": [{"type": "custom", "skill_id": "s"}]}}, True),
+        ({"container": {"skills": [{"type": "anthropic", "skill_id": "pdf"}]}}, False),
+        ({"thread": {"type": "continue", "previous_message_id": "msg_1"}}, True),
+        ({"thread": {"type": "create"}}, False),
+    ],
+)
+async def test_objects_at_anthropic_are_named_by_its_operator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: Json, *, named: bool
+) -> None:
+    async with FakeAnthropic() as fake:
+        end = {"id": "near", "protocol": "anthropic", "base_url": fake.origin, "key_env": ["ROUNDHOUSE_TEST_KEY"]}
+        monkeypatch.setenv("ROUNDHOUSE_TEST_KEY", fake.key)
+        source = {"kind": "upstream", "endpoint": "near", "model": "claude-sonnet-5"}
+        rows = [{"id": "near/claude", "capabilities": ["chat"], "source": source}]
+        settings = {"data_dir": tmp_path, "api_keys": ["owner"], "endpoint": [end], "model": rows}
+        app = create_app(Settings.model_validate(settings))
+        transport = httpx.ASGITransport(app=app)
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport) as client:
+            turns = [{"role": "user", "content": "Hi"}]
+            asked = {"model": "near/claude", "max_tokens": 9, "messages": turns, **fields}
+            answer = await client.post("http://localhost/v1/messages", json=asked, headers=OWNER)
+            refused = answer.status_code == 400 and "storage.provider_ids" in answer.text
+            assert (refused, bool(fake.calls)) == (named, not named), answer.text

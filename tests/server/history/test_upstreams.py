@@ -83,6 +83,7 @@ async def test_openais_own_compaction_is_asked_for_and_goes_back_to_its_endpoint
     told = answer.json()
     assert (told["object"], told["usage"]["total_tokens"]) == ("response.compaction", 25)
     assert [item["type"] for item in told["output"]] == ["message", "message", "compaction"]
+    assert ("store" in told, answer.headers.get("x-roundhouse-dropped")) == (False, None)
     assert fake.calls[-1].path == "/v1/responses/compact"
     assert [item["role"] for item in fake.calls[-1].body["input"]] == ["user", "assistant", "user"]
     going_on = [*told["output"], {"role": "user", "content": "Three"}]

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from catalog.errors import InvalidRequest
+from catalog.errors import InvalidRequest, Unavailable
 from routing.clock import SystemClock
 from routing.state.records import Record, RecordQuery, Records
 from routing.state.sqlite import SqliteState
@@ -203,3 +204,52 @@ async def test_work_that_was_done_since_it_was_found_is_not_done_again(records: 
         while runner.is_running("sum", "w"):
             await asyncio.sleep(0.01)
     assert work.began == []
+
+
+async def test_a_store_that_fails_is_one_line_in_the_log_and_its_return_another(
+    records: Records, run: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = asyncio.Semaphore(0)
+    find = records.find
+
+    async def full(query: RecordQuery) -> list[Record]:
+        looks.release()
+        raise Unavailable("The disk is full.")
+
+    async def look(times: int) -> None:
+        async with asyncio.timeout(20):
+            for _ in range(times):
+                await looks.acquire()
+
+    with capture_logs() as logs:
+        monkeypatch.setattr(records, "find", full)
+        run(Sums(records))
+        await look(4)
+        monkeypatch.setattr(records, "find", find)
+        await looked(records, 2)
+        monkeypatch.setattr(records, "find", full)
+        await look(3)
+    assert [line["event"] for line in logs] == ["work.not_found", "work.found_again", "work.not_found"]
+
+
+async def test_work_whose_end_cannot_be_stored_is_one_line_in_the_log(
+    records: Records, run: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REST", 0.0)
+    work = Sums(records)
+    work.go.set()
+    replace_record, tries = records.replace, 0
+
+    async def full(record: Record) -> Record | None:
+        nonlocal tries
+        tries += 1
+        if tries < 5:
+            raise Unavailable("The disk is full.")
+        return await replace_record(record)
+
+    monkeypatch.setattr(records, "replace", full)
+    with capture_logs() as logs:
+        await records.add([queued("a")])
+        run(work)
+        await ended(records, "a", "done")
+    assert [line["event"] for line in logs] == ["work.not_stored"]

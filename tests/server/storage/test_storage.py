@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.errors import InvalidRequest, NotFound
+from catalog.errors import InvalidRequest, NotFound, PayloadTooLarge
 from routing.clock import SystemClock
 from routing.state.records import Record, RecordQuery, StorageFull
 from routing.state.sqlite import SqliteState
@@ -102,3 +102,10 @@ def test_a_list_names_its_ends() -> None:
         "has_more": True,
     }
     assert listed([], False)["last_id"] is None
+
+
+async def test_an_object_larger_than_all_the_room_of_a_key_is_too_large(storage: Storage) -> None:
+    large = storage.new("conversation", "conv_1", {"text": "x" * 100_001}, Caller("me"))
+    with pytest.raises(PayloadTooLarge, match=r"storage\.bytes_per_key"):
+        await storage.keep(large)
+    await storage.keep(storage.new("conversation", "conv_2", {}, Caller("me")))

@@ -467,3 +467,31 @@ def test_the_stop_sequence_that_ended_the_text_is_told() -> None:
     assert told({"finish_reason": "stop", "stop_reason": None}) == plain
     assert told({"finish_reason": "stop", "stop_reason": 7}) == plain, "vLLM's id of a stop token"
     assert told({"finish_reason": "length", "stop_reason": "END"})["stop_sequence"] is None
+
+
+def test_an_answer_without_a_count_has_estimated_tokens() -> None:
+    writer = ChunkWriter("chatcmpl-1", "m", 1)
+    stream = MessageStream("msg_1", prompt_tokens=7)
+    chunks = [writer.text("Some words of an answer."), writer.tool_start(0, "t", "f")]
+    chunks += [writer.tool_arguments(0, '{"city":"Paris"}'), writer.delta({}, finish_reason="stop")]
+    for chunk in chunks:
+        list(stream.feed(chunk))
+    ended = next(event for event in stream.finish() if event["type"] == "message_delta")
+    assert ended["usage"]["output_tokens"] > 5
+    assert stream.message()["usage"]["output_tokens"] == ended["usage"]["output_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [{"name": "f"}]}, "tools[0].input_schema"),
+        (
+            {"tools": [WEATHER], "tool_choice": {"type": "auto", "disable_parallel_tool_use": "yes"}},
+            "tool_choice.disable_parallel_tool_use",
+        ),
+    ],
+)
+def test_tools_have_schemas_and_booleans_are_booleans(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        chat_of(**fields)
+    assert refused.value.param == param

@@ -25,7 +25,7 @@ BAD, GOOD = '{"n": "no"}', '{"n": 7}'
 
 
 class Deaf(FakeOpenAI):
-    """A server that says its reply whatever form is asked for."""
+    """A server that says its reply whatever form is asked for, and is deaf to the fields that ``user`` names."""
 
     def __init__(self, reply: str) -> None:
         super().__init__()
@@ -33,7 +33,8 @@ class Deaf(FakeOpenAI):
 
     async def _read(self, request: Any) -> Any:
         call = await super()._read(request)
-        call.body.pop("response_format", None)
+        for name in ("response_format", *call.body.get("user", "").split()):
+            call.body.pop(name, None)
         return call
 
 
@@ -112,6 +113,29 @@ async def test_a_streamed_answer_without_its_form_ends_in_an_error(client: httpx
     kept = await client.post(path, json={"model": "good/m", "stream": True, **DOORS[path]})
     assert 'error":{' not in kept.text
     assert any(end in kept.text for end in ("[DONE]", "message_stop", "response.completed"))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("choice", "deaf"),
+    [
+        ("none", "tool_choice"),
+        ("required", "tools tool_choice"),
+        ({"type": "function", "function": {"name": "f"}}, "tools tool_choice"),
+    ],
+)
+async def test_a_choice_of_tools_that_the_server_breaks_is_no_answer(
+    client: httpx.AsyncClient, choice: Any, deaf: str, *, stream: bool
+) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    fields: Json = {"tools": [tool], "tool_choice": choice, "stream": stream}
+    broken = await ask(client, user=deaf, **fields)
+    assert broken.status_code == (200 if stream else 502)
+    assert "answer_invalid" in broken.text
+    assert "[DONE]" not in broken.text
+    kept = await ask(client, **fields)
+    assert kept.status_code == 200
+    assert "answer_invalid" not in kept.text
 
 
 async def test_another_candidate_gives_the_form_that_one_broke(client: httpx.AsyncClient) -> None:

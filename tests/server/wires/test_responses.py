@@ -462,3 +462,10 @@ async def test_a_stream_that_fails_ends_with_response_failed(
     kinds = [event.type async for event in stream]
     assert kinds[-1] == "response.failed"
     assert "response.completed" not in kinds
+
+
+@pytest.mark.parametrize(("name", "why"), [("zz", "cannot be included"), ("web_search_call.results", "lacks")])
+def test_a_part_that_no_response_has_is_told_from_one_of_another_models_tool(name: str, why: str) -> None:
+    refusal = refusal_of(to_chat(request_of(include=[name])))
+    assert refusal is not None
+    assert why in refusal.message

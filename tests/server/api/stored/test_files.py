@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
 import pytest
 
@@ -213,3 +215,23 @@ async def test_a_client_that_leaves_in_the_middle_leaves_nothing(serve: Start) -
             while names(folder):
                 await asyncio.sleep(0.01)
         del reader
+
+
+async def test_anthropics_clients_get_files_in_its_shape(serve: Start) -> None:
+    async with serve() as gateway, AsyncExitStack() as stack:
+        origin = str(gateway.client.base_url)
+        client = await stack.enter_async_context(
+            anthropic.AsyncAnthropic(base_url=origin, api_key="x", max_retries=0)
+        )
+        made = [await client.beta.files.upload(file=(f"{n}.txt", b"hi")) for n in range(3)]
+        assert [(each.type, each.filename, each.size_bytes) for each in made[:1]] == [("file", "0.txt", 2)]
+        assert made[0].mime_type == "text/plain"
+        listed = [each.id async for each in client.beta.files.list(limit=1)]
+        assert listed == [each.id for each in reversed(made)]
+        assert (await client.beta.files.retrieve_metadata(made[1].id)).id == made[1].id
+        gone = await client.beta.files.delete(made[1].id)
+        assert (gone.id, gone.type) == (made[1].id, "file_deleted")
+        older = await gateway.client.get(
+            f"/v1/files?after_id={made[2].id}", headers={"anthropic-version": "2023-06-01"}
+        )
+        assert [each["id"] for each in older.json()["data"]] == [made[0].id]

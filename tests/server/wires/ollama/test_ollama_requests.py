@@ -29,13 +29,15 @@ CALL = {"function": {"name": "look_up", "arguments": {"word": "tree"}}}
 def chat(**fields: Any) -> tuple[Json, tuple[str, ...]]:
     """The chat's body, and the names that its translation left out."""
     losses = Losses()
-    made = to_chat(OllamaChatRequest.model_validate({"messages": [USER], **fields}), model="m", losses=losses)
+    made = to_chat(
+        OllamaChatRequest.model_validate({"model": "m", "messages": [USER], **fields}), model="m", losses=losses
+    )
     return made.to_wire(), made.left_out
 
 
 def completion(**fields: Any) -> tuple[Json, tuple[str, ...]]:
     losses = Losses()
-    request = OllamaGenerateRequest.model_validate({"prompt": "Once", "raw": True, **fields})
+    request = OllamaGenerateRequest.model_validate({"model": "m", "prompt": "Once", "raw": True, **fields})
     assert is_completion(request)
     return to_completion(request, model="m", most=99, losses=losses).to_wire(), losses.names
 
@@ -47,7 +49,9 @@ def test_options_become_parameters_and_the_loaders_own_are_for_ollama_alone() ->
     assert left_out == ("options.foo",)
     losses = Losses()
     made = to_chat(
-        OllamaChatRequest.model_validate({"messages": [USER], "options": options}), model="m", losses=losses
+        OllamaChatRequest.model_validate({"model": "m", "messages": [USER], "options": options}),
+        model="m",
+        losses=losses,
     )
     assert "num_ctx" in made.foreign
     assert body["num_ctx"] == 4096
@@ -204,7 +208,7 @@ def test_a_model_may_be_named_as_older_clients_do() -> None:
 def test_a_prompt_is_a_chat_with_the_system_message_before_the_context() -> None:
     context = encode_context([("system", "old"), ("user", "a"), ("assistant", "b")])
     request = OllamaGenerateRequest.model_validate(
-        {"prompt": "c", "system": "new", "context": context, "images": [PNG], "options": {"seed": 1}}
+        {"model": "m", "prompt": "c", "system": "new", "context": context, "images": [PNG], "options": {"seed": 1}}
     )
     assert not is_completion(request)
     turns = to_turns(request)
@@ -231,7 +235,7 @@ def test_what_excludes_a_raw_prompt_is_refused(field: Json) -> None:
 
 def test_a_template_of_the_callers_own_is_refused() -> None:
     with pytest.raises(UnsupportedParameter, match="cannot bring a template"):
-        is_completion(OllamaGenerateRequest(prompt="x", template="{{ .Prompt }}"))
+        is_completion(OllamaGenerateRequest(model="m", prompt="x", template="{{ .Prompt }}"))
 
 
 def test_a_context_holds_the_conversation() -> None:
@@ -268,7 +272,7 @@ def test_a_context_cannot_unpack_to_more_than_the_most() -> None:
 def test_texts_are_cut_where_the_server_can_and_options_go_to_ollama_alone() -> None:
     def made(home: str, **fields: Any) -> tuple[Json, tuple[str, ...]]:
         losses = Losses()
-        request = OllamaEmbedRequest.model_validate({"options": {"num_ctx": 1, "odd": 2}, **fields})
+        request = OllamaEmbedRequest.model_validate({"model": "m", "options": {"num_ctx": 1, "odd": 2}, **fields})
         return to_embedding(["a"], request, model="m", home=home, losses=losses).to_wire(), losses.names
 
     assert made("local") == (

@@ -17,7 +17,7 @@ FUNCTION = {"name": "add", "description": "d", "parameters": {"type": "object", 
 
 def sent(body: Json, keep_alive: Any = None) -> tuple[Json, tuple[str, ...]]:
     """The body that the other server gets, and the names of what it does not get."""
-    request = OllamaChatRequest.model_validate(body)
+    request = OllamaChatRequest.model_validate({"model": "m", **body})
     chat = to_chat(request, model="m", keep_alive=keep_alive, losses=Losses())
     call = translate(chat, UPSTREAM)
     return call.body, (*chat.left_out, *call.dropped)
