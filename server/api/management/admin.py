@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Request
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
@@ -110,6 +110,7 @@ class Priors(WireModel):
     is worth beside one of this server's.
     """
 
+    model_config = ConfigDict(extra="forbid")
     benchmarks: (
         Annotated[
             dict[Identifier, Annotated[dict[Identifier, Finite], Field(max_length=64)]],
@@ -127,6 +128,8 @@ class Priors(WireModel):
     def _one_of_both(self) -> Self:
         if (self.benchmarks is None) == (self.models is None):
             raise ValueError("send either 'benchmarks' or the 'models' of an exported profile")
+        if self.models is None and "weight" in self.model_fields_set:
+            raise ValueError("'weight' is of a profile's observations; benchmarks have none")
         return self
 
 
@@ -137,7 +140,7 @@ class PriorsTaken(TypedDict):
     taken: dict[str, bool]
 
 
-class Profile(TypedDict):
+class LearnedProfile(TypedDict):
     """What this server has learned of models, for another server to start with."""
 
     object: Literal["router.profile"]
@@ -145,7 +148,7 @@ class Profile(TypedDict):
     models: dict[str, Json]
 
 
-@route(router, "GET", "/v1/admin/priors", Contract(answers=Profile, admin=True))
+@route(router, "GET", "/v1/admin/priors", Contract(answers=LearnedProfile, admin=True))
 async def export_priors(request: Request) -> Response:
     """What was learned or imported, by model. No prompt, key or address is in it; ids of models are."""
     found = runtime_of(request).learner.export_profile()

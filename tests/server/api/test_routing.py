@@ -142,7 +142,13 @@ async def test_priors_are_for_administrators(start: Start) -> None:
         assert taken.json()["taken"] == {"parrot": True}
         wrong = {"benchmarks": {"parrot": {"juggling": 0.9}}}
         error(await gateway.client.post("/v1/admin/priors", json=wrong, headers=ADMIN), 400, "invalid_request")
-        for both in ({}, {**body, "models": {"parrot": {}}}, {"models": {"parrot": {"quality": {"strength": 0}}}}):
+        for both in (
+            {},
+            {**body, "weigth": 1},
+            {**body, "weight": 1.0},
+            {**body, "models": {"parrot": {}}},
+            {"models": {"parrot": {"quality": {"strength": 0}}}},
+        ):
             error(await gateway.client.post("/v1/admin/priors", json=both, headers=ADMIN), 400, "invalid_request")
 
 
