@@ -34,6 +34,7 @@ from routing.accounts.spend import Spend
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.beliefs.estimator import Estimator
 from routing.beliefs.learning import Learner
+from routing.beliefs.prior_files import PriorFiles
 from routing.calling.dispatcher import Dispatcher
 from routing.calling.lease import Leases, upstream_of
 from routing.calling.retry_budget import RetryBudget
@@ -201,6 +202,7 @@ async def _open_memory(settings: Settings, clock: Clock, live: LiveCatalog) -> A
     virtual_keys = VirtualKeys(state, clock)
     spend = Spend(state, settings.spend, clock, key_caps=virtual_keys.caps)
     estimator = Estimator(settings.routing)
+    estimator.files = PriorFiles.read(settings.routing.priors)
     pins = Pins()
     persistence = Persistence(
         state,
@@ -343,7 +345,9 @@ async def _reload(
 
     Raises ConfigurationError for an invalid row, and applies nothing then.
     """
+    files = await asyncio.to_thread(PriorFiles.read, settings.routing.priors)
     await updates.reload(settings)
+    memory.estimator.files = files
     memory.spend.configure(settings.spend)
     await memory.spend.catch_up()
     memory.breakers.configure(settings.breakers)

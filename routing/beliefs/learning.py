@@ -24,7 +24,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from catalog.benchmarks import OVERALL
 from catalog.errors import InvalidRequest
+from routing.beliefs.documents import ModelProfile
 from routing.beliefs.estimator import Estimator
 from routing.beliefs.expectations import decodes
 from routing.facts import Complexity, Facts, Task
@@ -138,18 +140,37 @@ class Learner:
         return scores
 
     def import_priors(
-        self, benchmarks: Mapping[str, Mapping[str, float]], *, observed: bool = False
+        self,
+        benchmarks: Mapping[str, Mapping[str, float]],
+        *,
+        origin: str = "imported",
+        observed: bool = False,
     ) -> dict[str, bool]:
-        """Seed models with benchmark scores in [0, 1], by model id and task.
+        """Seed models with benchmark scores in [0, 1], by model id and task or ``overall``.
 
-        Returns, by model id, whether its scores were taken: those of an observed model are with ``observed``,
-        which keeps its observations. Raises
-        InvalidRequest, without effect, for an unknown task or a score outside [0, 1].
+        Returns, by model id, whether its scores were taken: those of an observed model only with ``observed``,
+        which keeps its observations. Raises InvalidRequest, without effect, for an unknown task or a score outside
+        [0, 1].
         """
         parsed = {
-            model: {_task(name): _score(value) for name, value in row.items()} for model, row in benchmarks.items()
+            model: {name if name == OVERALL else _task(name): _score(value) for name, value in row.items()}
+            for model, row in benchmarks.items()
         }
-        return {model: self._estimator.seed(model, row, observed=observed) for model, row in parsed.items()}
+        taken: dict[str, bool] = {}
+        for model, row in parsed.items():
+            by_task = {task: score for task, score in row.items() if isinstance(task, Task)}
+            taken[model] = self._estimator.seed(
+                model, by_task, overall=row.get(OVERALL), origin=origin, observed=observed
+            )
+        return taken
+
+    def export_profile(self) -> dict[str, ModelProfile]:
+        """See :meth:`Estimator.export_profile`."""
+        return self._estimator.export_profile()
+
+    def import_profile(self, models: Mapping[str, ModelProfile], *, weight: float, origin: str) -> dict[str, bool]:
+        """See :meth:`Estimator.import_profile`."""
+        return self._estimator.import_profile(models, weight=weight, origin=origin)
 
     # ---- one attempt
 
@@ -249,7 +270,7 @@ def _task(name: str) -> Task:
         return Task(name)
     except ValueError:
         known = ", ".join(task.value for task in Task)
-        raise InvalidRequest(f"'{name[:50]}' is no task. Tasks are: {known}.", param="task") from None
+        raise InvalidRequest(f"'{name[:50]}' is no task. Tasks are: overall, {known}.", param="task") from None
 
 
 def _score(value: float) -> float:

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -38,6 +39,8 @@ REMOTE_AT_ONCE = 4
 """Remote models that are examined at a time; those of this machine take turns, since they share its cores."""
 
 
+ORIGIN = "calibration"
+"""The beginning of the origin of a prior that was measured."""
 TELL = 1.0
 """Seconds between two changes of the number of questions that are done."""
 
@@ -172,13 +175,20 @@ class _Run:
             told = result["subjects"].get(subject.id)
             if told is not None and told["scores"]:
                 scores.setdefault(subject.task, []).extend(told["scores"])
-        if insight is None or not scores:
+        place = None if insight is None else insight.estimator.index.rows.get(row.id)
+        if insight is None or place is None or not scores:
             return
-        means, _ = insight.estimator.prior(row)
-        before = {task: float(means[place]) for place, task in enumerate(Task)}
+        prior = insight.estimator.prior(place)
+        if prior.reason.startswith(ORIGIN):  # an earlier calibration must not count twice
+            prior = insight.estimator.catalogue_prior(place)
+        before = {task: float(prior.mean[at]) for at, task in enumerate(Task)}
         after = before | blended(scores, before)
+        day = datetime.fromtimestamp(self._runtime.storage.now(), UTC).date()
+        asked = sum(map(len, scores.values()))
         taken = self._runtime.learner.import_priors(
-            {row.id: {task.value: value for task, value in after.items()}}, observed=True
+            {row.id: {task.value: value for task, value in after.items()}},
+            origin=f"{ORIGIN} of {day}: {asked} questions, seed {self._body['seed']}",
+            observed=True,
         )
         result["taken"] = taken.get(row.id, False)
         result["priors"] = {

@@ -166,6 +166,7 @@ ASKS = (
     Ask("get", "/v1/traces/{trace_id}"),
     post("/v1/outcomes", {"trace": "TRACE", "accepted": True}),
     post("/v1/admin/priors", {"benchmarks": {"parrot": {"chat": 0.5}}}),
+    Ask("get", "/v1/admin/priors"),
     Ask("get", "/v1/usage"),
     Ask("get", "/v1/usage", "text/csv", {"params": {"format": "csv"}}),
     Ask("get", "/v1/admin/report"),

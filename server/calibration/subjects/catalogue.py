@@ -58,6 +58,7 @@ SUBJECTS: tuple[Subject, ...] = (
     _subject("tools", Task.TOOL_USE, tools, Capability.TOOLS),
     _subject("classification", Task.CLASSIFY, classification, Capability.CHAT, Capability.CLASSIFY),
     _subject("summaries", Task.SUMMARISE, summaries, judged=True),
+    _subject("translations", Task.CHAT, translations, judged=True),
     _subject("embeddings", Task.EMBED, embeddings, Capability.EMBED),
     _subject("reranking", Task.RERANK, reranking, Capability.RERANK),
     _subject("transcription", Task.TRANSCRIBE, transcription, Capability.TRANSCRIBE),

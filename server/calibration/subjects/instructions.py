@@ -93,7 +93,7 @@ def _bullets(dice: Random) -> Instruction:
 
 def task_of(dice: Random) -> tuple[str, list[Instruction]]:
     """A prompt and its constraints, one to three."""
-    asked = [dice.choice((_sentences, _bullets))]
+    asked: list[Callable[[Random], Instruction]] = [dice.choice((_sentences, _bullets))]
     for make in dice.sample(_FREE, dice.choice((0, 1, 2))):
         if not any({make, other} == pair for other in asked for pair in _APART):
             asked.append(make)

@@ -76,6 +76,21 @@ async def test_a_task_that_was_not_measured_keeps_its_prior(school: School) -> N
         assert quality(school.runtime, name, Task.CODE) == pytest.approx(expected, abs=0.02)
 
 
+async def test_the_report_tells_where_a_measured_prior_comes_from(school: School) -> None:
+    await school.calibrated(seed=7)
+    report = (await school.client.get("/v1/admin/report")).json()
+    told = {row["model"]: row for row in report["priors"]}["bright"]
+    assert told["source"] == "imported"
+    assert told["reason"].startswith("calibration of ")
+    assert told["reason"].endswith("12 questions, seed 7")
+
+
+async def test_a_second_calibration_starts_from_the_same_prior_as_the_first(school: School) -> None:
+    first, second = await school.calibrated(), await school.calibrated()
+    for told in (first, second):
+        assert told["results"]["dull"]["priors"] == first["results"]["dull"]["priors"]
+
+
 async def test_few_questions_move_a_prior_less_than_many(school: School) -> None:
     few = await school.calibrated(questions=1)
     many = await school.calibrated(questions=20, fresh=True)
@@ -241,6 +256,20 @@ async def test_every_answer_is_as_the_document_says(school: School, bright: Pupi
     assert told["results"]["bright"]["speed"]
     listed = check(await school.client.get(PLACE), PLACE, "get")
     assert [each["id"] for each in listed["data"]] == [done["id"], begun["id"]]
+
+
+async def test_with_a_judge_summaries_and_translations_are_measured_beside_a_persons(
+    tmp_path: Path, bright: Pupil, dull: Pupil
+) -> None:
+    bright.reply = "On reflection.\nB"  # the judge, too: it prefers the second text in either order
+    async with opened(tmp_path, bright, dull, routing={"judge": {"model": "bright"}}) as school:
+        told = await school.calibrated(tasks=["summarise"], questions=2, budget=5)
+    assert told["judge"] == "bright"
+    assert told["results"].keys() == {"dull"}, "a judge does not judge itself"
+    assert told["results"]["dull"]["subjects"]["summaries.1"]["scores"] == [0.5, 0.5]
+    judged = [prompt for prompt in bright.asked if "<answer A" in prompt]
+    assert len(judged) == 4
+    assert not any("dull" in prompt for prompt in judged)
 
 
 async def test_only_administrators_calibrate(tmp_path: Path, bright: Pupil, dull: Pupil) -> None:

@@ -227,9 +227,12 @@ async def test_the_limits_of_a_key_see_an_answer_that_is_watched_for_the_judge(
 ) -> None:
     seen: list[Any] = []
     see = VirtualKeys.see
-    monkeypatch.setattr(
-        VirtualKeys, "see", lambda self, grant, item: (seen.append(item), see(self, grant, item))[1]
-    )
+
+    def spy(keys: VirtualKeys, grant: Any, item: Any) -> None:
+        seen.append(item)
+        see(keys, grant, item)
+
+    monkeypatch.setattr(VirtualKeys, "see", spy)
     async with opened(tmp_path, provider, admin_keys=["chief"]) as door:
         assert door.runtime.keys is not None
         limits = KeyLimits(tokens=Rate(day=1_000_000))
