@@ -15,7 +15,7 @@ from server.calibration.subjects.reasoning import arithmetic, logic
 from server.calibration.subjects.retrieval import embeddings, reranking
 from server.calibration.subjects.speech import speaking, transcription
 from server.calibration.subjects.structured import classification, extraction, tools
-from server.calibration.subjects.writing import summaries
+from server.calibration.subjects.writing import summaries, translations
 
 
 @dataclass(frozen=True, slots=True)

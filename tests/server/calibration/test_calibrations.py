@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -273,7 +274,7 @@ async def test_with_a_judge_summaries_and_translations_are_measured_beside_a_per
 
 
 async def test_only_administrators_calibrate(tmp_path: Path, bright: Pupil, dull: Pupil) -> None:
-    keys = {"api_keys": ["plain"], "admin_keys": ["chief"]}
+    keys: dict[str, Any] = {"api_keys": ["plain"], "admin_keys": ["chief"]}
     async with opened(tmp_path, bright, dull, **keys) as school:
         client: httpx.AsyncClient = school.client
         refused = await client.post(PLACE, json={}, headers={"authorization": "Bearer plain"})
