@@ -179,7 +179,12 @@ class _Generals:
             for model in reversed(models)
             if model.id in self._known and model.origin == "builtin" and isinstance(model.source, UpstreamSource)
         }
+        self._groups: dict[tuple[str, Capability], list[Model]] = {}
+        for model in models:
+            self._groups.setdefault(_group(model), []).append(model)
         self._lines: dict[tuple[str, Capability], Floats | None] = {}
+        self._best: dict[tuple[str, Capability], float] = {}
+        self._medians: dict[tuple[str, Capability], float] = {}
         self._found: dict[str, _General] = {}
         self._asked: set[str] = set()
 
@@ -236,8 +241,7 @@ class _Generals:
                 Source.PRICE,
                 f"price and version among the measured models of {model.provider}",
             )
-        peers = [other for row in self._peers(model) if (other := _price(row)) is not None]
-        decades = float(np.log10(price / np.median(peers)))
+        decades = float(np.log10(price / self._median_price(_group(model))))
         quality = _UNKNOWN + float(np.clip(_PER_DECADE * decades, -_RANGE_BY_PRICE, _RANGE_BY_PRICE))
         quality = min(quality, self._below_successor(model))
         reason = f"price among the models of {model.provider}, none of which is measured"
@@ -261,8 +265,11 @@ class _Generals:
 
     # ---- price and version
 
-    def _peers(self, model: Model) -> list[Model]:
-        return [row for row in self._rows.values() if _group(row) == _group(model)]
+    def _median_price(self, group: tuple[str, Capability]) -> float:
+        if group not in self._medians:
+            prices = [price for row in self._groups[group] if (price := _price(row)) is not None]
+            self._medians[group] = float(np.median(prices))
+        return self._medians[group]
 
     def _on_line(self, model: Model) -> float | None:
         """The quality at the row's price and version on its provider's line, ``None`` without one.
@@ -274,12 +281,13 @@ class _Generals:
             return None
         group = _group(model)
         if group not in self._lines:
-            self._lines[group] = self._line(self._peers(model))
+            self._lines[group] = self._line(self._groups[group])
+            known = [self._known[row.id] for row in self._groups[group] if row.id in self._known]
+            self._best[group] = max(known, default=_MOST)
         line = self._lines[group]
         if line is None:
             return None
-        best = max(self._known[row.id] for row in self._peers(model) if row.id in self._known)
-        return float(np.clip(line @ signals, _LEAST_BY_PRICE, best - _STEP))
+        return float(np.clip(line @ signals, _LEAST_BY_PRICE, self._best[group] - _STEP))
 
     def _line(self, peers: list[Model]) -> Floats | None:
         """Coefficients, shape (3,), of (1, log10 price, version) by least squares; none of the latter falls."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from catalog.catalog import Catalog
@@ -16,7 +18,7 @@ from tests.routing.catalogue import local, remote
 RULES = Learning()
 
 
-def row(id_: str, **changes: object) -> Model:
+def row(id_: str, **changes: Any) -> Model:
     return remote(id_, **{"benchmarks": {}, "price": Price(), **changes})
 
 

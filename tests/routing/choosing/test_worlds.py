@@ -92,7 +92,7 @@ ALL = world_of(["anthropic", "openai", "google"])
 SMALL_AT_HOME = listed(HOME, "qwen2.5-0.5b-instruct", "model")
 LARGE_AT_HOME = listed(HOME, "llama-3.3-70b-instruct")
 PROXIED = listed(PROXY, "anthropic/claude-opus-5.5", "llama-3.2-1b-instruct", "qwen/qwen3-8b")
-LOOK_UP = {"features": frozenset({Capability.TOOLS}), "task": Task.TOOL_USE}
+LOOK_UP: dict[str, Any] = {"features": frozenset({Capability.TOOLS}), "task": Task.TOOL_USE}
 
 WORLDS = [
     case("best with Anthropic's key", ANTHROPIC, asked("auto:best", mode=Mode.BEST), "claude-opus-5-5", share=0.9),
