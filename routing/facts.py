@@ -116,7 +116,9 @@ class Facts:
     and region that are asked for, where they are not the standard ones. ``searches`` is the caller's bound on web
     searches. ``paid`` is what a provider of the caller's own language may run beside; ``containers`` and
     ``uncounted`` are what the called one may: containers, and the names of tools of unknown cost.
-    ``prefix`` is the prompt of a chat as a chain of blocks.
+    ``prefix`` is the prompt of a chat as a chain of blocks. ``probe`` marks a request of the server's own that
+    measures models: it teaches their speed and reliability, and neither their quality nor the usual length of
+    answers.
     """
 
     capability: Capability
@@ -141,5 +143,6 @@ class Facts:
     paid: PaidTools = NO_PAID_TOOLS
     containers: int = 0
     uncounted: tuple[str, ...] = ()
+    probe: bool = False
     intent: Intent = field(default_factory=Intent)
     prefix: Prefix | None = field(default=None, compare=False, repr=False)

@@ -35,6 +35,7 @@ from routing.accounts.virtual_keys import VirtualKeys
 from routing.beliefs.estimator import Estimator
 from routing.beliefs.learning import Learner
 from routing.beliefs.prefixes import PrefixMemory
+from routing.beliefs.prior_files import PriorFiles
 from routing.calling.dispatcher import Dispatcher
 from routing.calling.lease import Leases, upstream_of
 from routing.calling.retry_budget import RetryBudget
@@ -59,6 +60,7 @@ from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
 from server.peers import announce_models, answer_peer
+from server.probing.sampling import Sampler
 from server.runtime import Insight, Peers, Runtime
 from server.settings import STATE_FILE, Settings
 from server.storage.files import Files
@@ -109,7 +111,9 @@ async def open_runtime(
         await asyncio.to_thread(files.open)
         runtime = _runtime(clock, models, memory, pool, dispatcher, calls, files, scrape)
         runtime.deferred = _deferred(clock, metrics, models, memory, calls, routing, dispatcher)
-        runtime.reload = partial(_reload, updates, memory, routing)
+        sampler = Sampler(runtime, settings.routing.judge)
+        runtime.samples = sampler
+        runtime.reload = partial(_reload, updates, memory, routing, sampler)
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
         runtime.library = Library(
@@ -119,7 +123,7 @@ async def open_runtime(
             runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
         runtime.runner = Runner(memory.storage.records, clock, works(runtime, settings))
         async with _background(
-            memory.persistence.run(), updates.watch_disk(), updates.discover(), files.sweep_always()
+            memory.persistence.run(), updates.watch_disk(), updates.discover(), files.sweep_always(), sampler.run()
         ):
             runtime.runner.start()
             try:
@@ -200,6 +204,7 @@ async def _open_memory(settings: Settings, clock: Clock, live: LiveCatalog) -> A
     virtual_keys = VirtualKeys(state, clock)
     spend = Spend(state, settings.spend, clock, key_caps=virtual_keys.caps)
     estimator = Estimator(settings.routing)
+    estimator.files = PriorFiles.read(settings.routing.priors)
     pins = Pins()
     persistence = Persistence(
         state,
@@ -337,12 +342,16 @@ def _deferred(
     )
 
 
-async def _reload(updates: CatalogUpdates, memory: _Memory, routing: _Routing, settings: Settings) -> None:
+async def _reload(
+    updates: CatalogUpdates, memory: _Memory, routing: _Routing, sampler: Sampler, settings: Settings
+) -> None:
     """Apply every setting of :data:`server.processes.reload.APPLIED` that a part behind the gate holds.
 
     Raises ConfigurationError for an invalid row, and applies nothing then.
     """
+    files = await asyncio.to_thread(PriorFiles.read, settings.routing.priors)
     await updates.reload(settings)
+    memory.estimator.files = files
     memory.spend.configure(settings.spend)
     await memory.spend.catch_up()
     memory.breakers.configure(settings.breakers)
@@ -352,6 +361,7 @@ async def _reload(updates: CatalogUpdates, memory: _Memory, routing: _Routing, s
     routing.planner.configure(settings.routing)
     routing.leases.configure(settings.backends.timeouts())
     routing.retries.configure(settings.retries)
+    sampler.configure(settings.routing.judge)
 
 
 def _updates(settings: Settings, clock: Clock, models: _Models, memory: _Memory, calls: _Calls) -> CatalogUpdates:

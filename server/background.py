@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from server.api.doors import DOORS
 from server.batches.dialects import AnthropicDialect, OpenAIDialect
 from server.batches.work import BatchWork
+from server.calibration.work import Calibrations
 from server.history.background import BackgroundResponses
 from server.storage.runner import BackgroundWork
 
@@ -22,4 +23,5 @@ def works(runtime: Runtime, settings: Settings) -> tuple[BackgroundWork, ...]:
         BatchWork(runtime, settings.storage, OpenAIDialect(DOORS), longest_line=longest),
         BatchWork(runtime, settings.storage, AnthropicDialect(DOORS["/v1/messages"]), longest_line=longest),
         BackgroundResponses(runtime),
+        Calibrations(runtime),
     )

@@ -237,9 +237,12 @@ def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncCont
     assert job.facts.key == caller.id, "a job is opened for the caller that it was made for"
     facts = permitted(job.facts, caller, runtime.catalog)
     job = job if facts is job.facts else replace(job, facts=facts)
+    opening: AbstractAsyncContextManager[Answer[T]]
     if caller.key is None or runtime.keys is None or not caller.key.limits.rates:
-        return runtime.dispatcher.open(job)
-    return _WithinLimits(runtime.keys, caller.key, job, runtime.dispatcher)
+        opening = runtime.dispatcher.open(job)
+    else:
+        opening = _WithinLimits(runtime.keys, caller.key, job, runtime.dispatcher)
+    return opening if runtime.samples is None else runtime.samples.watched(job, opening)
 
 
 async def count_loading(runtime: Runtime, caller: Caller, model: Model) -> None:

@@ -24,6 +24,8 @@ from routing.facts import Complexity, Task
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 _JOURNAL_SIZE = 256
+MAX_ORIGIN = 200
+"""Characters of the origin of an imported prior."""
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Log = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
@@ -63,6 +65,7 @@ class QualityDocument(BaseModel):
     cells: Annotated[list[Cell], Field(max_length=SHAPE[0] * SHAPE[1])] = []
     seen: Amount = 0.0
     changes: Annotated[int, Field(ge=0)] = 0
+    imported: Annotated[str, Field(max_length=MAX_ORIGIN)] = ""
 
 
 class PaceDocument(BaseModel):
@@ -83,6 +86,14 @@ class PaceDocument(BaseModel):
         if self.failures > self.attempts + 1e-6:
             raise ValueError("more failures than attempts")
         return self
+
+
+class ModelProfile(BaseModel):
+    """What one installation learned of a model, for another to start with."""
+
+    model_config = _STRICT
+    quality: QualityDocument | None = None
+    pace: PaceDocument | None = None
 
 
 class ModelDocument(BaseModel):
@@ -145,6 +156,7 @@ def write_quality(evidence: Evidence) -> QualityDocument:
         cells=cells,
         seen=evidence.seen,
         changes=evidence.changes,
+        imported=evidence.imported,
     )
 
 
@@ -162,6 +174,7 @@ def read_quality(document: QualityDocument) -> Evidence:
         evidence.hint_counts[at] += cell.hint_counts
     evidence.seen = document.seen
     evidence.changes = document.changes
+    evidence.imported = document.imported
     return evidence
 
 

@@ -115,7 +115,7 @@ class WatchedAnswer(Answer[T]):
         return self._watched()
 
     async def _watched(self) -> AsyncIterator[T]:
-        items = super().__aiter__()
+        items = aiter(self._inner)
         try:
             async for item in items:
                 self._see(item)

@@ -43,7 +43,7 @@ def savings(facts: Facts, world: World, settings: Affinity, rows: Ints) -> Savin
     if not held:
         return None
     place = {row: position for position, row in enumerate(rows.tolist())}
-    found = Savings(*(np.zeros(len(rows)) for _ in range(3)))
+    found = Savings(np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(len(rows)))
     latest, age, any_held = None, 0.0, False
     for name, part in held.items():
         position = place.get(world.index.rows.get(name, -1))

@@ -65,10 +65,11 @@ class Planner:
         self._merged: tuple[tuple[Mapping[Any, Block], ...], Mapping[str, Block]] = ((), {})
 
     def configure(self, settings: RoutingSettings) -> None:
-        """Use other settings from the next plan on."""
+        """Use other settings, and the estimator's present files of priors, from the next plan on."""
         self._settings = settings
         if self._prefixes is not None:
             self._prefixes.configure(settings.affinity)
+        self._compiled = None
 
     def __call__(self, facts: Facts) -> Plan:
         """The plan for a request. Raises ModelNotFound and CapabilityMismatch for a model asked for by name."""
@@ -106,7 +107,7 @@ class Planner:
         if catalog is self._compiled and wall < self._index.prices_until:
             return
         self._index = Index(
-            catalog,
+            self._estimator.files.timed(catalog),
             {e.id: e for e in catalog.servers},
             version=catalog.version,
             resolver=catalog.replicas,

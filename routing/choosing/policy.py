@@ -46,7 +46,7 @@ def _plan_auto(facts: Facts, world: World, settings: RoutingSettings, rng: np.ra
     if not len(rows):
         filtered = admit(facts, world, settings, bound)
         return Plan((), excluded, Strategy.SCHEMA, _why_empty(facts, filtered))
-    rows = comparable(facts, world, rows)
+    rows = comparable(facts, world, settings, rows)
     if len(rows) == 1:
         return _plan_only(facts, world, settings, rows.item(0), excluded)
     return rank(facts, world, settings, score(facts, world, settings, rng, rows), excluded)

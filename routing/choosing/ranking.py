@@ -64,16 +64,37 @@ def rank(
     )
 
 
-def comparable(facts: Facts, world: World, rows: Ints) -> Ints:
+def comparable(facts: Facts, world: World, settings: RoutingSettings, rows: Ints) -> Ints:
     """The rows to choose from: all, or the first alone for an embedding request that makes no pin.
 
     Vectors of two models do not compare, so without a pin the catalogue's order decides, which does not change
-    from one call to the next as scores do. A chat model moderates only where no model made for it can.
+    from one call to the next as scores do. A chat model moderates only where no model made for it can. For
+    classification see :func:`_classifiers`.
     """
+    if facts.capability is Capability.CLASSIFY:
+        return _classifiers(facts, world, settings, rows)
     if facts.capability is Capability.MODERATE:
         made_for_it = rows[~world.index.capable((Capability.CHAT,))[rows]]
         return made_for_it if len(made_for_it) else rows
     return rows[:1] if facts.capability is Capability.EMBED and not may_pin(facts, world) else rows
+
+
+def _classifiers(facts: Facts, world: World, settings: RoutingSettings, rows: Ints) -> Ints:
+    """The rows that classify best by their kind.
+
+    An embedding model classifies by similarity, which is blind to negation: "not positive at all" resembles
+    "positive". A chat model classifies by the likelihood of each label as its answer. It takes the place of
+    similarity where its quality is above ``classify_floor`` one standard deviation below its mean, which a guess
+    from its size is not; else it leaves classification to similarity.
+    """
+    index = world.index
+    chats, embeds = index.capable((Capability.CHAT,))[rows], index.capable((Capability.EMBED,))[rows]
+    if not chats.any() or not embeds.any():
+        return rows
+    means, strengths = (each[rows] for each in world.estimator.quality(facts.task, facts.complexity))
+    proven = chats & (means - np.sqrt(means * (1 - means) / (strengths + 1)) >= settings.classify_floor)
+    kept: Ints = rows[proven | ~(chats | embeds)] if proven.any() else rows[~chats]
+    return kept
 
 
 def choice_of(
