@@ -55,7 +55,7 @@ class Conversations:
         self.settings = settings
         self.memory = PrefixMemory(settings.affinity, self.clock)
 
-    def answered(self, facts: Facts, model: str, **usage: int) -> None:
+    def answered(self, facts: Facts, model: str, **usage: Any) -> None:
         told = Usage(**usage) if usage else Usage(known=False)
         self.memory.record(outcome(Result.SUCCESS, facts=facts, model=model, first_chunk=0.1, usage=told))
 
