@@ -43,7 +43,7 @@ def savings(facts: Facts, world: World, settings: Affinity, rows: Ints) -> Savin
     if not held:
         return None
     place = {row: position for position, row in enumerate(rows.tolist())}
-    found = Savings(np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(len(rows)))
+    saved, seconds, dollars = np.zeros((3, len(rows)))
     latest, age, any_held = None, 0.0, False
     for name, part in held.items():
         position = place.get(world.index.rows.get(name, -1))
@@ -53,13 +53,13 @@ def savings(facts: Facts, world: World, settings: Affinity, rows: Ints) -> Savin
         passed = max(0.0, world.now - part.at)
         tokens = facts.prompt_tokens * part.share * part.kept
         tokens *= math.exp(-passed / (settings.local if model.local else settings.remote))
-        found.tokens[position] = tokens
-        found.seconds[position] = world.estimator.prefill_seconds(row, facts, tokens)
-        found.dollars[position] = _dollars(model, facts, tokens)
+        saved[position] = tokens
+        seconds[position] = world.estimator.prefill_seconds(row, facts, tokens)
+        dollars[position] = _dollars(model, facts, tokens)
         any_held = True
         if part.latest:
             latest, age = position, passed
-    return Savings(found.tokens, found.seconds, found.dollars, latest, age) if any_held else None
+    return Savings(saved, seconds, dollars, latest, age) if any_held else None
 
 
 def _may_hold(name: str, part: Held, world: World) -> bool:

@@ -166,7 +166,11 @@ def _over_replicas(count: int, *, enabled: bool) -> Told:
             for endpoint in endpoints
         ]
         rows = [{**row, "aliases": ["shared"], "price": {"input": 0, "output": 0}} for row in rows]
-        settings = {"endpoint": endpoints, "model": rows, "routing": {"affinity": {"enabled": enabled}}}
+        settings: dict[str, Any] = {
+            "endpoint": endpoints,
+            "model": rows,
+            "routing": {"affinity": {"enabled": enabled}},
+        }
         with gateway(Path(folder), **settings) as running:
             return asyncio.run(_hold(running.url, count, Kind("shared", 6, 15, THOUGHT)))
 
@@ -178,7 +182,11 @@ def _over_models(count: int, *, enabled: bool) -> Told:
     with tempfile.TemporaryDirectory() as folder:
         rows = [_row(name, {"kind": "path", "path": str(found[0])}) for name in ("first", "second")]
         rows = [{**row, "engine": "llamacpp", "tags": ["bench"]} for row in rows]
-        settings = {"model": rows, "routing": {"affinity": {"enabled": enabled}}, "workers": {"slots": 2}}
+        settings: dict[str, Any] = {
+            "model": rows,
+            "routing": {"affinity": {"enabled": enabled}},
+            "workers": {"slots": 2},
+        }
         with gateway(Path(folder), **settings) as running:
             for name in ("first", "second"):
                 running.worker(name)

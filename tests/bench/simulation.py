@@ -135,7 +135,8 @@ def compare(
     seeds = list(seeds)
     curves: dict[str, Curve] = {}
     for name in strategies:
-        runs = list((pool.map if pool is not None else map)(partial(_run, make, name), seeds))
+        one = partial(_run, make, name)
+        runs = list(map(one, seeds) if pool is None else pool.map(one, seeds))
         regret = np.array([run.regret for run in runs])
         curves[name] = Curve(
             regret.sum(axis=1), regret.mean(axis=0), np.array([r.best for r in runs]).mean(axis=0)

@@ -31,7 +31,7 @@ from tests.fakes.server import Call
 
 PLACE = "/v1/admin/calibrations"
 PRICE = {"input": 10.0, "output": 20.0}
-REASONING: Json = {"tasks": ["reasoning"], "questions": 6}
+REASONING: Json = {"tasks": ["reasoning", "maths"], "questions": 6}
 
 
 def reasoning_answers(seed: int = 0, questions: int = 100) -> dict[str, str]:

@@ -247,7 +247,7 @@ async def test_every_answer_is_as_the_document_says(school: School, bright: Pupi
         return told
 
     bright.gate = asyncio.Event()
-    begun = check(await school.client.post(PLACE, json={"tasks": ["reasoning"]}), PLACE, "post")
+    begun = check(await school.client.post(PLACE, json={"tasks": ["reasoning", "maths"]}), PLACE, "post")
     one = f"{PLACE}/{{calibration_id}}"
     check(await school.client.post(f"{PLACE}/{begun['id']}/cancel"), f"{one}/cancel", "post")
     bright.gate.set()
@@ -280,6 +280,6 @@ async def test_only_administrators_calibrate(tmp_path: Path, bright: Pupil, dull
         refused = await client.post(PLACE, json={}, headers={"authorization": "Bearer plain"})
         assert refused.status_code == 403
         chief = {"authorization": "Bearer chief"}
-        begun = await client.post(PLACE, json={"tasks": ["reasoning"], "questions": 1}, headers=chief)
+        begun = await client.post(PLACE, json={"tasks": ["reasoning", "maths"], "questions": 1}, headers=chief)
         assert begun.status_code == 200
         assert (await client.get(PLACE, headers=chief)).json()["data"][0]["id"] == begun.json()["id"]
