@@ -169,7 +169,7 @@ class FairSlots:
 
     No slot is granted before :meth:`open`; then at most ``capacity`` are held at a time. ``changed`` is called
     after every change of the grants or the queue, so that the owner can see demand and idleness. ``name`` is used
-    in the message of QueueFull. ``later`` calls a function after so many seconds; by default the running loop does.
+    in the message of QueueFull. ``later`` calls a function after so many seconds (default: the loop does).
     """
 
     def __init__(
@@ -344,7 +344,7 @@ class FairSlots:
             waiter.future.set_result(grant)
 
     def _has_room_for_batch(self) -> bool:
-        """Whether a batch request may take a slot now. If not, its time or the end of another request asks again."""
+        """Whether a batch request may take a slot now. If not, a timer or a request's end asks again."""
         if not self._queue.waiting(Priority.BATCH) or (self._capacity == 1 and not self._gives_way):
             return True
         held = sum(grant.slots for grant in self._held if grant.priority is Priority.BATCH)

@@ -24,6 +24,7 @@ from routing.facts import Facts
 from routing.plan import Block, Plan
 from routing.upstreams.circuit import CircuitState
 from routing.upstreams.provider_keys import KeyStatistics
+from server.batches.pacing import Traffic
 from server.storage.files import Files
 from server.storage.runner import Runner
 from server.storage.storage import Storage
@@ -79,7 +80,8 @@ class Runtime:
     models were asked for the first time, or did not answer in time. ``storage`` keeps objects of callers,
     ``files`` their files; ``runner`` does the work that goes on after a request, and ``library`` pulls and removes
     models. ``deferred`` makes calls through the batch APIs of providers. ``fault`` asks what keeps an endpoint
-    from being called, such as missing credentials of a cloud.
+    from being called, such as missing credentials of a cloud. ``traffic`` counts the requests of clients; the app
+    sets it.
     """
 
     live: HasCatalog
@@ -104,6 +106,7 @@ class Runtime:
     looked: Callable[[], bool] = lambda: True
     library: Library | None = None
     deferred: DeferredCalls | None = None
+    traffic: Traffic | None = None
 
     @property
     def catalog(self) -> Catalog:

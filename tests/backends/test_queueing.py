@@ -390,7 +390,8 @@ async def test_batch_that_gives_way_is_not_starved_after_a_long_request() -> Non
 
 async def test_batch_that_gives_way_has_every_slot_a_while_after_the_last_interactive_request() -> None:
     some = Timed(4)
-    assert at_work(batch := await some.ask(*[BATCH] * 3)) == 3
+    batch = await some.ask(*[BATCH] * 3)
+    assert at_work(batch) == 3
     (talking,) = await some.ask(Need())
     await some.release(talking)
     for task in batch:

@@ -33,11 +33,11 @@ from tests.bench.report import Figure, Report, at_least, at_most
 EMBEDDER = "all-minilm-l6-v2"
 LINES, QUICK_LINES = 10_000, 1000
 ROUNDS, QUICK_ROUNDS = 10, 3
-REQUESTS = {"remote": 50, "local": 10}
-"""Streams of a round."""
+REQUESTS = {"paced": 100, "at once": 100, "local": 40}
+"""Streams of a round: enough that it lasts longer than several lines of the batch."""
 SHORT, LONG = 2, 50
 """Tokens of a stream that is measured, and of a local line of the batch beside it."""
-BESIDE = 2000
+BESIDE = 20_000
 """Lines of a batch beside which streams are measured: more than a round sees answered."""
 SLOWER, RATE, GROWTH = 1.2, 0.9, 64
 
@@ -52,10 +52,12 @@ def _beside(bench: Bench) -> Iterator[Figure]:
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         load = stack.enter_context(client())
         behind = stack.enter_context(upstream())
-        ours = stack.enter_context(roundhouse(Path(folder) / "remote", behind, rows=("paced",)))
+        ours = stack.enter_context(roundhouse(Path(folder) / "remote", behind, rows=("paced", "fast")))
         remote = {"model": "bench-paced", "messages": BODY["messages"], "stream": True}
         # A line without a bound is streamed, 50 chunks in a second; a short bound is answered at once.
-        yield _first_token(bench, load, "remote", ours.target(), remote, {})
+        yield _first_token(bench, load, "paced", ours.target(), remote, {})
+        at_once = {**remote, "model": "bench-fast"}
+        yield _first_token(bench, load, "at once", ours.target(), at_once, {"max_tokens": SHORT})
         running = stack.enter_context(gateway(Path(folder)))
         target = Target(f"{running.url}/v1/chat/completions")
         yield _first_token(bench, load, "local", target, BODY, {"max_tokens": LONG})
