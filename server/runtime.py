@@ -24,7 +24,6 @@ from routing.facts import Facts
 from routing.plan import Block, Plan
 from routing.upstreams.circuit import CircuitState
 from routing.upstreams.provider_keys import KeyStatistics
-from server.batches.pacing import Traffic
 from server.storage.files import Files
 from server.storage.runner import Runner
 from server.storage.storage import Storage
@@ -51,6 +50,16 @@ class Peers(Protocol):
     async def ask(self, question: Json) -> Any:
         """The first answer that is not ``None``; ``None`` if no process knows."""
         ...
+
+
+class Traffic(Protocol):
+    """The requests of clients to models: how many are at work, and how many there have been."""
+
+    @property
+    def working(self) -> int: ...
+
+    @property
+    def asked(self) -> int: ...
 
 
 class HasCatalog(Protocol):

@@ -1,7 +1,7 @@
 """Paces the lines of batches beside interactive requests, with which they share the event loop.
 
 An upstream that answers at once would let a batch keep the loop busy, and every interactive request would wait for
-it. While interactive requests come, lines begin so far apart that they take a fifth of the loop's time. Time in
+it. While interactive requests come, lines begin so far apart that they take a tenth of the loop's time. Time in
 which a line waits for its upstream costs the loop nothing and does not count.
 """
 
@@ -11,12 +11,14 @@ import asyncio
 import time
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
+
+from server.runtime import Traffic
 
 T = TypeVar("T")
 
-SHARE = 5
-"""Lines take one in so many parts of the loop's time beside interactive requests."""
+SHARE = 10
+"""Lines take one in so many parts of the loop's time, so that most interactive requests meet none of them."""
 LATELY = 1.0
 """Seconds after an interactive request in which more are expected."""
 FIRST, LONGEST = 0.002, 0.1
@@ -25,16 +27,6 @@ WEIGHT = 0.2
 """Weight of the newest line in the mean of what lines need."""
 LOOK = 0.05
 """Seconds between two looks for whether interactive requests still come."""
-
-
-class Traffic(Protocol):
-    """The requests of clients to models: how many are at work, and how many there have been."""
-
-    @property
-    def working(self) -> int: ...
-
-    @property
-    def asked(self) -> int: ...
 
 
 class Pacer:

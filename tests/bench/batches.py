@@ -32,12 +32,12 @@ from tests.bench.report import Figure, Report, at_least, at_most
 
 EMBEDDER = "all-minilm-l6-v2"
 LINES, QUICK_LINES = 10_000, 1000
-ROUNDS, QUICK_ROUNDS = 10, 3
-REQUESTS = {"paced": 100, "at once": 100, "local": 40}
+ROUNDS, QUICK_ROUNDS = 10, 5
+REQUESTS = {"paced": 300, "at once": 300, "local": 40}
 """Streams of a round: enough that it lasts longer than several lines of the batch."""
 SHORT, LONG = 2, 50
 """Tokens of a stream that is measured, and of a local line of the batch beside it."""
-BESIDE = 20_000
+BEGUN, BESIDE = 3, 20_000
 """Lines of a batch beside which streams are measured: more than a round sees answered."""
 SLOWER, RATE, GROWTH = 1.2, 0.9, 64
 
@@ -94,7 +94,7 @@ def _first_token(
 
 @contextmanager
 def _batch(api: httpx.Client, endpoint: str, bodies: list[Any]) -> Iterator[str]:
-    """The id of a batch whose first line is answered; it is cancelled at the end of the block if it still runs."""
+    """The id of a batch of which some lines are answered; it is cancelled at the end of the block if it still runs."""
     lines = (
         orjson.dumps({"custom_id": str(number), "method": "POST", "url": endpoint, "body": body})
         for number, body in enumerate(bodies)
@@ -103,7 +103,7 @@ def _batch(api: httpx.Client, endpoint: str, bodies: list[Any]) -> Iterator[str]
     begun = {"input_file_id": file["id"], "endpoint": endpoint, "completion_window": "24h"}
     name: str = _told(api.post("/batches", json=begun))["id"]
     try:
-        _until(api, name, answered=1)
+        _until(api, name, answered=BEGUN)
         yield name
     finally:
         api.post(f"/batches/{name}/cancel")

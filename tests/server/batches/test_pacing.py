@@ -53,7 +53,7 @@ async def test_lines_begin_at_once_where_no_interactive_requests_come() -> None:
     assert await Scripted().began(20) == [0.0] * 20
 
 
-async def test_lines_take_a_fifth_of_the_loops_time_beside_interactive_requests() -> None:
+async def test_lines_take_a_tenth_of_the_loops_time_beside_interactive_requests() -> None:
     some = Scripted()
     some.clients.working = 1
     assert await some.began(5) == pytest.approx([SHARE * FIRST] * 5)
