@@ -38,7 +38,7 @@ REQUESTS = {"paced": 300, "at once": 300, "local": 40}
 SHORT, LONG = 2, 50
 """Tokens of a stream that is measured, and of a local line of the batch beside it."""
 BEGUN, BESIDE = 3, 20_000
-"""Lines of a batch beside which streams are measured: more than a round sees answered."""
+"""Answered lines of a batch at which streams are measured beside it, and all of its lines: more than a round sees."""
 SLOWER, RATE, GROWTH = 1.2, 0.9, 64
 
 
@@ -94,7 +94,7 @@ def _first_token(
 
 @contextmanager
 def _batch(api: httpx.Client, endpoint: str, bodies: list[Any]) -> Iterator[str]:
-    """The id of a batch of which some lines are answered; it is cancelled at the end of the block if it still runs."""
+    """The id of a batch of which some lines are answered; the end of the block cancels it if it still runs."""
     lines = (
         orjson.dumps({"custom_id": str(number), "method": "POST", "url": endpoint, "body": body})
         for number, body in enumerate(bodies)
