@@ -17,7 +17,8 @@ from server.batches.asking import Asker, caller_of_owner
 from server.batches.dialects import Dialect, Request
 from server.batches.journal import ResultJournal
 from server.batches.lines import Door, Line
-from server.batches.merging import MOST, EmbeddingMerger
+from server.batches.merging import FEW, MOST, EmbeddingMerger
+from server.batches.pacing import Pacer
 from server.edge.errors import as_error
 from server.edge.json_body import SHORT
 from server.runtime import Runtime
@@ -30,8 +31,15 @@ class Answering:
     """The answering of a batch's lines by one run."""
 
     def __init__(
-        self, runtime: Runtime, dialect: Dialect, batch: Record, journal: ResultJournal, concurrency: int
+        self,
+        runtime: Runtime,
+        dialect: Dialect,
+        batch: Record,
+        journal: ResultJournal,
+        concurrency: int,
+        pacer: Pacer,
     ) -> None:
+        self._pacer = pacer
         self._dialect = dialect
         self._batch = batch
         self._journal = journal
@@ -51,14 +59,15 @@ class Answering:
                 lines = [line for line in block if line.number not in done]
                 start = 0
                 while start < len(lines):
-                    size = 1 if self._merger is None else MOST
                     cost = 1 if self._merger is None else min(MERGED_COST, self._at_once)
                     for _ in range(cost):
                         await self._slots.acquire()
+                    await self._pacer.turn()
+                    size = 1 if self._merger is None else FEW if self._pacer.talks else MOST
                     group = lines[start : start + size]
                     if not await self._journal.reserve(len(group)):
                         return
-                    asking.create_task(self._take(group, cost))
+                    asking.create_task(self._pacer.measured(self._take(group, cost)))
                     start += size
 
     async def refuse(self, blocks: AsyncGenerator[list[Line]], errors: Mapping[int, RoundhouseError]) -> None:

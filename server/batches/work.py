@@ -28,6 +28,7 @@ from server.batches.groups import notice_of
 from server.batches.journal import USUAL, Done, Lines, ResultJournal, Spare, entries, read_done
 from server.batches.lines import Check, read_lines
 from server.batches.offloading import Offloading
+from server.batches.pacing import Pacer
 from server.callers import Caller
 from server.edge.errors import as_error
 from server.runtime import Runtime
@@ -53,8 +54,9 @@ class BatchWork:
     unfinished: Sequence[str] = ("validating", "in_progress", "finalizing")
 
     def __init__(
-        self, runtime: Runtime, settings: StorageSettings, dialect: Dialect, *, longest_line: int
+        self, runtime: Runtime, settings: StorageSettings, dialect: Dialect, pacer: Pacer, *, longest_line: int
     ) -> None:
+        self._pacer = pacer
         self._runtime = runtime
         self._files = runtime.files
         self._records = runtime.storage.records
@@ -125,7 +127,7 @@ class BatchWork:
         progress = _Progress(self, started, done)
         journal = ResultJournal(self._path(started, f"{run}.journal"), done, progress.flushed)
         ending: str | None = None
-        answering = Answering(self._runtime, self._dialect, started, journal, self._concurrency)
+        answering = Answering(self._runtime, self._dialect, started, journal, self._concurrency, self._pacer)
         offloading = self._offloading(started, answering)
         source = self._path(started, INPUT)
         left = started.body["expires_at"] - self._runtime.storage.now()
@@ -207,7 +209,7 @@ class BatchWork:
         run = batch.body[INTERNAL].get("runs", 0) + 1
         journal = ResultJournal(self._path(batch, f"{run}.journal"), done, _nothing)
         try:
-            answering = Answering(self._runtime, self._dialect, batch, journal, self._concurrency)
+            answering = Answering(self._runtime, self._dialect, batch, journal, self._concurrency, self._pacer)
             offloading = self._offloading(batch, answering, ending=True)
             await offloading.recall(done.lines)
         except ExceptionGroup as errors:
