@@ -98,14 +98,9 @@ class Runtime:
     ``peers`` are the other gateway processes, where there are any. ``looked`` tells whether the sources of
     models were asked for the first time, or did not answer in time. ``storage`` keeps objects of callers,
     ``files`` their files; ``runner`` does the work that goes on after a request, and ``library`` pulls and removes
-<<<<<<< HEAD
     models. ``deferred`` makes calls through the batch APIs of providers. ``samples`` takes answers for the judge.
-    ``fault`` asks what keeps an endpoint from being called, such as missing credentials of a cloud.
-=======
-    models. ``deferred`` makes calls through the batch APIs of providers. ``fault`` asks what keeps an endpoint
-    from being called, such as missing credentials of a cloud. ``traffic`` counts the requests of clients; the app
-    sets it.
->>>>>>> h-q1
+    ``fault`` asks what keeps an endpoint from being called, such as missing credentials of a cloud. ``traffic``
+    counts the requests of clients; the app sets it.
     """
 
     live: HasCatalog
@@ -130,11 +125,8 @@ class Runtime:
     looked: Callable[[], bool] = lambda: True
     library: Library | None = None
     deferred: DeferredCalls | None = None
-<<<<<<< HEAD
     samples: Samples | None = None
-=======
     traffic: Traffic | None = None
->>>>>>> h-q1
 
     @property
     def catalog(self) -> Catalog:
