@@ -46,6 +46,7 @@ APPLIED = (
     "routing.priors",
     "routing.stakes",
     "routing.local_bonus",
+    "routing.effort",
     "routing.diversity",
     "routing.candidates",
     "routing.preferred",
