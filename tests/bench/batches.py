@@ -38,7 +38,7 @@ REQUESTS = {"paced": 300, "at once": 300, "local": 40}
 SHORT, LONG = 2, 50
 """Tokens of a stream that is measured, and of a local line of the batch beside it."""
 BEGUN, BESIDE = 3, 20_000
-"""Answered lines of a batch at which streams are measured beside it, and all of its lines: more than a round sees."""
+"""Answered lines of a batch when streams are measured beside it, and all its lines: more than a round sees."""
 SLOWER, RATE, GROWTH = 1.2, 0.9, 64
 
 
