@@ -80,7 +80,7 @@ async def test_an_answer_is_in_a_file_only_if_it_is_kept(fake: FakeOpenAI, tmp_p
             if door == RESPONSES:
                 fields["metadata"] = {"response": f"resp_{number}"}
             answer = await client.post(door, json=asked(door, model, said, stream=stream, **fields))
-            if door == RESPONSES and model == "chats/gpt" and wanted and store == "never":
+            if door == RESPONSES and wanted and store == "never":
                 assert (answer.status_code, answer.json()["error"]["param"]) == (400, "store")
                 continue
             assert answer.status_code == 200, answer.text
@@ -90,7 +90,7 @@ async def test_an_answer_is_in_a_file_only_if_it_is_kept(fake: FakeOpenAI, tmp_p
                 kept.add(said)
             if door == RESPONSES:
                 told = events_in(answer.text)[-1]["response"] if stream else answer.json()
-                assert told["store"] is keeps or (model == "native/gpt" and not keeps)
+                assert told["store"] is keeps
             if door == CHAT and wanted and store == "never":
                 assert "store" in answer.headers["x-roundhouse-dropped"]
                 assert fake.calls[-1].body.get("store") is not True
