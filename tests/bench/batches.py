@@ -33,12 +33,12 @@ from tests.bench.report import Figure, Report, at_least, at_most
 EMBEDDER = "all-minilm-l6-v2"
 LINES, QUICK_LINES = 10_000, 1000
 ROUNDS, QUICK_ROUNDS = 10, 5
-REQUESTS = {"paced": 300, "at once": 300, "local": 40}
+REQUESTS = {"paced": 300, "at once": 300, "local": 80}
 """Streams of a round: enough that it lasts longer than several lines of the batch."""
 SHORT, LONG = 2, 50
 """Tokens of a stream that is measured, and of a local line of the batch beside it."""
 BEGUN, BESIDE = 3, 20_000
-"""Answered lines of a batch from which streams are measured, and all of its lines: more than a round sees."""
+"""Answered lines of a batch when streams are measured beside it, and all its lines: more than a round sees."""
 SLOWER, RATE, GROWTH = 1.2, 0.9, 64
 
 
