@@ -95,6 +95,26 @@ async def test_reasoning_goes_round_sealed_because_nothing_is_stored(
     assert all(item.get("type") != "reasoning" for item in fake.calls[-1].body["input"])
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"previous_response_id": "resp_fake"},
+        {"conversation": "conv_1"},
+        {"input": [{"type": "item_reference", "id": "msg_1"}]},
+        {"max_output_tokens": 99_999, "max_tokens": 20},
+        {"text": {"verbosity": "low"}, "response_format": {"type": "json_object"}},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+async def test_a_chat_reaches_no_field_of_the_provider_that_chats_lack(
+    client: httpx.AsyncClient, fake: FakeOpenAI, fields: Json
+) -> None:
+    chat = {"model": "gpt", "messages": [{"role": "user", "content": "Hi"}], **fields}
+    answer = await client.post("/v1/chat/completions", json=chat)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, next(iter(fields)))
+    assert not fake.calls
+
+
 @pytest.mark.parametrize("ending", ["deleted", "of another key", "unknown"])
 @pytest.mark.parametrize("field", ["previous_response_id", "conversation"])
 async def test_a_response_or_conversation_that_is_not_this_keys_is_never_gone_on_from(
