@@ -201,7 +201,7 @@ def _search(search: WebSearchOptions, body: Json, upstream: Upstream, table: Par
 
 
 def _one_limit(request: ChatRequest, body: Json) -> None:
-    """Leave one of the two names of the bound on an answer, with the smaller: servers differ in which of both wins."""
+    """Leave one name of the bound on an answer, with the smaller of both: servers differ in which of them wins."""
     names = [name for name in ("max_tokens", "max_completion_tokens") if name in body]
     for name in names[1:]:
         del body[name]
