@@ -63,10 +63,12 @@ _OTHERS: tuple[tuple[str, Capability], ...] = (
     (r"[\w./:@+-]{1,150} is not a multimodal model", Capability.VISION),
     (r"at most 0 image", Capability.VISION),
     (r"at most 0 audio", Capability.AUDIO_INPUT),
+    (r"unknown part type: file\b", Capability.DOCUMENTS),
     # llama.cpp, Ollama, LM Studio
     (r"tools param requires --jinja", Capability.TOOLS),
     (r"this model is missing data required for image input", Capability.VISION),
     (r"vision add-on is not loaded", Capability.VISION),
+    (r"unsupported content\[\]\.type", Capability.DOCUMENTS),  # of known types: text, image_url, input_audio
     # DeepSeek
     (r"this response_format type is unavailable now", Capability.JSON_SCHEMA),
     (r"failed to deserialize the json body into the target type: messages\[\d{1,4}\](?:\.content)?: unknown "
