@@ -15,7 +15,7 @@ LASTS = 3600.0
 class AskedForms:
     """The forms that one row's upstream refused. It belongs to the row's content: a changed row has a new one."""
 
-    __slots__ = ("_until", "bare", "known", "plain", "system_first")
+    __slots__ = ("_until", "bare", "known", "lacked", "no_developer", "plain", "system_first")
 
     def __init__(self) -> None:
         self.known = False
@@ -26,6 +26,10 @@ class AskedForms:
         """True if streams are refused, False if plain requests are."""
         self.system_first = False
         """Whether system messages behind the first message are refused."""
+        self.no_developer = False
+        """Whether the role ``developer`` is refused."""
+        self.lacked: frozenset[str] = frozenset()
+        """Hints that are refused: parameters without which the answer is the same."""
         self._until = 0.0
 
     def learn(self, form: Form, *, instead_of: Form) -> None:
@@ -35,9 +39,14 @@ class AskedForms:
             self.plain = form == "plain"
         self._keep()
 
-    def learn_system_first(self) -> None:
-        """Remember that a conversation was answered once its system messages stood at its beginning."""
-        self.system_first = True
+    def learn_mended(self, *, system_first: bool, no_developer: bool, lacked: frozenset[str]) -> None:
+        """Remember what was changed in a request that was answered then.
+
+        Its system messages stood at its beginning, none had the role ``developer``, and it had no hint of ``lacked``.
+        """
+        self.system_first = self.system_first or system_first
+        self.no_developer = self.no_developer or no_developer
+        self.lacked |= lacked
         self._keep()
 
     def _keep(self) -> None:
@@ -47,6 +56,7 @@ class AskedForms:
     def recall(self) -> bool:
         """Whether something is known that is not older than :data:`LASTS`."""
         if self.known and asyncio.get_running_loop().time() >= self._until:
-            self.known = self.bare = self.system_first = False
+            self.known = self.bare = self.system_first = self.no_developer = False
             self.plain = None
+            self.lacked = frozenset()
         return self.known

@@ -32,10 +32,15 @@ def original_for(backend: Any, request: WireModel, upstream: Upstream) -> Origin
 def refuse_withheld(original: Original) -> None:
     """Raises InvalidRequest for a request that names an object of the provider's which its caller may not name."""
     if original.withheld is not None:
-        raise InvalidRequest(
-            f"There is no object {original.withheld[:100]!r} for this key at the provider, whose account all keys "
-            "share. The operator can list it in storage.provider_ids."
-        )
+        raise no_object(original.withheld)
+
+
+def no_object(name: str) -> InvalidRequest:
+    """The refusal of an id that the caller may not name."""
+    return InvalidRequest(
+        f"There is no object {name[:100]!r} for this key at the provider, whose account all keys share. The "
+        "operator can list it in storage.provider_ids."
+    )
 
 
 def refusal_of(request: WireModel) -> UnsupportedParameter | None:

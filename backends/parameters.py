@@ -160,6 +160,8 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
     if isinstance(request, ChatRequest):
         if request.web_search_options is not None:
             _search(request.web_search_options, body, upstream, table)
+        if request.max_tokens is not None and request.max_completion_tokens is not None:
+            _one_limit(request, body)
         for name, new in table.renames.items():
             if name in body:
                 body.setdefault(new, body.pop(name))
@@ -196,6 +198,15 @@ def _search(search: WebSearchOptions, body: Json, upstream: Upstream, table: Par
     for name in fields.keys() & body.keys():
         raise InvalidRequest(f"'{name}' says the same as 'web_search_options'; send one of them.", param=name)
     body.update(fields)
+
+
+def _one_limit(request: ChatRequest, body: Json) -> None:
+    """Leave one name of the bound on an answer, with the smaller of both: servers differ in which of them wins."""
+    names = [name for name in ("max_tokens", "max_completion_tokens") if name in body]
+    for name in names[1:]:
+        del body[name]
+    if names:
+        body[names[0]] = request.output_limit
 
 
 def _check_bounds(request: Sampling, upstream: Upstream, table: ParameterTable) -> None:

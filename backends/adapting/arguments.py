@@ -7,6 +7,7 @@ as Anthropic's page on fine-grained tool streaming advises.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import orjson
 
@@ -25,6 +26,11 @@ def object_of(text: str) -> Json:
     if found is not None:
         return found
     return {INVALID: text} if text.strip() else {}
+
+
+def wrapped(value: Any) -> Json:
+    """The object that stands for arguments of another type: it holds their JSON, of a string the text itself."""
+    return {INVALID: value if isinstance(value, str) else orjson.dumps(value).decode()}
 
 
 def wraps_arguments(messages: Sequence[Message]) -> bool:

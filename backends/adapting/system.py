@@ -17,6 +17,15 @@ def has_late_system(roles: Sequence[str]) -> bool:
     return not SYSTEM.isdisjoint(roles[1:])
 
 
+def without_developer(messages: list[Json]) -> list[Json] | None:
+    """The messages, or items, with the role ``system`` in place of ``developer``; None if none has that."""
+    if not any(message.get("role") == "developer" for message in messages):
+        return None
+    return [
+        {**message, "role": "system"} if message.get("role") == "developer" else message for message in messages
+    ]
+
+
 def system_first(messages: list[Json]) -> list[Json]:
     """The messages with the texts of all system messages in the first one."""
     system = [message for message in messages if message["role"] in SYSTEM]

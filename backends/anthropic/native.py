@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from backends.adapting.arguments import wrapped
 from backends.base import Upstream
 from backends.native import refuse_withheld
 from backends.streams.sealing import is_encoded
@@ -73,8 +74,13 @@ def _is_foreign(block: Json) -> bool:
 
 
 def _plain(block: Json) -> Json:
-    """The block without a signature of Google's, and without citations that Anthropic did not make."""
+    """The block without a signature of Google's, and without citations that Anthropic did not make.
+
+    The input of a broken call, which is no object, is wrapped in one.
+    """
     plain = {name: value for name, value in block.items() if name != "extra_content"}
+    if plain.get("type") == "tool_use" and not isinstance(plain.get("input", {}), dict):
+        plain["input"] = wrapped(plain["input"])
     cited = plain.get("citations")
     if isinstance(cited, list) and any(_cited_elsewhere(citation) for citation in cited):
         plain["citations"] = [citation for citation in cited if not _cited_elsewhere(citation)] or None

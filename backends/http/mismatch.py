@@ -11,7 +11,7 @@ Sources: the error references and the code of the servers named in ``tests/backe
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from functools import cache
 from typing import Literal
 
@@ -63,10 +63,12 @@ _OTHERS: tuple[tuple[str, Capability], ...] = (
     (r"[\w./:@+-]{1,150} is not a multimodal model", Capability.VISION),
     (r"at most 0 image", Capability.VISION),
     (r"at most 0 audio", Capability.AUDIO_INPUT),
+    (r"unknown part type: file\b", Capability.DOCUMENTS),
     # llama.cpp, Ollama, LM Studio
     (r"tools param requires --jinja", Capability.TOOLS),
     (r"this model is missing data required for image input", Capability.VISION),
     (r"vision add-on is not loaded", Capability.VISION),
+    (r"unsupported content\[\]\.type", Capability.DOCUMENTS),  # of known types: text, image_url, input_audio
     # DeepSeek
     (r"this response_format type is unavailable now", Capability.JSON_SCHEMA),
     (r"failed to deserialize the json body into the target type: messages\[\d{1,4}\](?:\.content)?: unknown "
@@ -184,6 +186,32 @@ _LATE_SYSTEM = re.compile(
     r"|\b(?:first|initial)\b.{0,40}\bsystem (?:message|prompt|role)\b",
     re.IGNORECASE,
 )
+
+
+def refuses_developer(message: str) -> bool:
+    """Whether a server refuses the role ``developer``, or a role that it does not name."""
+    return _DEVELOPER.search(message[:_FORM_WITHIN]) is not None
+
+
+_DEVELOPER = re.compile(
+    r"\bdeveloper\b|\b(?:unexpected|unknown|invalid|unsupported|unrecogni[sz]ed) (?:message )?roles?\b"
+    r"|\broles?\b.{0,60}\b(?:should be|must be|one of|expected)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def refused_among(names: Iterable[str], lacked: Set[str], message: str) -> frozenset[str]:
+    """The parameters among ``names`` that a server does not know, by its message and what :func:`lacks` found.
+
+    In the message only names of several words are looked for. One whose value is too long is known.
+    """
+    said = message[:_FORM_WITHIN]
+    if _TOO_LONG.search(said):
+        return frozenset()
+    return frozenset(name for name in names if name in lacked or ("_" in name and re.search(rf"\b{name}\b", said)))
+
+
+_TOO_LONG = re.compile(r"\b(?:too long|length|characters|at most)\b", re.IGNORECASE)
 
 
 def lacks_path(code: str, message: str) -> bool:

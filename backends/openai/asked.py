@@ -10,14 +10,19 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from types import TracebackType
 
-from backends.adapting.system import has_late_system, system_first
+from backends.adapting.system import has_late_system, system_first, without_developer
 from backends.asking import Form
 from backends.base import Upstream
 from backends.http import HttpClient, UpstreamResponse
 from backends.http.errors import ErrorReader
-from backends.http.mismatch import refuses_form, refuses_late_system
+from backends.http.mismatch import refused_among, refuses_developer, refuses_form, refuses_late_system
+from backends.notices import DROPPED, note
+from backends.translation import BOOKKEEPING
 from catalog.errors import ContextLengthExceeded, InvalidRequest
 from catalog.types import Json
+
+HINTS = (BOOKKEEPING - {"store"}) | {"client_metadata", "prompt_cache_options", "prompt_cache_retention"}
+"""Parameters without which the answer is the same, so that a server which refuses one is asked without it."""
 
 
 class AskedCall:
@@ -33,7 +38,9 @@ class AskedCall:
         "_errors",
         "_http",
         "_key_header",
+        "_left_out",
         "_moved",
+        "_no_developer",
         "_options",
         "_path",
         "_upstream",
@@ -68,7 +75,8 @@ class AskedCall:
             }
         self._counts_itself = counts_itself
         self._key_header = key_header
-        self._moved = False
+        self._moved = self._no_developer = False
+        self._left_out: frozenset[str] = frozenset()
         self._errors = errors
         self._call: AbstractAsyncContextManager[UpstreamResponse]
 
@@ -78,6 +86,10 @@ class AskedCall:
         if upstream.asked.known:
             if upstream.asked.system_first:
                 self._move_system()
+            if upstream.asked.no_developer:
+                self._rename_developer()
+            if upstream.asked.lacked:
+                self._leave_out(upstream.asked.lacked)
             if form == "stream" and upstream.asked.bare:
                 form = "bare"
             elif form == "plain" and upstream.asked.plain:
@@ -91,7 +103,15 @@ class AskedCall:
         return await self._ask_again(form, other)
 
     def _other(self, form: Form, refusal: InvalidRequest) -> Form | None:
-        """The form to ask in after a refusal of ``form``; the same one where system messages were moved for it."""
+        """The form to ask in after a refusal of ``form``; the same one where something else was mended for it."""
+        named = refused_among(HINTS & self._body.keys(), refusal.lacks or frozenset(), refusal.message)
+        if named:
+            self._left_out |= named
+            self._leave_out(named)
+            return form
+        if refuses_developer(refusal.message) and self._rename_developer():
+            self._no_developer = True
+            return form
         if refuses_late_system(refusal.message) and self._move_system():
             self._moved = True
             return form
@@ -104,6 +124,20 @@ class AskedCall:
             return False
         self._body["messages"] = system_first(messages)
         return True
+
+    def _rename_developer(self) -> bool:
+        """Give developer messages the role ``system``; False if there are none."""
+        for name in ("messages", "input"):
+            given = self._body.get(name)
+            if isinstance(given, list) and (renamed := without_developer(given)) is not None:
+                self._body[name] = renamed
+                return True
+        return False
+
+    def _leave_out(self, hints: frozenset[str]) -> None:
+        for name in sorted(hints & self._body.keys()):
+            del self._body[name]
+            note({DROPPED: name})
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -123,8 +157,10 @@ class AskedCall:
                     raise
                 form = other
                 continue
-            if self._moved:
-                self._upstream.asked.learn_system_first()
+            if self._moved or self._no_developer or self._left_out:
+                self._upstream.asked.learn_mended(
+                    system_first=self._moved, no_developer=self._no_developer, lacked=self._left_out
+                )
             if form != refused and (form != "bare" or not self._counts_itself):
                 self._upstream.asked.learn(form, instead_of=refused)
             return response

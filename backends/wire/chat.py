@@ -158,8 +158,10 @@ class ChatRequest(Sampling):
 
     @property
     def output_limit(self) -> int | None:
-        """The caller's bound on tokens of the answer, from either of its two names."""
-        return self.max_completion_tokens or self.max_tokens
+        """The caller's bound on tokens of the answer: the smaller, if both of its names are set."""
+        if self.max_completion_tokens is None or self.max_tokens is None:
+            return self.max_completion_tokens or self.max_tokens
+        return min(self.max_completion_tokens, self.max_tokens)
 
 
 @dataclass(frozen=True, slots=True)

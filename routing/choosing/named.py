@@ -22,6 +22,7 @@ _CHECKED_FEATURES = frozenset(
     {
         Capability.VISION,
         Capability.AUDIO_INPUT,
+        Capability.DOCUMENTS,
         Capability.TOOLS,
         Capability.JSON_SCHEMA,
         Capability.WEB_SEARCH,

@@ -23,7 +23,7 @@ from server.api.inference.rerank import shaped
 from server.batches.lines import Door
 from server.callers import Origin
 from server.history.chats import ChatKeeper, without_store
-from server.history.files import with_uploads
+from server.history.files import names_objects, with_uploads
 from server.runtime import Runtime
 from server.wires.translation import TranslatedAssembler
 
@@ -36,7 +36,8 @@ async def chat(body: ChatRequest, origin: Origin, runtime: Runtime) -> Question[
         body = without_store(body)
     job = jobs.chat_job(body, origin)
     of_functions = job.request is not body and not body.tools
-    job = await with_uploads(job, body, origin, runtime)
+    if names_objects(body):
+        job = await with_uploads(job, body, origin, runtime)
     assembler = FunctionCallAssembler if of_functions else ChatAssembler
     if not keeps:
         return Question(job, assembler, (lambda answer: {**answer, "store": False}) if stored else lambda it: it)

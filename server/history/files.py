@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import mimetypes
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from backends.wire.chat import ChatRequest
+from backends.native import no_object
+from backends.wire.chat import ChatRequest, Message
 from backends.wire.media import is_text
+from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, NotFound, PayloadTooLarge
-from catalog.model import Capability
 from catalog.types import Json
 from routing.calling.job import Job
 from server.callers import Caller, Origin
@@ -29,10 +31,21 @@ from server.storage.storage import Storage
 
 MOST_BYTES = 32 << 20
 """Bytes of all files that one request may name."""
-_HOLDERS = frozenset({"input_file", "input_image", "file", "container_upload"})
+_HOLDERS = frozenset({"input_file", "input_image", "file", "container_upload", "computer_screenshot"})
 """Types of parts and sources that may name a file. A citation names one, too, but asks for nothing."""
-_IDS = frozenset({"file_id", "file_ids", "vector_store_ids", "container", "container_id", "skill_id"})
-"""Fields of hosted tools that name objects of a provider's account."""
+_IDS = frozenset(
+    {
+        *("file_id", "file_ids", "vector_store_ids", "container", "container_id", "skill_id"),
+        *("audio", "voice", "prompt", "previous_message_id"),
+    }
+)
+"""Fields that name objects of a provider's account: an id, several, or an object with an ``id``."""
+_NAMES_TOO = frozenset({"audio", "voice", "prompt"})
+"""Those of them whose plain text is no id."""
+_OFFERED = frozenset({"type", "skill_id", "version"})
+"""Fields of a skill that Anthropic itself offers to every account."""
+_UNREAD = frozenset({"annotations", "arguments", "metadata", "parameters", "input_schema", "schema", "results"})
+"""Fields within which nothing is asked of a provider: sources, schemas, arguments, findings, notes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +63,38 @@ class _Upload:
         return f"data:{self.media_type};base64,{self.base64}"
 
 
+def names_objects(body: ChatRequest) -> bool:
+    """Whether :func:`with_uploads` has anything to do for a chat: most have plain messages alone."""
+    return bool(body.model_extra) or any(
+        message.model_extra or isinstance(message.content, list) for message in body.messages
+    )
+
+
 async def with_uploads(job: Job[Json], body: ChatRequest, origin: Origin, runtime: Runtime) -> Job[Json]:
-    """The job of a chat, with the caller's files in place of their ids. Raises as :func:`with_files`."""
-    if Capability.DOCUMENTS not in job.facts.features:
+    """The job of a chat, with the caller's files in place of their ids.
+
+    Raises as :func:`with_files`, and InvalidRequest for another object of a provider's that the caller may not
+    name.
+    """
+    spoken = [{"audio": message.model_extra["audio"]} for message in body.messages if _speaks(message)]
+    if (name := withheld(runtime.storage, origin.caller, body.model_extra or {}, spoken)) is not None:
+        raise no_object(name)
+    if not any(
+        part.file is not None
+        for message in body.messages
+        if isinstance(message.content, list)
+        for part in message.content
+    ):
         return job
     wire = body.to_wire()
     filed = await with_files(wire["messages"], runtime, origin.caller)
     if filed is wire["messages"]:
         return job
-    return chat_job(type(body).model_validate({**wire, "messages": filed}), origin)
+    return replace(chat_job(type(body).model_validate({**wire, "messages": filed}), origin), kept=job.kept)
+
+
+def _speaks(message: Message) -> bool:
+    return bool(message.model_extra) and "audio" in message.model_extra
 
 
 async def with_files(parts: list[Any], runtime: Runtime, caller: Caller) -> list[Any]:
@@ -88,43 +124,44 @@ def may_name(storage: Storage, caller: Caller, name: str) -> bool:
     return caller.admin or any(fnmatchcase(name, pattern) for pattern in storage.settings.provider_ids)
 
 
-def withheld(storage: Storage, caller: Caller, *parts: Any) -> str | None:
-    """The first id within parts of a request that names an object at a provider which the caller may not name."""
-    return next((name for part in parts for name in _ids(part) if not may_name(storage, caller, name)), None)
+def withheld(storage: Storage, caller: Caller, *parts: Any, filed: Any = ()) -> str | None:
+    """The first id within parts of a request that names an object at a provider which the caller may not name.
 
-
-def objects_of_response(body: Any, items: Iterable[Json] | None) -> list[Any]:
-    """The parts of a Responses request that may name objects of a provider's account.
-
-    ``items`` are those that the caller sent itself: the stored ones are its own.
+    ``filed`` are parts whose files :func:`with_files` has seen to.
     """
-    tools = [tool for tool in body.tools or () if tool.get("type") not in ("function", "custom", "namespace")]
-    ran = [item for item in items or () if item.get("type") in ("code_interpreter_call", "shell_call")]
-    places = [{"container_id": item.get("container_id"), "environment": item.get("environment")} for item in ran]
-    prompt = [{"container": body.prompt.get("id")}] if body.prompt else []
-    return [tools, places, prompt]
+    ids = chain((name for part in parts for name in _ids(part, filed=False)), _ids(filed, filed=True))
+    return next((name for name in ids if not may_name(storage, caller, name)), None)
 
 
-def objects_of_message(extra: Mapping[str, Any]) -> list[Any]:
-    """The fields beyond the type's of a Messages request that may name objects of Anthropic's account."""
-    container, thread = extra.get("container"), extra.get("thread")
-    named = {"container": container.get("id") if isinstance(container, dict) else container}
-    skills = container.get("skills") if isinstance(container, dict) else None
-    own = [skill for skill in skills or () if isinstance(skill, dict) and skill.get("type") != "anthropic"]
-    before = thread.get("previous_message_id") if isinstance(thread, dict) else None
-    return [named, own, {"container": before}]
+def objects_of_response(body: ResponsesRequest) -> list[Any]:
+    """The parts of a Responses request beside its input that may name objects of a provider's account."""
+    return [body.tools or [], {"prompt": body.prompt}, body.model_extra or {}]
 
 
-def _ids(value: Any) -> Iterator[str]:
+def _ids(value: Any, *, filed: bool) -> Iterator[str]:
     if isinstance(value, list):
         for each in value:
-            yield from _ids(each)
+            if isinstance(each, list | dict):
+                yield from _ids(each, filed=filed)
     elif isinstance(value, dict):
+        if value.get("type") == "anthropic" and value.keys() <= _OFFERED:
+            return
+        done = _holder(value) if filed else None
         for name, held in value.items():
-            if name in _IDS and isinstance(held, str | list):
-                yield from ([held] if isinstance(held, str) else (one for one in held if isinstance(one, str)))
-            else:
-                yield from _ids(held)
+            if name in _IDS and not (done is value and name == "file_id"):
+                yield from _named_by(name, held)
+            if name not in _UNREAD and held is not done and isinstance(held, list | dict):
+                yield from _ids(held, filed=filed)
+
+
+def _named_by(field: str, held: Any) -> Iterator[str]:
+    match held:
+        case str() if field not in _NAMES_TOO:
+            yield held
+        case list():
+            yield from (one for one in held if isinstance(one, str))
+        case {"id": str(name)}:
+            yield name
 
 
 def _file_ids(value: Any) -> Iterator[str]:
@@ -166,7 +203,7 @@ def _with_data(part: Json, file: _Upload) -> Json:
     match part["type"]:
         case "input_file":
             return _named(part, file)
-        case "input_image":
+        case "input_image" | "computer_screenshot":
             return {**{name: value for name, value in part.items() if name != "file_id"}, "image_url": file.url}
         case "container_upload":
             raise InvalidRequest(

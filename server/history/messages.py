@@ -10,7 +10,7 @@ from typing import Any
 from backends.wire.chat import TranslatedChat
 from backends.wire.messages import CountTokensRequest, MessagesRequest
 from server.callers import Origin
-from server.history.files import objects_of_message, with_files, withheld
+from server.history.files import with_files, withheld
 from server.runtime import Runtime
 from server.wires.messages import to_chat
 from server.wires.web_search import can_search
@@ -35,6 +35,6 @@ async def message_chat(
                 for message, content in zip(body.messages, filed, strict=True)
             ]
             body = body.model_copy(update={"messages": messages})
-    held = withheld(runtime.storage, origin.caller, *objects_of_message(body.model_extra or {}))
+    held = withheld(runtime.storage, origin.caller, body.model_extra or {})
     searches = partial(can_search, runtime=runtime, caller=origin.caller)
     return to_chat(body, origin.headers, query, searches=searches, withheld=held)

@@ -205,7 +205,7 @@ async def turn_of(runtime: Runtime, body: ResponsesRequest, caller: Caller, name
     if body.background:
         changes["background"] = None
     sent = body.input if isinstance(body.input, list) else ()
-    held = withheld(storage, caller, *objects_of_response(body, sent))
+    held = withheld(storage, caller, *objects_of_response(body), filed=sent)
     whole = _with(body, changes) if changes else body
     return Turn(runtime, caller, name, body, given, whole, context, kept, held)
 

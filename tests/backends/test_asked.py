@@ -12,11 +12,15 @@ from backends.asking import LASTS
 from backends.base import Timeouts, Upstream
 from backends.http import HttpClient
 from backends.http.mismatch import refuses_form
+from backends.notices import collect
 from backends.openai.backend import OpenAIBackend
 from backends.plain import asks_plainly
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
+from backends.wire.responses import ResponsesRequest
 from catalog.errors import FirstByteTimeout, InvalidRequest, UpstreamOverloaded
+from catalog.model import Wire
+from server.wires.responses import to_chat
 from tests.backends.answers import assemble_chat, assemble_completion
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import Call, Fault
@@ -257,3 +261,95 @@ async def test_system_messages_that_a_template_refuses_are_moved_to_the_beginnin
         assert upstream.asked.system_first
         assert upstream.asked.plain is None
         assert not upstream.asked.bare
+
+
+class FakeStrict(FakeOpenAI):
+    """A server of unknown make that knows few fields and roles, and names one at a time."""
+
+    unknown: tuple[str, ...] = ("prompt_cache_key", "client_metadata", "metadata")
+    says = "Unknown parameter: '{}'."
+    of_role = "messages[0].role: unknown variant `developer`, expected one of `system`, `user`"
+
+    def rejected(self, call: Call) -> web.Response | None:
+        given = call.body.get("messages", call.body.get("input"))
+        if any(message.get("role") == "developer" for message in given):
+            return self.refused(call, 400, self.of_role)
+        for name in self.unknown:
+            if name in call.body:
+                return self.refused(call, 400, self.says.format(name))
+        return super().rejected(call)
+
+
+CODEX: dict[str, Any] = {
+    "model": "m",
+    "input": [
+        {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "Be brief."}]},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
+    ],
+    "prompt_cache_key": "k",
+    "metadata": {"a": "b"},
+    "client_metadata": {"a": "b"},
+    "temperature": 0.5,
+}
+
+
+@pytest.mark.parametrize("wire", ["chat", "responses"])
+@pytest.mark.parametrize(
+    ("says", "of_role"),
+    [
+        ("Unknown parameter: '{}'.", "Unexpected message role."),
+        ("{}: Extra inputs are not permitted", "Input should be 'system', 'user' or 'assistant', got 'developer'"),
+        ("Unrecognized request argument supplied: {}", "messages.0.role: Input should be 'system' or 'user'"),
+    ],
+)
+async def test_hints_and_a_role_that_a_server_refuses_are_left_out_and_at_once_the_next_time(
+    backend: OpenAIBackend, says: str, of_role: str, wire: Wire
+) -> None:
+    async with FakeStrict() as strict:
+        strict.says, strict.of_role = says, of_role
+        upstream = Upstream("far", "openai", strict.base_url, "fake-chat", wire=wire)
+        for more in (True, False):
+            notes = collect()
+            before = len(strict.calls)
+            request = to_chat(ResponsesRequest.model_validate(CODEX))
+            answer = [chunk async for chunk in backend.chat(upstream, request)]
+            assert answer
+            assert (len(strict.calls) - before > 1) is more
+            left_out = {"prompt_cache_key", "metadata", *(["client_metadata"] if wire == "responses" else [])}
+            assert set(notes.dropped) == left_out
+            sent = strict.calls[-1].body
+            assert sent.keys().isdisjoint(FakeStrict.unknown)
+            assert sent["temperature"] == 0.5
+            given = sent["messages" if wire == "chat" else "input"]
+            assert [message["role"] for message in given] == ["system", "user"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Invalid 'prompt_cache_key': string too long. Expected at most 64 characters.",
+        "Unknown parameter: 'temperature'.",
+        "Roles must alternate between 'user' and 'assistant', and metadata is nothing.",
+    ],
+)
+async def test_a_refusal_that_concerns_no_hint_leaves_none_out(backend: OpenAIBackend, message: str) -> None:
+    async with FakeOpenAI() as fake:
+        fake.script(Fault(status=400, message=message))
+        upstream = Upstream("far", "openai", fake.base_url, "fake-chat")
+        with pytest.raises(InvalidRequest):
+            await assemble_chat(
+                backend.chat(upstream, chat(prompt_cache_key="k", metadata={"a": "b"}, temperature=1))
+            )
+        assert len(fake.calls) == 1
+        assert not upstream.asked.known
+
+
+async def test_what_was_learned_of_a_server_is_forgotten_after_an_hour(backend: OpenAIBackend) -> None:
+    async with FakeStrict() as strict:
+        upstream = Upstream("far", "openai", strict.base_url, "fake-chat")
+        with virtual_time() as clock:
+            await assemble_chat(backend.chat(upstream, chat(prompt_cache_key="k")))
+            assert upstream.asked.lacked == {"prompt_cache_key"}
+            clock._now += LASTS
+            assert not upstream.asked.recall()
+            assert not upstream.asked.lacked

@@ -11,8 +11,9 @@ from backends.azure import AzureBackend
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.openai.backend import OpenAIBackend
-from backends.openai.parameters import OPENAI
+from backends.openai.parameters import COMPATIBLE, MISTRAL, OPENAI
 from backends.openai.responses.request import translate
+from backends.parameters import ParameterTable, body_for
 from backends.wire.chat import ChatRequest
 from backends.wire.responses import LEAST_OUTPUT
 from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
@@ -197,6 +198,65 @@ def test_a_bound_below_the_least_is_raised_and_named() -> None:
     assert sent(max_tokens=1)["max_output_tokens"] == LEAST_OUTPUT
     assert dropped(max_tokens=1) == ("max_tokens",)
     assert dropped(max_tokens=LEAST_OUTPUT) == ()
+
+
+RESPONSES_OWN: Json = {
+    "max_output_tokens": 99_999,
+    "input": [{"type": "item_reference", "id": "msg_1"}],
+    "instructions": "Obey.",
+    "previous_response_id": "resp_1",
+    "conversation": "conv_1",
+    "prompt": {"id": "pmpt_1"},
+    "background": True,
+    "max_tool_calls": 50,
+    "include": ["file_search_call.results"],
+    "truncation": "auto",
+    "text": {"verbosity": "low"},
+}
+
+
+@pytest.mark.parametrize("chats", [OPENAI, COMPATIBLE], ids=["openai", "compatible"])
+@pytest.mark.parametrize("name", RESPONSES_OWN)
+def test_a_field_of_responses_never_comes_from_a_chat(name: str, chats: ParameterTable) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA}}
+    asked = request_of(**{name: RESPONSES_OWN[name]}, max_tokens=50, response_format=form)
+    with pytest.raises(UnsupportedParameter, match="POST /v1/responses") as caught:
+        translate(asked, OFFICIAL, chats)
+    assert caught.value.param == name
+    body = translate(request_of(**{name: None}), OFFICIAL, chats).body
+    assert body == translate(request_of(), OFFICIAL, chats).body
+
+
+def test_an_unknown_field_of_a_chat_is_named_unless_the_models_row_lists_it() -> None:
+    assert dropped(previous_input_messages=[{}], plan="x") == ("previous_input_messages", "plan")
+    assert sent(previous_input_messages=[{}], plan="x") == sent()
+    listed = replace(OFFICIAL, parameters=frozenset({"plan", "input"}))
+    assert translate(request_of(plan="x"), listed, OPENAI).body["plan"] == "x"
+    with pytest.raises(UnsupportedParameter):
+        translate(request_of(input="x"), listed, OPENAI)
+
+
+def test_a_tool_of_a_chat_keeps_its_kind() -> None:
+    hosted: Json = {"type": "file_search", "vector_store_ids": ["vs_1"]}
+    function: Json = {"type": "function", "function": {**WEATHER["function"], **hosted}}
+    custom: Json = {"type": "custom", "custom": {**SHELL["custom"], **hosted}}
+    body = translate(request_of(tools=[function, custom]), OFFICIAL, OPENAI).body
+    assert [tool["type"] for tool in body["tools"]] == ["function", "custom"]
+    named = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA, "type": "text"}}
+    assert translate(request_of(response_format=named), OFFICIAL, OPENAI).body["text"]["format"]["type"] == (
+        "json_schema"
+    )
+
+
+@pytest.mark.parametrize(("older", "newer"), [(99_999, 50), (50, 99_999)])
+def test_the_smaller_of_two_bounds_is_sent(older: int, newer: int) -> None:
+    given: Json = {"max_tokens": older, "max_completion_tokens": newer}
+    assert sent(**given)["max_output_tokens"] == 50
+    for table, name in ((OPENAI, "max_completion_tokens"), (COMPATIBLE, "max_tokens"), (MISTRAL, "max_tokens")):
+        chat = body_for(request_of(**given), replace(OFFICIAL, wire="chat"), table)
+        assert {each: chat[each] for each in given if each in chat} == {name: 50}
+    only = replace(OFFICIAL, wire="chat", parameters=frozenset({"max_tokens"}))
+    assert body_for(request_of(**given), only, COMPATIBLE)["max_tokens"] == 50
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def prompt_words(body: Json) -> int:
         content = item.get("content") or item.get("output") or ""
         if isinstance(content, list):
             content = " ".join(part.get("text") or "" for part in content)
-        total += len(content.split()) + 3
+        total += len(content.split() if isinstance(content, str) else ()) + 3
     return total
 
 

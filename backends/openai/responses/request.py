@@ -6,6 +6,7 @@ that the Responses API lacks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,8 +18,8 @@ from backends.openai.responses.items import to_items
 from backends.parameters import OTHER_ANSWERS, ParameterTable, body_for, dropped_names, refuse_domains
 from backends.translation import Dropped, TranslatedRequest, is_set
 from backends.wire.chat import ChatRequest, WebSearchOptions
-from backends.wire.responses import LEAST_OUTPUT
-from catalog.errors import UnsupportedParameter
+from backends.wire.responses import LEAST_OUTPUT, ResponsesRequest
+from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
 _LACKED = frozenset({"seed", "logit_bias", "frequency_penalty", "presence_penalty", "prediction"})
@@ -31,6 +32,23 @@ _COUNTED = frozenset(
 )
 _UNSENT = frozenset({"n", *_REFUSED})
 """Names whose neutral values may be in a chat."""
+_PLACED = frozenset(
+    {
+        *("user", "safety_identifier", "service_tier", "moderation"),
+        *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"),
+    }
+)
+"""Fields beyond the type of a chat that a response has under the same name."""
+_CHATS_NAMES: Mapping[str, str] = {
+    "input": "messages",
+    "instructions": "a system message",
+    "max_output_tokens": "max_completion_tokens",
+    "text": "response_format and verbosity",
+    "include": "logprobs",
+    "max_tool_calls": "web_search_options.max_uses",
+}
+"""The chat's own names of fields of a response."""
+_RESPONSES_OWN = frozenset(ResponsesRequest.model_fields)
 _KEPT_MARKS = frozenset({"thinking_blocks", "reasoning_content", "server_tool_calls"})
 
 
@@ -80,12 +98,34 @@ def translate(request: ChatRequest, upstream: Upstream, chats: ParameterTable) -
     options = chat.pop("stream_options", {})
     if "include_obfuscation" in options:
         body["stream_options"] = {"include_obfuscation": options["include_obfuscation"]}
-    body |= {**chat, "store": False, "stream": True}
+    body |= {**_placed(chat, upstream, dropped), "store": False, "stream": True}
     if upstream.reasons:
         body.setdefault("include", []).append("reasoning.encrypted_content")
     if search is not None:
         body.setdefault("include", []).append("web_search_call.action.sources")
     return TranslatedRequest(body, dropped.as_tuple())
+
+
+def _placed(chat: Json, upstream: Upstream, dropped: Dropped) -> Json:
+    """The fields of a chat that a response has, too; the others are reported.
+
+    Raises UnsupportedParameter for a field that a response alone has: a chat has no prompt, limits or stored
+    context beside its own.
+    """
+    kept: Json = {}
+    for name, value in chat.items():
+        if name in ChatRequest.model_fields or name in _PLACED:
+            kept[name] = value
+        elif name in _RESPONSES_OWN:
+            own = f"use {_CHATS_NAMES[name]} in a chat, or ask" if name in _CHATS_NAMES else "ask"
+            raise UnsupportedParameter(
+                f"'{name}' is a field of the Responses API, not of chats; {own} POST /v1/responses.", param=name
+            )
+        elif name in (upstream.parameters or ()):
+            kept[name] = value  # the operator's word that this server takes it
+        else:
+            dropped.add(name)
+    return kept
 
 
 def counted_body(body: Json) -> Json:
@@ -95,11 +135,12 @@ def counted_body(body: Json) -> Json:
 
 def _output(chat: Json, body: Json, dropped: Dropped) -> None:
     given = {name: chat.pop(name) for name in ("max_completion_tokens", "max_tokens") if name in chat}
-    for name, most in given.items():
-        body["max_output_tokens"] = max(most, LEAST_OUTPUT)
-        if most < LEAST_OUTPUT:
-            dropped.add(name)
+    if not given:
         return
+    name, most = min(given.items(), key=lambda limit: limit[1])
+    body["max_output_tokens"] = max(most, LEAST_OUTPUT)
+    if most < LEAST_OUTPUT:
+        dropped.add(name)
 
 
 def _tools(chat: Json, body: Json) -> None:
@@ -115,14 +156,14 @@ def _tool(tool: Json) -> Json:
         custom = tool.get("custom")
         if not isinstance(custom, dict) or not isinstance(custom.get("name"), str):
             raise UnsupportedParameter("A custom tool needs custom.name.", param="tools")
-        made = {"type": "custom", **custom}
+        made = {**custom, "type": "custom"}
         form = custom.get("format")
         if isinstance(form, dict) and isinstance(form.get("grammar"), dict):
             made["format"] = {"type": "grammar", **form["grammar"]}
         return made
     function = {name: value for name, value in tool["function"].items() if value is not None}
     # A response's tools are strict unless told otherwise, a chat's are not.
-    return {"type": "function", "parameters": None, **function, "strict": bool(function.get("strict"))}
+    return {"parameters": None, **function, "type": "function", "strict": bool(function.get("strict"))}
 
 
 def _web_search(search: WebSearchOptions, upstream: Upstream, body: Json) -> None:
@@ -133,7 +174,7 @@ def _web_search(search: WebSearchOptions, upstream: Upstream, body: Json) -> Non
         tool["search_context_size"] = search.search_context_size
     if search.user_location is not None:
         place = search.user_location.approximate.model_dump(exclude_none=True)
-        tool["user_location"] = {"type": "approximate", **place}
+        tool["user_location"] = {**place, "type": "approximate"}
     if search.filters is not None and search.filters.allowed_domains:
         tool["filters"] = {"allowed_domains": search.filters.allowed_domains}
     if search.max_uses is not None:
@@ -169,7 +210,7 @@ def _text(chat: Json, body: Json) -> None:
         text["format"] = {"type": wanted["type"]}
         if schema is not None:
             kept = {name: value for name, value in schema.items() if value is not None}
-            text["format"] |= {**kept, "strict": bool(schema.get("strict"))}
+            text["format"] = {**kept, **text["format"], "strict": bool(schema.get("strict"))}
     if "verbosity" in chat:
         text["verbosity"] = chat.pop("verbosity")
     if text:
@@ -179,7 +220,9 @@ def _text(chat: Json, body: Json) -> None:
 def _reasoning(chat: Json, body: Json) -> None:
     """``reasoning``, the API's own object, may stand in a chat too: it is the way to ask for a summary."""
     given = chat.pop("reasoning", None)
-    reasoning = dict(given) if isinstance(given, dict) else {}
+    if given is not None and not isinstance(given, dict):
+        raise InvalidRequest("'reasoning' must be an object, with 'effort' or 'summary'.", param="reasoning")
+    reasoning = dict(given or {})
     if "reasoning_effort" in chat:
         reasoning["effort"] = chat.pop("reasoning_effort")
     if reasoning:

@@ -11,7 +11,6 @@ from backends.streams.assemble import ChatAssembler, CompletionAssembler
 from backends.wire.answers import ChatCompletion, ChatCompletionChunk, Completion
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
-from catalog.model import Capability
 from catalog.types import Json
 from server.answers.streams import ChunkEncoder, stream_events, usage_wanted, with_running_usage
 from server.answers.whole import answer_json, json_response, whole
@@ -20,7 +19,7 @@ from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of
 from server.functions import as_function_call
 from server.history.chats import ChatKeeper, KeptChunks, without_store
-from server.history.files import with_uploads
+from server.history.files import names_objects, with_uploads
 from server.jobs import KEPT, chat_job, completion_job
 
 router = APIRouter(tags=["completions"])
@@ -41,7 +40,7 @@ async def create_chat_completion(request: Request, body: ChatRequest) -> Respons
         body = without_store(body)
     job = chat_job(body, origin_of(request), kept=KEPT if keeps else ())
     of_functions = job.request is not body and not body.tools
-    if Capability.DOCUMENTS in job.facts.features:
+    if names_objects(body):
         job = await with_uploads(job, body, origin_of(request), runtime_of(request))
     encoder = FunctionCallEncoder if of_functions else ChunkEncoder
     assembler = FunctionCallAssembler if of_functions else ChatAssembler

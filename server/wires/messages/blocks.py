@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from backends.adapting.arguments import wrapped
 from backends.streams.sealing import decode_thinking
 from backends.wire.messages import InputMessage
 from catalog.errors import InvalidRequest, UnsupportedParameter
@@ -91,7 +92,7 @@ def _assistant(content: str | list[Json], where: str, losses: Losses) -> list[Js
             case "thinking" | "redacted_thinking":
                 _thought(message, block, where, losses)
             case "tool_use":
-                message.setdefault("tool_calls", []).append(_call(block, where))
+                message.setdefault("tool_calls", []).append(_call(block, where, losses))
                 _name_lost(block, losses)
             case "compaction":
                 summary = block.get("content")
@@ -138,10 +139,13 @@ def _own_call(message: Json, block: Json, losses: Losses) -> None:
         message.setdefault("server_tool_calls", []).append(item)
 
 
-def _call(block: Json, where: str) -> Json:
-    given = block.get("input")
-    if not isinstance(given, dict):
-        raise InvalidRequest("The input of a tool_use block must be an object.", param=where)
+def _call(block: Json, where: str, losses: Losses) -> Json:
+    if "input" not in block:
+        raise InvalidRequest("A tool_use block needs its input, an object.", param=where)
+    given = block["input"]
+    if not isinstance(given, dict):  # a model's broken call, which a client keeps as it came
+        given = wrapped(given)
+        losses.add("messages.content.input")
     name = named(block, "name", where)
     if isinstance(block.get("toolset_name"), str):
         name = f"{block['toolset_name']}{BETWEEN}{name}"

@@ -38,6 +38,8 @@ class _OpenBlock:
     block: Json
     pieces: list[str] = field(default_factory=list)
     position: int = -1
+    told: bool = False
+    """Whether the arguments of a call are passed on as they come: they begin as an object."""
 
 
 @dataclass(slots=True)
@@ -284,7 +286,7 @@ class MessageStream:
             )
         if self._open is not None and self._open.position == position:
             if arguments:
-                yield self._add("input_json_delta", "partial_json", arguments)
+                yield from self._argue(arguments)
             return
         held = self._waiting.get(position)
         if held is None:
@@ -328,7 +330,19 @@ class MessageStream:
         yield {"type": "content_block_start", "index": len(self._content), "content_block": dict(block.block)}
         if block.pieces:
             arguments = "".join(block.pieces)
+            block.pieces.clear()
+            yield from self._argue(arguments)
+
+    def _argue(self, arguments: str) -> Iterator[Json]:
+        """More arguments of the open call. Those that are no object are held to their end."""
+        block = self._open
+        assert block is not None
+        block.pieces.append(arguments)
+        if block.told:
             yield self._delta({"type": "input_json_delta", "partial_json": arguments})
+        elif (said := "".join(block.pieces).lstrip()).startswith("{"):
+            block.told = True
+            yield self._delta({"type": "input_json_delta", "partial_json": said})
 
     def _begin(self, kind: str, block: Json) -> Iterator[Json]:
         if self._open is not None and self._open.kind == kind:
@@ -352,6 +366,9 @@ class MessageStream:
         text = "".join(closing.pieces)
         if closing.kind == "tool_use":
             closing.block["input"] = self._input(text)
+            if not closing.told and closing.block["input"]:
+                wrapped = orjson.dumps(closing.block["input"]).decode()
+                yield self._delta({"type": "input_json_delta", "partial_json": wrapped})
         elif closing.kind in ("text", "thinking"):
             closing.block[closing.kind] = text
         yield {"type": "content_block_stop", "index": len(self._content)}

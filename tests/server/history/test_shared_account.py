@@ -95,6 +95,26 @@ async def test_reasoning_goes_round_sealed_because_nothing_is_stored(
     assert all(item.get("type") != "reasoning" for item in fake.calls[-1].body["input"])
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"previous_response_id": "resp_fake"},
+        {"conversation": "conv_1"},
+        {"input": [{"type": "item_reference", "id": "msg_1"}]},
+        {"max_output_tokens": 99_999, "max_tokens": 20},
+        {"text": {"verbosity": "low"}, "response_format": {"type": "json_object"}},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+async def test_a_chat_reaches_no_field_of_the_provider_that_chats_lack(
+    client: httpx.AsyncClient, fake: FakeOpenAI, fields: Json
+) -> None:
+    chat = {"model": "gpt", "messages": [{"role": "user", "content": "Hi"}], **fields}
+    answer = await client.post("/v1/chat/completions", json=chat)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, next(iter(fields)))
+    assert not fake.calls
+
+
 @pytest.mark.parametrize("ending", ["deleted", "of another key", "unknown"])
 @pytest.mark.parametrize("field", ["previous_response_id", "conversation"])
 async def test_a_response_or_conversation_that_is_not_this_keys_is_never_gone_on_from(
@@ -217,6 +237,7 @@ async def test_an_uploaded_picture_is_a_picture(client: httpx.AsyncClient, fake:
     assert item["content"][0]["file_id"] == png
 
 
+FOUND: Json = {"type": "file_search", "vector_store_ids": ["ab_1"]}
 OBJECTS: list[Json] = [
     {"prompt": {"id": "ab_1"}},
     {"tools": [{"type": "file_search", "vector_store_ids": ["ab_1"]}]},
@@ -225,6 +246,39 @@ OBJECTS: list[Json] = [
     {"tools": [{"type": "shell", "environment": {"type": "container_reference", "container_id": "ab_1"}}]},
     {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "ab_1"}]}]},
 ]
+NESTED: list[Json] = [
+    *(
+        {"input": [{"role": "user", "content": "Hi"}, item]}
+        for item in (
+            {
+                "type": "computer_call_output",
+                "call_id": "c",
+                "output": {"type": "computer_screenshot", "file_id": "ab_1"},
+            },
+            {"type": "additional_tools", "tools": [{"type": "code_interpreter", "container": "ab_1"}]},
+            {
+                "type": "tool_search_output",
+                "call_id": "c",
+                "tools": [{"type": "namespace", "name": "n", "tools": [FOUND]}],
+            },
+            {"type": "of_another_kind", "file_id": "ab_1"},
+        )
+    ),
+    {"tools": [{"type": "namespace", "name": "n", "tools": [FOUND]}]},
+    {"tools": [{"type": "image_generation", "input_image_mask": {"type": "input_image", "file_id": "ab_1"}}]},
+]
+
+
+@pytest.mark.parametrize("fields", NESTED)
+async def test_an_object_at_the_provider_is_seen_wherever_it_is_named(
+    client: httpx.AsyncClient, fake: FakeOpenAI, fields: Json
+) -> None:
+    refused = await client.post("/v1/responses", json={**ASK, **fields})
+    assert refused.status_code in (400, 404), refused.text
+    assert "for this key" in refused.text
+    assert not fake.calls
+    await client.post("/v1/responses", json={**ASK, **fields}, headers={"authorization": "Bearer operator"})
+    assert fake.calls, "the operator's own request is sent, whatever its server says"
 
 
 @pytest.mark.parametrize("storage", [{}, {"provider_ids": ["ab_*"]}])
@@ -239,6 +293,66 @@ async def test_an_object_at_the_provider_is_named_by_its_operator_and_what_that_
         )
         assert (answer.status_code == 200, len(fake.calls) > sent) == (may, may), answer.text
         assert may or answer.status_code in (400, 404)
+
+
+async def test_a_name_in_a_schema_or_an_argument_or_a_citation_is_no_object(
+    client: httpx.AsyncClient, fake: FakeOpenAI
+) -> None:
+    schema: Json = {"type": "object", "properties": {"file_id": {"default": {"file_id": "x"}}}}
+    cited: Json = {"type": "file_citation", "file_id": "file_1", "index": 0, "filename": "a"}
+    said: Json = {"type": "output_text", "text": "A", "annotations": [cited]}
+    fields: Json = {
+        "tools": [{"type": "function", "name": "f", "parameters": schema, "strict": False}],
+        "input": [
+            {"role": "user", "content": "Hi"},
+            {"type": "message", "role": "assistant", "id": "msg_1", "status": "completed", "content": [said]},
+            {"role": "user", "content": "Go on"},
+        ],
+    }
+    await made(client, **fields)
+    assert fake.calls
+
+
+async def test_an_uploaded_screenshot_is_sent_as_data(client: httpx.AsyncClient, fake: FakeOpenAI) -> None:
+    png = await upload(client, "a.png", b"\x89PNG\r\n\x1a\n")
+    shot = {"type": "computer_screenshot", "file_id": png}
+    call: Json = {
+        "type": "computer_call",
+        "id": "cu_1",
+        "call_id": "c",
+        "action": {"type": "screenshot"},
+        "status": "completed",
+        "pending_safety_checks": [],
+    }
+    output = {"type": "computer_call_output", "call_id": "c", "output": shot}
+    await made(client, input=[{"role": "user", "content": "Hi"}, call, output])
+    sent = fake.calls[-1].body["input"][-1]["output"]
+    assert (sent["type"], sent["image_url"][:22]) == ("computer_screenshot", "data:image/png;base64,")
+
+
+HELD: Json = {"file": {"file_id": "ab_1", "file_data": "data:text/plain;base64,QQ=="}}
+OF_CHATS: list[Json] = [
+    {"container": "ab_1"},
+    {"container": {"id": "ab_1"}},
+    {"container": {"skills": [{"type": "custom", "skill_id": "ab_1"}]}},
+    {"audio": {"voice": {"id": "ab_1"}, "format": "wav"}, "modalities": ["text", "audio"]},
+    {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "audio": {"id": "ab_1"}}]},
+    *(
+        {"messages": [{"role": "user", "content": [{"type": "file", **HELD, **beside}]}]}
+        for beside in ({}, {"text": "x"}, {"image_url": {"url": "data:image/png;base64,AA=="}})
+    ),
+]
+
+
+@pytest.mark.parametrize("fields", OF_CHATS)
+async def test_a_chat_names_no_object_at_the_provider_either(
+    client: httpx.AsyncClient, fake: FakeOpenAI, fields: Json
+) -> None:
+    chat = {"model": "gpt", "messages": [{"role": "user", "content": "Hi"}], **fields}
+    refused = await client.post("/v1/chat/completions", json=chat)
+    assert refused.status_code in (400, 404), refused.text
+    assert "for this key" in refused.text
+    assert not fake.calls
 
 
 @pytest.mark.parametrize(
@@ -266,6 +380,8 @@ async def test_objects_at_anthropic_are_named_by_its_operator(
         async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport) as client:
             turns = [{"role": "user", "content": "Hi"}]
             asked = {"model": "near/claude", "max_tokens": 9, "messages": turns, **fields}
-            answer = await client.post("http://localhost/v1/messages", json=asked, headers=OWNER)
-            refused = answer.status_code == 400 and "storage.provider_ids" in answer.text
-            assert (refused, bool(fake.calls)) == (named, not named), answer.text
+            for door in ("messages", *(["chat/completions"] if "container" in fields else [])):
+                sent = len(fake.calls)
+                answer = await client.post(f"http://localhost/v1/{door}", json=asked, headers=OWNER)
+                refused = answer.status_code == 400 and "storage.provider_ids" in answer.text
+                assert (refused, len(fake.calls) > sent) == (named, not named), answer.text

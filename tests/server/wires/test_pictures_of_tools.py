@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,15 @@ from server.settings import Settings
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import Fault
 
+PDF = "data:application/pdf;base64,JVBERi0xLjQ="
+PAPERS: dict[str, Json] = {
+    "/v1/chat/completions": {"type": "file", "file": {"filename": "a.pdf", "file_data": PDF}},
+    "/v1/responses": {"type": "input_file", "filename": "a.pdf", "file_data": PDF},
+    "/v1/messages": {
+        "type": "document",
+        "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQ="},
+    },
+}
 URL = "data:image/png;base64,iVBORw0KGgo="
 NOTE = "[The tool returned an image, which is left out: this model cannot read it.]"
 LOST = "messages.tool.image_url"
@@ -86,7 +96,7 @@ async def stand(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator
     async with FakeOpenAI() as blind, FakeOpenAI() as other:
         rows = [("reader", "blind", ["chat", "tools"])]
         if request.param:
-            rows.append(("seer", "other", ["chat", "tools", "vision"]))
+            rows.append(("seer", "other", ["chat", "tools", "vision", "documents"]))
         settings = Settings.model_validate(
             {
                 "data_dir": tmp_path,
@@ -134,6 +144,46 @@ async def test_a_picture_of_the_users_own_stays_a_clear_400_for_a_text_model(sta
     assert answer.status_code == 400
     assert "vision" in answer.json()["error"]["message"]
     assert not stand.blind.calls
+
+
+def with_paper(path: str, *own: Json) -> Json:
+    """The request of a door whose tool returned a document in place of a picture."""
+    body, picture = DOORS[path]
+    replaced: Json = json.loads(json.dumps(body(*own)).replace(json.dumps(picture), json.dumps(PAPERS[path])))
+    return replaced
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", DOORS)
+async def test_a_text_model_goes_on_after_a_tool_returned_a_document(
+    stand: Stand, path: str, stream: bool
+) -> None:
+    answer = await stand.http.post(path, json={"model": "reader", "stream": stream, **with_paper(path)})
+    assert answer.status_code == 200, answer.text
+    assert "messages.tool.file" in answer.headers["x-roundhouse-dropped"].split(", ")
+    assert "JVBERi0xLjQ" not in str(stand.blind.calls[-1].body)
+    assert "The tool returned a document" in str(result_sent(stand.blind))
+
+
+@pytest.mark.parametrize("stand", [True], indirect=True, ids=["seeing"])
+@pytest.mark.parametrize("path", DOORS)
+async def test_a_document_of_the_users_own_is_refused_with_the_models_that_read_it(
+    stand: Stand, path: str
+) -> None:
+    answer = await stand.http.post(path, json={"model": "reader", **with_paper(path, PAPERS[path])})
+    assert answer.status_code == 400
+    assert "lacks documents. These can: 'seer'." in answer.json()["error"]["message"]
+    assert not stand.blind.calls
+
+
+@pytest.mark.parametrize("stand", [True], indirect=True, ids=["seeing"])
+@pytest.mark.parametrize("message", ["Unknown part type: file", "unsupported content[].type"])
+async def test_a_server_that_refuses_a_tools_document_is_asked_without_it(stand: Stand, message: str) -> None:
+    stand.other.script(Fault(status=400, message=message))
+    path = "/v1/chat/completions"
+    answer = await stand.http.post(path, json={"model": "seer", **with_paper(path)})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-roundhouse-dropped"] == "messages.tool.file"
 
 
 async def test_a_strict_request_loses_no_picture(stand: Stand) -> None:
