@@ -42,6 +42,7 @@ from server.batches.groups import (
 from server.batches.journal import Lines
 from server.batches.lines import Line, opened
 from server.runtime import Runtime
+from server.storage.slots import Slot
 
 MOST_LINES = 50_000
 """Lines of one batch of a provider."""
@@ -69,6 +70,7 @@ class Offloading:
         runtime: Runtime,
         batch: Record,
         answering: Answering,
+        slot: Slot,
         *,
         told: list[Json] | None,
         path: Callable[[str], Path],
@@ -77,6 +79,7 @@ class Offloading:
         self._runtime = runtime
         self._batch = batch
         self._answering = answering
+        self._slot = slot
         self._told = told
         self._path = path
         self._save = save
@@ -224,10 +227,13 @@ class Offloading:
     # ---- following
 
     async def follow(self, done: Lines) -> None:
-        """Make the providers' batches, wait for their ends and answer their lines."""
+        """Make the providers' batches, wait for their ends and answer their lines.
+
+        Called by a part of the batch that is ``working``, which rests meanwhile.
+        """
         for group in self._groups:
             await self._forget(group)
-        async with asyncio.TaskGroup() as following:
+        async with self._slot.resting(), asyncio.TaskGroup() as following:
             for group in self._groups:
                 unfinished = any(number not in done for number in group.numbers)
                 if unfinished and group.told.get("failure") is None:
@@ -326,10 +332,11 @@ class Offloading:
                 await self._store()
                 if self.stopped:
                     return False
-                lines = await asyncio.to_thread(lines_of, group)
                 call = BatchCall(told["path"], told["headers"])
                 tries += 1
-                told["id"] = await self._api(group).begin(replayer.upstream, group.name, call, lines)
+                async with self._slot.working():
+                    lines = await asyncio.to_thread(lines_of, group)
+                    told["id"] = await self._api(group).begin(replayer.upstream, group.name, call, lines)
             except RoundhouseError as error:
                 last = error
                 if not (isinstance(error, Unavailable | UpstreamError) and error.retryable):
@@ -379,15 +386,16 @@ class Offloading:
         async with opened(lambda: InputLines(self._path("input"), group.numbers)) as lines:
             while True:
                 try:
-                    async for result in self._api(group).results(replayer.upstream, state, names):
-                        number = number_of(group, result.custom_id)
-                        if result.answer is None or number is None or number not in lines:
-                            continue
-                        if number in done or number in self._replayed:
-                            continue
-                        replayer.next(result.answer, result.custom_id)
-                        if await self._answering.replay(lines.read(number), asker):
-                            self._replayed.add(number)
+                    async with self._slot.working():
+                        async for result in self._api(group).results(replayer.upstream, state, names):
+                            number = number_of(group, result.custom_id)
+                            if result.answer is None or number is None or number not in lines:
+                                continue
+                            if number in done or number in self._replayed:
+                                continue
+                            replayer.next(result.answer, result.custom_id)
+                            if await self._answering.replay(lines.read(number), asker):
+                                self._replayed.add(number)
                     return
                 except RoundhouseError as error:
                     self._log.warning("batch.not_read", name=group.name, error=error.code, will="try again")
