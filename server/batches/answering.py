@@ -53,7 +53,8 @@ class Answering:
     async def answer(self, blocks: AsyncGenerator[list[Line]], done: Container[int]) -> None:
         """Answer every line whose number is not in ``done``; ends early where the disk has no room.
 
-        Called by a part of the batch that is ``working``. Raises an ExceptionGroup with OSError for a disk that fails.
+        Called by a part of the batch that is ``working``. Raises an ExceptionGroup with OSError for a disk that
+        fails.
         """
         async with self._slot.resting(), aclosing(blocks), asyncio.TaskGroup() as asking:
             async for block in blocks:

@@ -38,8 +38,8 @@ CANCELLING = "cancelling"
 class BackgroundWork(Protocol):
     """The work that records of one kind stand for.
 
-    ``unfinished`` are the statuses of records to work on; ``at_once`` bounds those that one process works on, beside
-    those that rest.
+    ``unfinished`` are the statuses of records to work on; ``at_once`` bounds those that one process works on,
+    beside those that rest.
     """
 
     @property
@@ -173,7 +173,7 @@ class Runner:
             query = replace(query, after=page[-1].sequence)
 
     def _has_room(self, work: BackgroundWork, owner: str) -> bool:
-        """Whether a record of this owner is taken: into a free slot, or as the one that waits for its fair share."""
+        """Whether a record of this owner is taken: into a free slot, or as the one that waits for a fair share."""
         slots = [slot for (kind, _), slot in self._slot_of.items() if kind == work.kind]
         mine = [slot for slot in slots if slot.owner == owner]
         if work.at_once <= 0 or len(mine) >= MOST_HELD:

@@ -12,7 +12,7 @@ SLICE = 10.0
 
 
 class Slots:
-    """``most()`` slots. A free one goes to the waiting owner that has the fewest, then to the one that came first."""
+    """``most()`` slots. A free one goes to the waiting owner with the fewest, then to the one that came first."""
 
     def __init__(self, most: Callable[[], int], monotonic: Callable[[], float]) -> None:
         self.most = most
