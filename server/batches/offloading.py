@@ -19,13 +19,20 @@ import orjson
 import structlog
 
 from backends.deferred.api import BatchCall, Batches, BatchState
-from catalog.errors import BudgetExceeded, ModelNotFound, RoundhouseError, Unavailable, UpstreamError
+from catalog.errors import (
+    BudgetExceeded,
+    ModelNotFound,
+    RoundhouseError,
+    Unavailable,
+    UpstreamError,
+    UpstreamQuotaExceeded,
+)
 from catalog.types import Json
 from routing.choosing.policy import is_auto
 from routing.deferred.calls import Collector, DeferredCalls, Replayer, Taken
 from routing.state.records import Record
 from server.batches.answering import Answering
-from server.batches.asking import Asker, caller_of_owner
+from server.batches.asking import ACCOUNT_WAIT, Asker, caller_of_owner
 from server.batches.groups import (
     AllBut,
     Group,
@@ -49,7 +56,7 @@ MOST_LINES = 50_000
 FIRST_LOOK, LAST_LOOK = 5.0, 60.0
 """Seconds between two looks at a provider's batch, at first and in the end."""
 TRIES = 5
-"""Attempts at making a provider's batch."""
+"""Attempts at making a provider's batch; an account that is used up is waited for until the batch expires."""
 SHARES = 8
 """Parts of what is left of a cap: a provider's batch takes one at most, so that lines beyond the cap are few."""
 MOST_GROUPS = 64
@@ -325,7 +332,7 @@ class Offloading:
                     continue
                 if "id" in told:
                     break
-                if tries >= TRIES and last is not None:
+                if tries >= TRIES and last is not None and not isinstance(last, UpstreamQuotaExceeded):
                     await self._failed(group, last.message, last.code)
                     return False
                 told["begun"] = told.get("begun") or self._runtime.storage.now()
@@ -342,7 +349,7 @@ class Offloading:
                 if not (isinstance(error, Unavailable | UpstreamError) and error.retryable):
                     await self._failed(group, error.message, error.code)
                     return False
-                await self._rest(wait)
+                await self._rest(ACCOUNT_WAIT if isinstance(error, UpstreamQuotaExceeded) else wait)
                 wait = min(LAST_LOOK, wait * 2)
         await self._store()
         self._log.info("batch.offloaded", name=group.name, model=told["model"], lines=told["lines"], id=told["id"])
