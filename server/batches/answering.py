@@ -22,6 +22,7 @@ from server.batches.pacing import Pacer
 from server.edge.errors import as_error
 from server.edge.json_body import SHORT
 from server.runtime import Runtime
+from server.storage.slots import Slot
 
 MERGED_COST = 5
 """Lines that a merged request counts as."""
@@ -37,14 +38,21 @@ class Answering:
         batch: Record,
         journal: ResultJournal,
         concurrency: int,
+<<<<<<< HEAD
         pacer: Pacer,
     ) -> None:
         self._pacer = pacer
+=======
+        slot: Slot,
+    ) -> None:
+        """``slot`` is that of the batch, taken while a line is in flight."""
+>>>>>>> h-r2
         self._dialect = dialect
         self._batch = batch
         self._journal = journal
         self._read = dialect.read(batch)
-        self._asker = Asker(runtime, batch.owner)
+        self._slot = slot
+        self._asker = Asker(runtime, batch.owner, slot.sleep)
         self._slots = asyncio.Semaphore(concurrency)
         self._at_once = concurrency
         self._merger = _merger_for(runtime, batch)
@@ -52,9 +60,10 @@ class Answering:
     async def answer(self, blocks: AsyncGenerator[list[Line]], done: Container[int]) -> None:
         """Answer every line whose number is not in ``done``; ends early where the disk has no room.
 
-        Raises an ExceptionGroup with OSError for a disk that fails.
+        Called by a part of the batch that is ``working``. Raises an ExceptionGroup with OSError for a disk that
+        fails.
         """
-        async with aclosing(blocks), asyncio.TaskGroup() as asking:
+        async with self._slot.resting(), aclosing(blocks), asyncio.TaskGroup() as asking:
             async for block in blocks:
                 lines = [line for line in block if line.number not in done]
                 start = 0
@@ -82,9 +91,10 @@ class Answering:
 
     async def _take(self, lines: Sequence[Line], cost: int) -> None:
         try:
-            for group in [lines] if self._merger is None else await self._together(lines):
-                for line in group:
-                    await self._ask(line)
+            async with self._slot.working():
+                for group in [lines] if self._merger is None else await self._together(lines):
+                    for line in group:
+                        await self._ask(line)
         finally:
             for _ in range(cost):
                 self._slots.release()

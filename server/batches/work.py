@@ -34,6 +34,7 @@ from server.edge.errors import as_error
 from server.runtime import Runtime
 from server.storage.runner import CANCELLING
 from server.storage.settings import StorageSettings
+from server.storage.slots import Slot, unbounded
 
 TELL = 1.0
 """Seconds between two changes of the counts in a batch's record."""
@@ -66,19 +67,19 @@ class BatchWork:
         self.kind = dialect.kind
         self.at_once = settings.batches
 
-    async def run(self, record: Record) -> None:
-        """Bring a batch to its end, from wherever it is."""
+    async def run(self, record: Record, slot: Slot) -> None:
+        """Bring a batch to its end, from wherever it is. It rests from its slot while no line is in flight."""
         batch: Record | None = record
         if record.status == "validating":
             batch = await self._check(record)
         if batch is not None and batch.status == "in_progress":
-            batch = await self._answer(batch)
+            batch = await self._answer(batch, slot)
         if batch is not None and batch.status == "finalizing":
             try:
                 await self._finish(batch, batch.body[INTERNAL].get("ending"))
             except (OSError, Unavailable) as error:  # the answers are in the journals: a later try makes the files
                 _warn(batch, error)
-                await asyncio.sleep(REST)
+                await slot.sleep(REST)
 
     async def end(self, record: Record, error: BaseException | None) -> None:
         """Store what a batch has when it is cancelled, or cannot go on."""
@@ -116,7 +117,7 @@ class BatchWork:
 
     # ---- answering
 
-    async def _answer(self, batch: Record) -> Record | None:
+    async def _answer(self, batch: Record, slot: Slot) -> Record | None:
         """Ask every line that has no result yet. ``None`` if the batch is being cancelled, or is gone."""
         run = batch.body[INTERNAL].get("runs", 0) + 1
         started = await self._change(batch, internal={**batch.body[INTERNAL], "runs": run})
@@ -127,13 +128,18 @@ class BatchWork:
         progress = _Progress(self, started, done)
         journal = ResultJournal(self._path(started, f"{run}.journal"), done, progress.flushed)
         ending: str | None = None
+<<<<<<< HEAD
         answering = Answering(self._runtime, self._dialect, started, journal, self._concurrency, self._pacer)
         offloading = self._offloading(started, answering)
+=======
+        answering = Answering(self._runtime, self._dialect, started, journal, self._concurrency, slot)
+        offloading = self._offloading(started, answering, slot)
+>>>>>>> h-r2
         source = self._path(started, INPUT)
         left = started.body["expires_at"] - self._runtime.storage.now()
         try:
             async with asyncio.timeout(max(0.0, left)):
-                await self._room(started, done)
+                await self._room(started, done, slot)
                 away = await offloading.collect(read_lines(source, self._longest_line), done.lines)
                 here = _Either(done.lines, away)
                 await answering.answer(read_lines(source, self._longest_line), here)
@@ -147,7 +153,8 @@ class BatchWork:
                     await answering.answer(read_lines(source, self._longest_line), rest)
         except TimeoutError:
             ending = "expired"
-            await offloading.recall(done.lines)
+            async with slot.resting():
+                await offloading.recall(done.lines)
         except ExceptionGroup as errors:
             _, others = errors.split(OSError)
             if others is not None or journal.failed is None:
@@ -159,7 +166,7 @@ class BatchWork:
             with suppress(RoundhouseError, OSError):  # the next run is to keep room for results of this size
                 internal = {**started.body[INTERNAL], "longest": done.longest}
                 await self._change(started, internal=internal, request_counts=progress.counts())
-            await asyncio.sleep(REST)
+            await slot.sleep(REST)
             return None
         if progress.stopped:
             return None
@@ -170,7 +177,7 @@ class BatchWork:
             started, "finalizing", finalizing_at=now, request_counts=counts, internal=internal
         )
 
-    async def _room(self, batch: Record, done: Done) -> None:
+    async def _room(self, batch: Record, done: Done, slot: Slot) -> None:
         """Wait until the disk has room for a result, so that no answer is paid for that cannot be kept."""
         rest, spare = REST, Spare(self._files.folder)
         while True:
@@ -180,10 +187,10 @@ class BatchWork:
                 _warn(batch, error)
             finally:
                 spare.free()
-            await asyncio.sleep(rest)
+            await slot.sleep(rest)
             rest = min(LONGEST_REST, rest * 2)
 
-    def _offloading(self, batch: Record, answering: Answering, *, ending: bool = False) -> Offloading:
+    def _offloading(self, batch: Record, answering: Answering, slot: Slot, *, ending: bool = False) -> Offloading:
         """The part of a batch that goes to providers. ``ending``: its record is changed though it is cancelled."""
 
         async def save(told: list[Json]) -> bool:
@@ -196,6 +203,7 @@ class BatchWork:
             self._runtime,
             batch,
             answering,
+            slot,
             told=batch.body[INTERNAL].get(OFFLOADED),
             path=partial(self._path, batch),
             save=save,
@@ -209,8 +217,14 @@ class BatchWork:
         run = batch.body[INTERNAL].get("runs", 0) + 1
         journal = ResultJournal(self._path(batch, f"{run}.journal"), done, _nothing)
         try:
+<<<<<<< HEAD
             answering = Answering(self._runtime, self._dialect, batch, journal, self._concurrency, self._pacer)
             offloading = self._offloading(batch, answering, ending=True)
+=======
+            slot = unbounded(batch.owner)
+            answering = Answering(self._runtime, self._dialect, batch, journal, self._concurrency, slot)
+            offloading = self._offloading(batch, answering, slot, ending=True)
+>>>>>>> h-r2
             await offloading.recall(done.lines)
         except ExceptionGroup as errors:
             failed, others = errors.split(OSError)
