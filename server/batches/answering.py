@@ -38,15 +38,11 @@ class Answering:
         batch: Record,
         journal: ResultJournal,
         concurrency: int,
-<<<<<<< HEAD
         pacer: Pacer,
-    ) -> None:
-        self._pacer = pacer
-=======
         slot: Slot,
     ) -> None:
         """``slot`` is that of the batch, taken while a line is in flight."""
->>>>>>> h-r2
+        self._pacer = pacer
         self._dialect = dialect
         self._batch = batch
         self._journal = journal

@@ -128,13 +128,8 @@ class BatchWork:
         progress = _Progress(self, started, done)
         journal = ResultJournal(self._path(started, f"{run}.journal"), done, progress.flushed)
         ending: str | None = None
-<<<<<<< HEAD
-        answering = Answering(self._runtime, self._dialect, started, journal, self._concurrency, self._pacer)
-        offloading = self._offloading(started, answering)
-=======
-        answering = Answering(self._runtime, self._dialect, started, journal, self._concurrency, slot)
+        answering = self._answering(started, journal, slot)
         offloading = self._offloading(started, answering, slot)
->>>>>>> h-r2
         source = self._path(started, INPUT)
         left = started.body["expires_at"] - self._runtime.storage.now()
         try:
@@ -190,6 +185,9 @@ class BatchWork:
             await slot.sleep(rest)
             rest = min(LONGEST_REST, rest * 2)
 
+    def _answering(self, batch: Record, journal: ResultJournal, slot: Slot) -> Answering:
+        return Answering(self._runtime, self._dialect, batch, journal, self._concurrency, self._pacer, slot)
+
     def _offloading(self, batch: Record, answering: Answering, slot: Slot, *, ending: bool = False) -> Offloading:
         """The part of a batch that goes to providers. ``ending``: its record is changed though it is cancelled."""
 
@@ -217,14 +215,9 @@ class BatchWork:
         run = batch.body[INTERNAL].get("runs", 0) + 1
         journal = ResultJournal(self._path(batch, f"{run}.journal"), done, _nothing)
         try:
-<<<<<<< HEAD
-            answering = Answering(self._runtime, self._dialect, batch, journal, self._concurrency, self._pacer)
-            offloading = self._offloading(batch, answering, ending=True)
-=======
             slot = unbounded(batch.owner)
-            answering = Answering(self._runtime, self._dialect, batch, journal, self._concurrency, slot)
+            answering = self._answering(batch, journal, slot)
             offloading = self._offloading(batch, answering, slot, ending=True)
->>>>>>> h-r2
             await offloading.recall(done.lines)
         except ExceptionGroup as errors:
             failed, others = errors.split(OSError)
