@@ -30,6 +30,7 @@ from server.edge.errors import as_error
 from server.probing.prober import Prober, Purse, PurseEmpty
 from server.runtime import Runtime
 from server.storage.runner import CANCELLING
+from server.storage.slots import Slot
 
 KIND = "calibration"
 RUNNING = "in_progress"
@@ -59,8 +60,9 @@ class Calibrations:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    async def run(self, record: Record) -> None:
-        """Examine the models that have no result yet."""
+    async def run(self, record: Record, slot: Slot) -> None:
+        """Examine the models that have no result yet. It never only waits, so it keeps its slot."""
+        del slot
         await _Run(self._runtime, record).run()
 
     async def end(self, record: Record, error: BaseException | None) -> None:
