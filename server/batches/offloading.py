@@ -216,7 +216,7 @@ class Offloading:
             spool.group.told["amount"] += taken.amount
 
     def _is_share(self, group: Group, taken: Taken) -> bool:
-        """Whether another line would make a group cost more than its share of a cap; few lines may take all of it."""
+        """Whether another line takes a group beyond its share of a cap; few lines may take all that is left."""
         amount = group.told["amount"]
         if self._cap is None or amount is None or taken.amount is None or len(self._groups) >= MOST_GROUPS:
             return False
