@@ -67,6 +67,7 @@ class Index:
         prices = [m.price.at(wall) for m in rows]
         homes = [self._endpoint(model) for model in rows]
         self.local: Bools = np.array([model.local for model in rows], dtype=bool)
+        self.tokenizing: Bools = np.array([model.tokenizes for model in rows], dtype=bool)
         self.private: Bools = np.array(
             [m.local or (e is not None and e.private) for m, e in zip(rows, homes, strict=True)], dtype=bool
         )

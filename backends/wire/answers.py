@@ -195,6 +195,7 @@ class ChatCompletionChunk(TypedDict):
     system_fingerprint: NotRequired[str | None]
     container: NotRequired[Container]
     service_tier: NotRequired[str | None]
+    store: NotRequired[Literal[False]]
 
 
 class CompletionLogprobs(TypedDict):

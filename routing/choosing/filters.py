@@ -122,6 +122,7 @@ def _cached_rows(facts: Facts, world: World, settings: RoutingSettings, index: I
         tuple([(device.id, device.budget) for device in world.pool.devices]),
         index.retired(world.wall),
         _spoken(facts),
+        facts.tokens_only,
     )
     cache = index.admitted(world.blocked)
     rows = cache.get(cache_key)
@@ -221,6 +222,8 @@ def _of_auto(facts: Facts, world: World) -> list[Filter]:
     """The rules that keep ``auto`` from models which a caller may still name."""
     index = world.index
     rules: list[Filter] = []
+    if facts.tokens_only:
+        rules.append(Filter("tokenizer", index.tokenizing, lambda _: "it has no tokenizer here"))
     if facts.capability is Capability.CHAT and not _spoken(facts) and (heard := index.tagged(SPOKEN)).any():
         rules.append(Filter(SPOKEN, ~heard, lambda _: "it answers only chats with sound"))
     if world.wall is not None and index.retired(world.wall):

@@ -53,7 +53,7 @@ class Question(Generic[T]):
     assembler: Callable[[], Assembler[T]]
     shape: Callable[[Any], Any] = lambda value: value
     opens: Opens[T] = open_job
-    keep: Callable[[Any], Awaitable[None]] | None = None
+    keep: Callable[[Any], Awaitable[Any]] | None = None
 
 
 async def assemble(answer: Answer[T], assembler: Callable[[], Assembler[T]]) -> Any:

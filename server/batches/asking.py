@@ -10,6 +10,8 @@ from secrets import token_hex
 from types import MappingProxyType
 from typing import Any
 
+import structlog
+
 from catalog.errors import (
     BudgetExceeded,
     NotAuthenticated,
@@ -47,6 +49,7 @@ class Asker:
         self._runtime = runtime
         self._owner = owner
         self._sleep = sleep
+        self._warned = False
 
     async def ask(self, door: Door, body: Any) -> tuple[str, Json]:
         """The trace of a line and its answer. Raises the error that its endpoint would answer with."""
@@ -59,9 +62,20 @@ class Asker:
                 if not _passes(error, tries):
                     raise
                 usual = error.retry_after if error.retry_after is not None else error.usual_retry_after or 1.0
-                longest = ACCOUNT_WAIT if isinstance(error, UpstreamQuotaExceeded) else LONGEST_WAIT
+                longest = LONGEST_WAIT
+                if isinstance(error, UpstreamQuotaExceeded):
+                    longest = ACCOUNT_WAIT
+                    self._warn(error)
             wait = min(longest, max(usual, 2.0 ** min(tries, 6) / 4))
             await self._sleep(wait * random.uniform(1.0, 1.25))  # noqa: S311 - spreads the tries
+
+    def _warn(self, error: RoundhouseError) -> None:
+        """Log once that lines wait for an account, which only the operator can open."""
+        if not self._warned:
+            self._warned = True
+            structlog.get_logger("server.batches").warning(
+                "batch.waits", error=error.code, owner=self._owner, will="ask again until the batch expires"
+            )
 
     async def ask_once(self, door: Door, body: Any) -> tuple[str, Json]:
         """As :meth:`ask`, without another try."""

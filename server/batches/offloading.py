@@ -59,6 +59,8 @@ TRIES = 5
 """Attempts at making a provider's batch; an account that is used up is waited for until the batch expires."""
 SHARES = 8
 """Parts of what is left of a cap: a provider's batch takes one at most, so that lines beyond the cap are few."""
+FEW_LINES = 16
+"""Lines of a provider's batch up to which it may take all that is left of a cap."""
 MOST_GROUPS = 64
 """Batches of providers for one batch, beyond which parts do not count."""
 RECALL = 900.0
@@ -97,7 +99,7 @@ class Offloading:
         self._money = asyncio.Condition()
         self._paying: set[str] = set()
         left = runtime.spend.left(batch.owner)
-        self._share = None if left is None else left.dollars / SHARES
+        self._cap = None if left is None else left.dollars
         self._log = structlog.get_logger("server.batches").bind(batch=batch.id)
 
     # ---- which lines
@@ -214,11 +216,12 @@ class Offloading:
             spool.group.told["amount"] += taken.amount
 
     def _is_share(self, group: Group, taken: Taken) -> bool:
-        """Whether another line would make a group cost more than its share of what is left of a cap."""
+        """Whether another line takes a group beyond its share of a cap; few lines may take all that is left."""
         amount = group.told["amount"]
-        if self._share is None or amount is None or taken.amount is None or len(self._groups) >= MOST_GROUPS:
+        if self._cap is None or amount is None or taken.amount is None or len(self._groups) >= MOST_GROUPS:
             return False
-        return bool(amount + taken.amount > self._share)
+        share = self._cap if len(group.numbers) < FEW_LINES else self._cap / SHARES
+        return bool(amount + taken.amount > share)
 
     def _most_bytes(self, taken: Taken) -> int:
         assert self._runtime.deferred is not None

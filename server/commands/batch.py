@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 
@@ -114,6 +115,7 @@ def _batch_of(client: ServerClient, source: str, window: str, *, anew: bool) -> 
     try:
         with path.open("rb") as file:
             endpoint = _endpoint(file.readline(1 << 25))
+            _check_same(endpoint, file)
             file.seek(0)
             mark = hashlib.file_digest(file, "sha256").hexdigest()
             page = client.get("/v1/batches", limit=100)["data"]
@@ -149,6 +151,22 @@ def _endpoint(line: bytes) -> str:
             '{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {...}}'
         )
     return found if found.startswith("/v1/") else f"/v1{found}"
+
+
+def _check_same(endpoint: str, lines: IO[bytes]) -> None:
+    """Check that the other lines ask the same endpoint, before anything is sent; the server checks the rest."""
+    others: dict[str, int] = {}
+    for line in lines:
+        with contextlib.suppress(RoundhouseError):
+            found = _endpoint(line)
+            if found != endpoint:
+                others[found] = others.get(found, 0) + 1
+    if others:
+        told = ", ".join(f"{count} ask {name[:80]}" for name, count in list(others.items())[:5])
+        raise ConfigurationError(
+            f"A batch has one URL, that of its first line: {endpoint}. Of the other lines {told}. Make a file for "
+            "each URL."
+        )
 
 
 def _follow(client: ServerClient, told: Any) -> Any:

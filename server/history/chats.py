@@ -39,8 +39,8 @@ class ChatKeeper:
         self._caller = caller
         self._body = body
 
-    async def keep(self, completion: Json) -> None:
-        """Store a completion. One that cannot be stored is logged: the answer comes all the same."""
+    async def keep(self, completion: Json) -> bool:
+        """Store a completion; whether it is stored. One that is not has ``store: false``, and is logged."""
         wire = self._body.to_wire()
         told = {name: wire[name] for name in _TOLD if wire.get(name) is not None}
         kept = {**told, **completion, "id": self.id, "metadata": wire.get("metadata") or {}, "store": True}
@@ -54,29 +54,50 @@ class ChatKeeper:
             structlog.get_logger("server.history").warning(
                 "chat.not_stored", completion=self.id, error=error.message
             )
+            return False
+        return True
 
 
 class KeptChunks:
-    """Encodes the chunks of a chat that is kept once it is whole; the end waits until it is stored."""
+    """Encodes the chunks of a chat that is kept once it is whole; the end waits until it is stored.
+
+    The chunks from the end of the last choice on are held until then: that end says ``store: false`` if it is not.
+    """
 
     def __init__(self, encoder: Encoder[Json], keeper: ChatKeeper) -> None:
         self._encoder = encoder
         self._keeper = keeper
         self._whole = ChatAssembler()
+        self._held: list[Json] = []
 
     def encode(self, item: Json) -> bytes:
         item["id"] = self._keeper.id
         self._whole.add({**item})
-        return self._encoder.encode(item)
+        choices = item.get("choices") or ()
+        if choices and not any(choice.get("finish_reason") for choice in choices):
+            return self._release() + self._encoder.encode(item)
+        released = b"" if not choices else self._release()
+        self._held.append(item)
+        return released
+
+    def _release(self) -> bytes:
+        held, self._held = self._held, []
+        return b"".join([self._encoder.encode(item) for item in held])
 
     def finish(self) -> Awaitable[bytes]:
         return self._finish()
 
     async def _finish(self) -> bytes:
+        ends = [item for item in self._held if item.get("choices")]
+        if ends and not await self._keeper.keep(self._whole.result()):
+            ends[-1]["store"] = False
+        last = self._release()
         end = self._encoder.finish()
         end = end if isinstance(end, bytes) else await end
-        await self._keeper.keep(self._whole.result())
-        return end
+        if not ends:
+            await self._keeper.keep(self._whole.result())
+        return last + end
 
     def fail(self, error: RoundhouseError) -> bytes | None:
-        return self._encoder.fail(error)
+        last, end = self._release(), self._encoder.fail(error)
+        return last if end is None else last + end

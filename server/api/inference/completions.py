@@ -59,11 +59,10 @@ async def create_chat_completion(request: Request, body: ChatRequest) -> Respons
     completion, headers = await whole(request, job, assembler)
     if keeper is None:
         completion["store"] = False
+    if keeper is None or not await keeper.keep(completion):
         dropped = headers.get("x-roundhouse-dropped")
         if dropped is None or "store" not in dropped.split(", "):
             headers = {**headers, "x-roundhouse-dropped": f"{dropped}, store" if dropped else "store"}
-    else:
-        await keeper.keep(completion)
     return json_response(completion, headers=headers)
 
 

@@ -116,6 +116,14 @@ def test_every_local_model_with_a_tokenizer_splits_and_joins_tokens() -> None:
             choose(chat(requested=name, tokens_only=True), here)
 
 
+def test_auto_splits_tokens_by_a_model_that_has_a_tokenizer() -> None:
+    here = world([remote("best", benchmarks={"overall": 0.99}), local("gguf"), local("talker", engine="speech")])
+    made = choose(chat(tokens_only=True), here)
+    assert [candidate.model.id for candidate in made.candidates] == ["gguf"]
+    assert {exclusion.code for exclusion in made.excluded if exclusion.model == "best"} <= {"tokenizer"}
+    assert "best" in {candidate.model.id for candidate in choose(chat(), here).candidates}
+
+
 def test_a_prompt_far_over_a_local_models_window_is_refused_before_a_worker_tokenises_it() -> None:
     here = world(
         [local("m", limits=Limits(context_window=8192)), remote("far", limits=Limits(context_window=8192))]

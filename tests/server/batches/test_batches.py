@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from catalog.errors import InvalidRequest, QueueFull, UpstreamQuotaExceeded
 from catalog.types import Json
@@ -199,7 +200,9 @@ async def test_a_line_waits_until_the_account_of_its_provider_is_open_again(
     monkeypatch.setattr(Slot, "sleep", sleep)
     before = gateway.backend.script
     gateway.backend.script = (UpstreamQuotaExceeded("used up"),)
-    done = await until(gateway, await send(gateway, jsonl(chat_line("a"))), "completed")
+    with capture_logs() as logs:
+        done = await until(gateway, await send(gateway, jsonl(chat_line("a"))), "completed")
+    assert [log["error"] for log in logs if log["event"] == "batch.waits"] == ["insufficient_quota"]
     assert done["request_counts"] == {"total": 1, "completed": 1, "failed": 0}
     assert len(waits) == 20
     assert min(waits) >= 300

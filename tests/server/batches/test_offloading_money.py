@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from routing.accounts.caps import Caps
+from routing.accounts.costs import longest_prompt
 from routing.accounts.spend import Spend
 from routing.accounts.virtual_keys import KeyLimits, Rate
 from server.batches.journal import ResultJournal
@@ -171,3 +172,17 @@ async def test_a_providers_batch_is_made_once_the_account_is_open_again(site: Op
         assert done["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
         assert CHAT not in paths(openai), "nothing is asked at the full price"
         assert len(openai.batches) == 1
+
+
+@pytest.mark.parametrize(("room", "sizes"), [(9.5, [9, 3]), (200.0, [12])])
+async def test_a_tight_cap_makes_batches_of_as_many_lines_as_fit(
+    site: Open, openai: FakeOpenAI, room: float, sizes: list[int]
+) -> None:
+    most = (50 * PRICE["output"] + longest_prompt(9) * PRICE["input"]) / 2e6
+    async with site(spend={"caps": {"day": room * most}}) as s:
+        done = await s.until(await s.send(*(line(f"r{n}") for n in range(12))), "completed")
+        assert done["request_counts"]["completed"] == 12
+        assert (
+            sorted((len(openai.rows_of(made["input_file_id"])) for made in openai.batches.values()), reverse=True)
+            == sizes
+        )

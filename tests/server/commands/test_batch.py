@@ -153,3 +153,16 @@ async def test_a_file_that_is_no_input_is_told_in_a_line(serve: Start, tmp_path:
         source.write_bytes(jsonl(chat_line("a"), chat_line("a")))
         told = await run(gateway, str(source), status=1)
         assert "line 2: An earlier line has the same 'custom_id'." in told
+
+
+async def test_a_file_with_lines_of_several_urls_is_refused_once_and_nothing_is_sent(
+    serve: Start, tmp_path: Path
+) -> None:
+    source = tmp_path / "in.jsonl"
+    other = {**chat_line("x"), "url": "/v1/embeddings"}
+    source.write_bytes(jsonl(chat_line("a"), *[other] * 20, {**chat_line("b"), "url": "/chat/completions"}))
+    async with serve() as gateway:
+        told = " ".join((await run(gateway, str(source), status=1)).split())
+        assert told.count("A batch has one URL") == 1
+        assert "20 ask /v1/embeddings" in told
+        assert (await gateway.client.get("/v1/files")).json()["data"] == []

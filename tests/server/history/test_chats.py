@@ -83,6 +83,31 @@ async def test_a_chat_that_cannot_be_stored_is_answered(serve: Start, monkeypatc
             raise Unavailable("The disk is full.")
 
         monkeypatch.setattr(runtime_of(gateway).storage.records, "add", fail)
-        made = await client.chat.completions.create(store=True, **ASK)
+        raw = await client.chat.completions.with_raw_response.create(store=True, **ASK)
+        made = raw.parse()
         assert made.choices[0].message.content == "Hello there"
         assert made.store is False
+        assert raw.headers["x-roundhouse-dropped"] == "store"
+
+
+@pytest.mark.parametrize("options", [{}, {"stream_options": {"include_usage": True}}], ids=["plain", "usage"])
+@pytest.mark.parametrize("full", [True, False])
+async def test_a_stream_says_with_the_end_of_its_last_choice_that_it_is_not_stored(
+    serve: Start, monkeypatch: pytest.MonkeyPatch, options: Any, full: bool
+) -> None:
+    async with serve() as gateway, sdk(gateway) as client:
+
+        async def fail(*_: Any, **__: Any) -> None:
+            raise Unavailable("The disk is full.")
+
+        if full:
+            monkeypatch.setattr(runtime_of(gateway).storage.records, "add", fail)
+        stream = await client.chat.completions.create(store=True, stream=True, **ASK, **options)
+        chunks = [chunk async for chunk in stream]
+        told = [chunk for chunk in chunks if chunk.choices]
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in told) == "Hello there"
+        assert told[-1].choices[0].finish_reason == "stop"
+        assert [getattr(chunk, "store", None) for chunk in told] == [None] * (len(told) - 1) + [
+            False if full else None
+        ]
+        assert bool(options) == (chunks[-1].usage is not None)
