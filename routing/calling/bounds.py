@@ -328,7 +328,7 @@ def check_taken(
     if bound is None and (facts.output_tokens or math.inf) < _least(upstream):
         return
     given = {name for name in (_OLDER, _NEWER) if getattr(request, name, None) is not None}
-    if given.isdisjoint(dropped) or given.difference(dropped):  # one of two names is enough
+    if not {_OLDER, _NEWER}.intersection(dropped) or given.difference(dropped):  # one of two names is enough
         return
     if (bound is None and facts.intent.max_cost is None) or model.price.free:
         return
