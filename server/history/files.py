@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.native import no_object
-from backends.wire.chat import ChatRequest, Message
+from backends.wire.chat import ChatRequest
 from backends.wire.media import is_text
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import InvalidRequest, NotFound, PayloadTooLarge
@@ -76,7 +76,7 @@ async def with_uploads(job: Job[Json], body: ChatRequest, origin: Origin, runtim
     Raises as :func:`with_files`, and InvalidRequest for another object of a provider's that the caller may not
     name.
     """
-    spoken = [{"audio": message.model_extra["audio"]} for message in body.messages if _speaks(message)]
+    spoken = [{"audio": (message.model_extra or {}).get("audio")} for message in body.messages]
     if (name := withheld(runtime.storage, origin.caller, body.model_extra or {}, spoken)) is not None:
         raise no_object(name)
     if not any(
@@ -91,10 +91,6 @@ async def with_uploads(job: Job[Json], body: ChatRequest, origin: Origin, runtim
     if filed is wire["messages"]:
         return job
     return replace(chat_job(type(body).model_validate({**wire, "messages": filed}), origin), kept=job.kept)
-
-
-def _speaks(message: Message) -> bool:
-    return bool(message.model_extra) and "audio" in message.model_extra
 
 
 async def with_files(parts: list[Any], runtime: Runtime, caller: Caller) -> list[Any]:
