@@ -42,7 +42,7 @@ class AskedForms:
     def learn_mended(self, *, system_first: bool, no_developer: bool, lacked: frozenset[str]) -> None:
         """Remember what was changed in a request that was answered then.
 
-        Its system messages stood at its beginning, none had the role ``developer``, and it lacked these hints.
+        Its system messages came first, none had the role ``developer``, and it had no hint of ``lacked``.
         """
         self.system_first = self.system_first or system_first
         self.no_developer = self.no_developer or no_developer

@@ -41,6 +41,14 @@ BATCH_SHARE = 4
 """Batch gets one slot in so many, at least one, while interactive requests come; else all but so many."""
 CALM = 5.0
 """Seconds after an interactive request in which more are expected."""
+LULL = 0.3
+"""Seconds after an interactive request until batch requests may use a worker that gives way."""
+AWHILE = 60.0
+"""Seconds after an interactive request for which a worker that gives way has one batch request at a time."""
+REST = 3
+"""Times as long as a batch request was at work beside interactive ones, the next waits for a lull."""
+LONGEST_REST = 60.0
+"""Seconds after which a batch request goes on beside interactive ones, however long the last was at work."""
 
 
 class FairQueue(Generic[T]):
@@ -155,11 +163,13 @@ class FairSlots:
     """The slots of one worker or endpoint and the queue for them, which also exists while a worker loads.
 
     Batch requests leave slots free for interactive ones, and more while those come: an interactive request finds a
-    slot at once, and shares its worker with few batch requests. Some batch request is always at work.
+    slot at once, and shares its worker with few batch requests. Some batch request is always at work, unless the
+    slots *give way*: then batch requests use the pauses between interactive ones, and where there are none, one at
+    a time works for a quarter of the time.
 
     No slot is granted before :meth:`open`; then at most ``capacity`` are held at a time. ``changed`` is called
     after every change of the grants or the queue, so that the owner can see demand and idleness. ``name`` is used
-    in the message of QueueFull.
+    in the message of QueueFull. ``later`` calls a function after so many seconds (default: the loop does).
     """
 
     def __init__(
@@ -169,8 +179,10 @@ class FairSlots:
         changed: Callable[[], None],
         clock: Callable[[], float],
         name: str = "the model",
+        later: Callable[[float, Callable[[], None]], asyncio.TimerHandle] | None = None,
     ) -> None:
         self._max_queue = max_queue
+        self._later = later
         self._name = name
         self._changed = changed
         self._clock = clock
@@ -179,7 +191,10 @@ class FairSlots:
         self._capacity = 0
         self._holds: deque[tuple[float, float]] = deque(maxlen=_HOLDS)
         self._granted_at: dict[Grant, float] = {}
-        self._interactive_at: float | None = None
+        self._interactive_at = self._rested_at = float("-inf")
+        self._gives_way = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._asks_at = float("inf")
         self.last_used: float | None = None
         self.completed = 0
 
@@ -210,8 +225,12 @@ class FairSlots:
     def idle(self) -> bool:
         return not self._held and not len(self._queue)
 
-    def open(self, capacity: int) -> None:
-        """Begin to grant slots of a new process; grants of an earlier one are void."""
+    def open(self, capacity: int, *, gives_way: bool = False) -> None:
+        """Begin to grant slots of a new process; grants of an earlier one are void.
+
+        ``gives_way`` is for a device that slows each request down for every other one, such as a CPU.
+        """
+        self._gives_way = gives_way
         self._held.clear()
         self._granted_at.clear()
         self.completed = 0
@@ -278,8 +297,12 @@ class FairSlots:
         now = self._clock()
         self._held.discard(grant)
         held_for = now - self._granted_at.pop(grant)
-        if grant.priority is Priority.INTERACTIVE:
+        if not grant.slots:
+            pass
+        elif grant.priority is Priority.INTERACTIVE:
             self._interactive_at = now
+        else:
+            self._rested_at = now + min(LONGEST_REST, REST * held_for)
         if grant.slots and completed:
             self._holds.append((now, held_for))
         self.completed += completed
@@ -321,12 +344,40 @@ class FairSlots:
             waiter.future.set_result(grant)
 
     def _has_room_for_batch(self) -> bool:
-        """Whether a batch request may take a slot now. One may if none is at work; then its end asks again."""
-        if self._capacity == 1 or not self._queue.waiting(Priority.BATCH):
+        """Whether a batch request may take a slot now. If not, a timer or a request's end asks again."""
+        if not self._queue.waiting(Priority.BATCH) or (self._capacity == 1 and not self._gives_way):
             return True
         held = sum(grant.slots for grant in self._held if grant.priority is Priority.BATCH)
+        talks = any(grant.slots and grant.priority is Priority.INTERACTIVE for grant in self._held)
+        since = self._clock() - self._interactive_at
+        if self._gives_way and (talks or since < LULL):
+            return not held and self._is_rested(talks)
         share = max(1, self._capacity // BATCH_SHARE)
-        quiet = self._interactive_at is None or self._clock() - self._interactive_at > CALM
-        if quiet and not any(grant.slots and grant.priority is Priority.INTERACTIVE for grant in self._held):
-            share = self._capacity - share
+        if self._gives_way and since < AWHILE:
+            share = 1
+        elif since > CALM and not talks:
+            share = max(share, self._capacity - share)
         return held < share
+
+    def _is_rested(self, talks: bool) -> bool:
+        """Whether a batch request may work beside interactive ones; if not, it is looked at again in time."""
+        now = self._clock()
+        wait = self._rested_at - now
+        if wait <= 0:
+            return True
+        if not talks:
+            wait = min(wait, self._interactive_at + LULL - now)
+        wait = max(wait, 0.001)  # at the very moment, rounding may tell that it is still to come
+        if now + wait < self._asks_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._asks_at = now + wait
+            self._timer = (self._later or asyncio.get_running_loop().call_later)(wait, self._ask_again)
+        return False
+
+    def _ask_again(self) -> None:
+        self._timer, self._asks_at = None, float("inf")
+        before = len(self._held)
+        self._grant()
+        if len(self._held) != before:
+            self._changed()

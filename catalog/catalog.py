@@ -38,7 +38,8 @@ class Catalog:
     rows, built-in and pulled rows, discovered rows. An earlier group hides the later ones.
 
     ``apple_silicon`` makes a name resolve to a model's MLX twin if there is one. ``listed`` has the rows of each
-    source as they were given, ``discovered`` those made of them.
+    source as they were given, ``discovered`` those made of them. ``completed`` adds to a row what its engine can
+    do.
     """
 
     own: tuple[Model, ...]
@@ -47,6 +48,7 @@ class Catalog:
     apple_silicon: bool = False
     discovered: Discovered = field(default_factory=_none_found)
     listed: Discovered = field(default_factory=_none_found)
+    completed: Callable[[Model], Model] = field(default=lambda row: row, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         known = {server.id for server in self.servers}
@@ -58,7 +60,8 @@ class Catalog:
         everything: dict[str, Model] = {}
         found = (row for rows in self.discovered.values() for row in rows)
         for row in (*self.own, *found):
-            everything.setdefault(row.id.lower(), row)
+            if row.id.lower() not in everything:
+                everything[row.id.lower()] = self.completed(row)
         object.__setattr__(self, "_by_id", everything)
         object.__setattr__(self, "_by_name", _groups(everything.values()))
         object.__setattr__(self, "_endpoints", {server.id: server for server in self.servers})
@@ -87,6 +90,7 @@ class Catalog:
         user_endpoints: Sequence[Table | Endpoint] = (),
         pulled: Iterable[Model] = (),
         builtin: bool = True,
+        completed: Callable[[Model], Model] = lambda row: row,
     ) -> Catalog:
         """Make a catalogue of built-in rows, models pulled by address (``Store.rows()``), and the user's
         ``[[model]]`` and ``[[endpoint]]`` tables. Raises ConfigurationError that names the row and the field.
@@ -103,6 +107,7 @@ class Catalog:
             own=tuple(_priced(row, known_servers) for row in merged.values()),
             servers=tuple(known_servers.values()),
             apple_silicon=on_apple_silicon(),
+            completed=completed,
         )
 
     def with_discovered(self, source: str, found: Iterable[Model]) -> Catalog:

@@ -141,7 +141,17 @@ _DATE = re.compile(r"(?P<date>[-@](?:20\d{2}-?[01]\d-?[0-3]\d|latest|default))$"
 """``-20251001`` (Anthropic), ``@20251001`` (Vertex AI), ``-2024-08-06`` (OpenAI), ``-latest``."""
 
 _INHERITED = (
-    *("family", "version", "license", "performance", "benchmarks", "languages", "voices", "voice_map"),
+    *(
+        "family",
+        "version",
+        "license",
+        "performance",
+        "benchmarks",
+        "published",
+        "languages",
+        "voices",
+        "voice_map",
+    ),
     *("parameters", "successor"),
 )
 _OF_ITS_HOST = ("wire", "options", "ends")

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from catalog.errors import ModelNotFound
 from catalog.model import LOCAL_ENDPOINT, Capability, Endpoint, Model, UpstreamSource
+from catalog.names.sizes import weights_of
 from catalog.prices.price import PRICES, Price
 
 Floats = npt.NDArray[np.float64]
@@ -25,6 +26,8 @@ Ints = npt.NDArray[np.int64]
 
 _BIT = {capability: 1 << position for position, capability in enumerate(Capability)}
 _KEPT_MASKS = 512
+SMALL_WEIGHTS = 2e10
+"""Weights below which a model counts as small."""
 LAST_DAYS = 7
 """Days before a model's end in which ``auto`` no longer chooses it."""
 
@@ -35,9 +38,10 @@ class Index:
     Arrays have shape (n,): ``context`` and ``longest`` (the most of an answer) in tokens, infinite when unknown;
     ``memory`` in bytes (0 when unknown); ``prices`` at ``wall`` by number of a price (NaN when unknown, 0 for
     local models); ``load_seconds``, ``base_seconds``, ``prefill`` and ``decode`` (tokens per second) from the
-    catalogue, else estimated from the model's size; ``retires`` in seconds of wall-clock time from which ``auto``
-    leaves a model (infinite without an announced end). ``endless`` are the rows, shape (m,), whose answers cannot
-    be bounded. ``resolver`` replaces the index's own lookup by name (:meth:`replicas`).
+    catalogue, else estimated from the model's size or price; ``small`` are models known to have few weights,
+    ``superseded`` those whose endpoint also serves their successor; ``retires`` in seconds of wall-clock time from
+    which ``auto`` leaves a model (infinite without an announced end). ``endless`` are the rows, shape (m,), whose
+    answers cannot be bounded. ``resolver`` replaces the index's own lookup by name (:meth:`replicas`).
     """
 
     def __init__(
@@ -66,6 +70,8 @@ class Index:
         self.private: Bools = np.array(
             [m.local or (e is not None and e.private) for m, e in zip(rows, homes, strict=True)], dtype=bool
         )
+        self.small: Bools = np.array([(weights_of(m) or np.inf) < SMALL_WEIGHTS for m in rows], dtype=bool)
+        self.superseded: Bools = np.array([self._is_superseded(m) for m in rows], dtype=bool)
         self.domains: tuple[str, ...] = tuple(
             f"worker/{m.id}" if m.local else _failure_domain(m, e) for m, e in zip(rows, homes, strict=True)
         )
@@ -246,6 +252,11 @@ class Index:
                 meanings.setdefault(name, []).append(row)
         return meanings
 
+    def _is_superseded(self, model: Model) -> bool:
+        """Whether the model's endpoint also serves its successor."""
+        row = None if model.successor is None else self.rows.get(model.successor)
+        return row is not None and self.models[row].endpoint_name == model.endpoint_name
+
     def _endpoint(self, model: Model) -> Endpoint | None:
         return self.endpoints.get(model.source.endpoint) if isinstance(model.source, UpstreamSource) else None
 
@@ -318,7 +329,11 @@ def _base_seconds(model: Model) -> float:
 
 
 def _decode(model: Model) -> float:
-    return min(60.0, 1e10 / _parameters(model)) if model.local else 60.0
+    """Tokens per second. Remote models without a figure: the cheaper the quicker, as published figures show."""
+    if model.local:
+        return min(60.0, 1e10 / _parameters(model))
+    price = model.price.output
+    return min(max(125 * price**-0.15, 40.0), 140.0) if price else 60.0
 
 
 def _prefill(model: Model) -> float:

@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from catalog.benchmarks import check_published
 from catalog.clouds import CloudAccount, address_of, checked_account_field
 from catalog.moderation.categories import Moderation
 from catalog.prices.price import FREE as FREE
@@ -276,7 +277,10 @@ class Model(Section):
     geometry: Geometry | None = None
     price: Price = Price()
     performance: Performance = Performance()
-    benchmarks: dict[str, float] = Field(default={}, description="public scores in [0, 1], by task, or overall")
+    benchmarks: dict[str, float] = Field(default={}, description="qualities in [0, 1], by task, or overall")
+    published: Annotated[dict[str, float], AfterValidator(check_published)] = Field(
+        default={}, description="public figures as published, by a name of catalog.benchmarks"
+    )
     languages: tuple[str, ...] = Field(default=(), description="ISO 639-1; empty is unknown or all")
     voices: tuple[str, ...] = ()
     voice_map: _VoiceMap = Field(default_factory=dict)

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from backends.wire.chat import NO_PAID_TOOLS, PaidTools
 from catalog.model import Capability
+from routing.prefix import Prefix
 
 PICTURE_TOKENS = 6_240
 """Tokens assumed of a picture to be drawn: one of 1024 by 1536 pixels in high quality (OpenAI's image guide)."""
@@ -18,9 +19,12 @@ class Task(StrEnum):
     CHAT = "chat"
     CODE = "code"
     REASONING = "reasoning"
+    MATHS = "maths"
     SUMMARISE = "summarise"
     CLASSIFY = "classify"
     EXTRACT = "extract"
+    TRANSLATE = "translate"
+    WRITE = "write"
     TOOL_USE = "tool_use"
     VISION = "vision"
     EMBED = "embed"
@@ -45,8 +49,18 @@ class Complexity(StrEnum):
 
     SIMPLE = "simple"
     MEDIUM = "medium"
-    CODE = "code"
     COMPLEX = "complex"
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """How sure the recogniser is of a task and of a complexity, from 0 to 1; 0 where it was not asked."""
+
+    task: float = 0.0
+    complexity: float = 0.0
+
+
+NO_CONFIDENCE = Confidence()
 
 
 class Mode(StrEnum):
@@ -102,6 +116,9 @@ class Facts:
     and region that are asked for, where they are not the standard ones. ``searches`` is the caller's bound on web
     searches. ``paid`` is what a provider of the caller's own language may run beside; ``containers`` and
     ``uncounted`` are what the called one may: containers, and the names of tools of unknown cost.
+    ``prefix`` is the prompt of a chat as a chain of blocks. ``probe`` marks a request of the server's own that
+    measures models: it teaches their speed and reliability, and neither their quality nor the usual length of
+    answers.
     """
 
     capability: Capability
@@ -109,6 +126,7 @@ class Facts:
     features: frozenset[Capability] = frozenset()
     task: Task = Task.CHAT
     complexity: Complexity = Complexity.SIMPLE
+    confidence: Confidence = NO_CONFIDENCE
     prompt_tokens: int = 0
     output_tokens: int | None = None
     units: float = 1.0
@@ -125,4 +143,6 @@ class Facts:
     paid: PaidTools = NO_PAID_TOOLS
     containers: int = 0
     uncounted: tuple[str, ...] = ()
+    probe: bool = False
     intent: Intent = field(default_factory=Intent)
+    prefix: Prefix | None = field(default=None, compare=False, repr=False)

@@ -43,6 +43,7 @@ class Candidate(NamedTuple):
 
     ``quality`` is in [0, 1]; ``latency`` is expected seconds to the whole answer; ``cost`` is expected
     dollars, ``None`` when unknown. Candidates are ordered by ``score``, which is 1 for an only candidate.
+    ``effort`` is the reasoning effort to ask for, where the caller names none.
     """
 
     model: Model
@@ -52,6 +53,7 @@ class Candidate(NamedTuple):
     cost: float | None
     failure_domain: str
     reason: str = ""
+    effort: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

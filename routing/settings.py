@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AliasChoices, Field
@@ -59,6 +60,13 @@ class Learning(Section):
         default=0.6,
         description="share of a benchmark's distance from the mean of the rows of its kind that is kept",
     )
+    relative_strength: Positive = Field(
+        default=32.0,
+        description="of a prior by the benchmarks of the same model elsewhere, or of what it succeeds",
+    )
+    price_strength: Positive = Field(
+        default=12.0, description="of a prior by price and version among the measured models of a provider"
+    )
     guess_strength: Positive = Field(default=6.0, description="of a prior guessed from the model's size")
     task_strength: Positive = Field(default=10.0, description="of a model's mean over that of one task")
     complexity_strength: Positive = Field(default=80.0, description="of a task's mean over that of one complexity")
@@ -92,7 +100,10 @@ class Learning(Section):
 
 
 class ColdStart(Section):
-    """A trusted remote model is preferred until a local model has enough good observations of a task.
+    """A trusted remote model is preferred until a private model has enough good observations of a task.
+
+    Private are the models of this machine and of endpoints marked ``private``. Under high stakes the rule holds
+    for every task, and a small model without these observations, wherever it runs, comes after every other.
 
     ``always`` lists the tasks for which this holds for every workload, ``interactive`` those for which it holds
     for interactive requests only. ``explore`` is the share of requests that skip the rule, so that local models
@@ -100,7 +111,7 @@ class ColdStart(Section):
     """
 
     always: frozenset[Task] = frozenset({Task.TOOL_USE, Task.VISION})
-    interactive: frozenset[Task] = frozenset({Task.CODE, Task.REASONING})
+    interactive: frozenset[Task] = frozenset({Task.CODE, Task.REASONING, Task.MATHS})
     observations: Positive = 5.0
     floor: Share = 0.6
     explore: Share = 0.05
@@ -108,6 +119,38 @@ class ColdStart(Section):
         default_factory=trusted_providers,
         description="providers trusted from the start; the tag 'trusted' does the same for a row or endpoint",
     )
+
+
+class Affinity(Section):
+    """Conversations stay with the model and the replica whose cache holds their beginning.
+
+    The prefill that a cache saves counts as seconds, and as dollars where cached tokens cost less; it counts less
+    the longer ago the beginning was sent (1/e after ``remote`` or ``local`` seconds). In mid-conversation nothing
+    is tried out, and another model must be better by more than ``stay``.
+    """
+
+    enabled: bool = True
+    remote: Positive = Field(default=300.0, description="seconds that providers keep a prompt, about")
+    local: Positive = Field(default=3600.0, description="seconds that a worker on this machine keeps a prompt")
+    stay: Share = Field(default=0.02, description="added to the score of the model of the last turn")
+    remembered: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=16_384, description="prompts of which is known which model had them"
+    )
+
+
+class JudgeSettings(Section):
+    """A model that compares answers of ``auto`` with the runner-up's, after they were sent.
+
+    Off without ``model``. A request's content goes to the judge and to the runner-up: never that of requests which
+    must stay local, and of none where storage.store is "never".
+    """
+
+    model: str | None = Field(default=None, min_length=1, description="the judge: a chat model's id or alias")
+    share: Share = Field(default=0.02, description="of the answered requests for auto that are compared")
+    daily_dollars: Amount = Field(
+        default=0.5, description="for the runner-up's answers and the judge, a day in UTC"
+    )
+    confidence: Share = Field(default=0.5, description="of a verdict, in parts of an explicit report")
 
 
 class SpeechPolicy(Section):
@@ -121,8 +164,8 @@ class SpeechPolicy(Section):
 def _mode_weights() -> dict[Mode, Weights]:
     return {
         Mode.AUTO: Weights(quality=0.45, latency=0.40, cost=0.15),
-        Mode.FAST: Weights(quality=0.15, latency=0.35, cost=0.50),
-        Mode.BEST: Weights(quality=0.70, latency=0.20, cost=0.10),
+        Mode.FAST: Weights(quality=0.15, latency=0.80, cost=0.05),
+        Mode.BEST: Weights(quality=0.99, latency=0.005, cost=0.005),
         Mode.CHEAP: Weights(quality=0.25, latency=0.10, cost=0.65),
         Mode.LOCAL: Weights(quality=0.60, latency=0.40, cost=0.0),
     }
@@ -132,7 +175,8 @@ class RoutingSettings(Section):
     """Settings of the router.
 
     The penalties of latency and cost are proportional up to ``latency_scale`` (seconds) and ``cost_scale``
-    (dollars) and flatten beyond; ``batch_latency_factor`` multiplies the first for workloads that are not
+    (dollars) and flatten beyond; in the mode ``cheap``, cost is relative to the cheapest model with a quality of
+    ``able``. ``batch_latency_factor`` multiplies the first for workloads that are not
     interactive. Latencies within ``unnoticed`` of the fastest count as equal to it.
     """
 
@@ -148,14 +192,31 @@ class RoutingSettings(Section):
     unnoticed_per_token: Amount = Field(
         default=0.001, description="seconds per decoded token that no user notices"
     )
-    stakes: Weights = Weights(quality=0.95, latency=0.03, cost=0.02)
+    able: Share = Field(default=0.55, description="quality from which a model counts as able to do a request")
+    best_explores: Share = Field(
+        default=0.05, description="share of requests for the best model that try one that may be better"
+    )
+    stakes: Weights = Weights(quality=0.99, latency=0.005, cost=0.005)
     local_bonus: Share = Field(default=0.15, description="added to a local model's score by prefer_local")
+    effort: bool = Field(
+        default=True,
+        description="whether the reasoning effort of requests to auto follows their complexity, if they name none",
+    )
     diversity: Share = Field(
         default=0.25, description="deducted from a fallback's score per earlier candidate of its failure domain"
     )
     candidates: Annotated[int, Field(ge=1, le=64)] = Field(default=8, description="at most in a plan")
+    classify_floor: Share = Field(
+        default=0.6,
+        description="quality less a standard deviation from which a chat model classifies in place of similarity",
+    )
     preferred: dict[Capability, str] = Field(default={}, description="the model to use for a capability")
+    priors: tuple[Path, ...] = Field(
+        default=(), description="files or folders with qualities and speeds of models (.json, .toml)"
+    )
     learning: Learning = Learning()
     signals: Signals = Signals()
     cold_start: ColdStart = ColdStart()
+    affinity: Affinity = Affinity()
     speech: SpeechPolicy = SpeechPolicy()
+    judge: JudgeSettings = JudgeSettings()

@@ -144,6 +144,7 @@ def _lifespan(
                 check_lost_keys(services.settings)
             # Workers that several processes share are reported once, by their owner.
             collector = services.metrics.watch(parts.pool) if parts.scrape is None else None
+            parts.traffic = services.in_flight
             services.runtime = parts
             try:
                 yield

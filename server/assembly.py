@@ -34,6 +34,8 @@ from routing.accounts.spend import Spend
 from routing.accounts.virtual_keys import VirtualKeys
 from routing.beliefs.estimator import Estimator
 from routing.beliefs.learning import Learner
+from routing.beliefs.prefixes import PrefixMemory
+from routing.beliefs.prior_files import PriorFiles
 from routing.calling.dispatcher import Dispatcher
 from routing.calling.lease import Leases, upstream_of
 from routing.calling.retry_budget import RetryBudget
@@ -58,6 +60,7 @@ from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
 from server.peers import announce_models, answer_peer
+from server.probing.sampling import Sampler
 from server.runtime import Insight, Peers, Runtime
 from server.settings import STATE_FILE, Settings
 from server.storage.files import Files
@@ -108,7 +111,9 @@ async def open_runtime(
         await asyncio.to_thread(files.open)
         runtime = _runtime(clock, models, memory, pool, dispatcher, calls, files, scrape)
         runtime.deferred = _deferred(clock, metrics, models, memory, calls, routing, dispatcher)
-        runtime.reload = partial(_reload, updates, memory, routing)
+        sampler = Sampler(runtime, settings.routing.judge)
+        runtime.samples = sampler
+        runtime.reload = partial(_reload, updates, memory, routing, sampler)
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
         runtime.library = Library(
@@ -118,7 +123,7 @@ async def open_runtime(
             runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
         runtime.runner = Runner(memory.storage.records, clock, works(runtime, settings))
         async with _background(
-            memory.persistence.run(), updates.watch_disk(), updates.discover(), files.sweep_always()
+            memory.persistence.run(), updates.watch_disk(), updates.discover(), files.sweep_always(), sampler.run()
         ):
             runtime.runner.start()
             try:
@@ -148,6 +153,7 @@ class _Memory:
     spend: Spend
     estimator: Estimator
     learner: Learner
+    prefixes: PrefixMemory
     pins: Pins
     traces: Traces
     storage: Storage
@@ -198,6 +204,7 @@ async def _open_memory(settings: Settings, clock: Clock, live: LiveCatalog) -> A
     virtual_keys = VirtualKeys(state, clock)
     spend = Spend(state, settings.spend, clock, key_caps=virtual_keys.caps)
     estimator = Estimator(settings.routing)
+    estimator.files = PriorFiles.read(settings.routing.priors)
     pins = Pins()
     persistence = Persistence(
         state,
@@ -218,6 +225,7 @@ async def _open_memory(settings: Settings, clock: Clock, live: LiveCatalog) -> A
             spend=spend,
             estimator=estimator,
             learner=Learner(estimator, settings.routing),
+            prefixes=PrefixMemory(settings.routing.affinity, clock),
             pins=pins,
             traces=Traces(settings.traces, clock, state),
             storage=Storage(state.records, settings.storage, clock),
@@ -272,6 +280,7 @@ def _open_routing(
         clock=clock,
         rng=np.random.default_rng(),
         pins=lambda: memory.pins.current,
+        prefixes=memory.prefixes,
     )
     leases = Leases(
         pool=pool,
@@ -304,7 +313,7 @@ def _dispatcher(clock: Clock, metrics: Metrics, memory: _Memory, calls: _Calls, 
             AttemptLog(),
             calls.telemetry,
         ),
-        batched_sinks=(memory.learner, memory.persistence),
+        batched_sinks=(memory.learner, memory.persistence, memory.prefixes),
         after_batch=memory.estimator.refresh,
         clock=clock,
     )
@@ -333,12 +342,16 @@ def _deferred(
     )
 
 
-async def _reload(updates: CatalogUpdates, memory: _Memory, routing: _Routing, settings: Settings) -> None:
+async def _reload(
+    updates: CatalogUpdates, memory: _Memory, routing: _Routing, sampler: Sampler, settings: Settings
+) -> None:
     """Apply every setting of :data:`server.processes.reload.APPLIED` that a part behind the gate holds.
 
     Raises ConfigurationError for an invalid row, and applies nothing then.
     """
+    files = await asyncio.to_thread(PriorFiles.read, settings.routing.priors)
     await updates.reload(settings)
+    memory.estimator.files = files
     memory.spend.configure(settings.spend)
     await memory.spend.catch_up()
     memory.breakers.configure(settings.breakers)
@@ -348,6 +361,7 @@ async def _reload(updates: CatalogUpdates, memory: _Memory, routing: _Routing, s
     routing.planner.configure(settings.routing)
     routing.leases.configure(settings.backends.timeouts())
     routing.retries.configure(settings.retries)
+    sampler.configure(settings.routing.judge)
 
 
 def _updates(settings: Settings, clock: Clock, models: _Models, memory: _Memory, calls: _Calls) -> CatalogUpdates:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from server.api.doors import DOORS
 from server.batches.dialects import AnthropicDialect, OpenAIDialect
+from server.batches.pacing import Pacer
 from server.batches.work import BatchWork
+from server.calibration.work import Calibrations
 from server.history.background import BackgroundResponses
 from server.storage.runner import BackgroundWork
 
@@ -18,8 +20,11 @@ if TYPE_CHECKING:
 def works(runtime: Runtime, settings: Settings) -> tuple[BackgroundWork, ...]:
     """Every kind of work, on the parts behind the gate."""
     longest = settings.server.limits.body_bytes
+    pacer = Pacer(lambda: runtime.traffic)
+    messages = AnthropicDialect(DOORS["/v1/messages"])
     return (
-        BatchWork(runtime, settings.storage, OpenAIDialect(DOORS), longest_line=longest),
-        BatchWork(runtime, settings.storage, AnthropicDialect(DOORS["/v1/messages"]), longest_line=longest),
+        BatchWork(runtime, settings.storage, OpenAIDialect(DOORS), pacer, longest_line=longest),
+        BatchWork(runtime, settings.storage, messages, pacer, longest_line=longest),
         BackgroundResponses(runtime),
+        Calibrations(runtime),
     )

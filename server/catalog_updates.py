@@ -39,9 +39,15 @@ def read_catalog(settings: Settings, store: Store, engines: Engines | None = Non
     there.
     """
     try:
-        catalog = Catalog.load(user_models=settings.model, user_endpoints=settings.endpoint, pulled=store.rows())
+        engines = engines or builtin_engines(settings.workers.python)
+        catalog = Catalog.load(
+            user_models=settings.model,
+            user_endpoints=settings.endpoint,
+            pulled=store.rows(),
+            completed=engines.completed,
+        )
         check_protocols(catalog.servers, catalog.own)
-        check_engines(catalog, engines or builtin_engines(settings.workers.python))
+        check_engines(catalog, engines)
         check_preferred(settings, catalog)
     except ConfigurationError as error:
         raise ConfigurationError(

@@ -23,10 +23,11 @@ COMMANDS = {
     "router": ("route", "trace", "outcome", "usage", "pin", "discover"),
     "inspect": ("doctor",),
     "batch": ("batch",),
+    "calibrate": ("calibrate",),
 }
 """The commands of each module of :mod:`server.commands`."""
-GROUPS = ("keys", "smoke")
-"""Modules whose commands form a group, as in ``roundhouse keys create``."""
+GROUPS = {"keys": "keys", "smoke": "smoke", "router": "profiles"}
+"""Groups of commands, as in ``roundhouse keys create``, and their modules."""
 
 
 class LazyCommands(UserDict[str, Any]):
@@ -47,9 +48,8 @@ class CommandGroup(TyperGroup):
 
     def __init__(self, *, commands: Any = None, **attributes: Any) -> None:
         elsewhere = {name: module for module, names in COMMANDS.items() for name in names}
-        groups = {name: name for name in GROUPS}
         super().__init__(**attributes)
-        self.commands = LazyCommands({**elsewhere, **(commands or {}), **groups})
+        self.commands = LazyCommands({**elsewhere, **(commands or {}), **GROUPS})
 
 
 app = typer.Typer(

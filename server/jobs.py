@@ -41,9 +41,9 @@ from routing.calling.bounds import KEY, Bound
 from routing.calling.job import Job
 from routing.calling.operations import Operation
 from routing.calling.watching.judgement import MakeJudge, judge_for
-from routing.choosing.policy import is_auto
 from routing.facts import Facts
 from routing.reading import requests as reading
+from routing.reading.intent import is_auto
 from server.callers import Caller, Origin
 from server.functions import check_results, with_tools
 from server.runtime import Dispatches, Runtime
@@ -237,9 +237,12 @@ def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncCont
     assert job.facts.key == caller.id, "a job is opened for the caller that it was made for"
     facts = permitted(job.facts, caller, runtime.catalog)
     job = job if facts is job.facts else replace(job, facts=facts)
+    opening: AbstractAsyncContextManager[Answer[T]]
     if caller.key is None or runtime.keys is None or not caller.key.limits.rates:
-        return runtime.dispatcher.open(job)
-    return _WithinLimits(runtime.keys, caller.key, job, runtime.dispatcher)
+        opening = runtime.dispatcher.open(job)
+    else:
+        opening = _WithinLimits(runtime.keys, caller.key, job, runtime.dispatcher)
+    return opening if runtime.samples is None else runtime.samples.watched(job, opening)
 
 
 async def count_loading(runtime: Runtime, caller: Caller, model: Model) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 from typing_extensions import TypedDict
 
@@ -55,7 +55,6 @@ SCENARIOS: dict[str, Json] = {
 
 NO_FAULTS: Mapping[str, str] = MappingProxyType({})
 _NOT_SHOWN = {"model", "endpoint", *KEY_SETTINGS}
-_LEARNED = (Capability.CHAT, Capability.COMPLETION)
 
 
 class StateReport(TypedDict):
@@ -78,6 +77,7 @@ class Report(TypedDict):
     coverage: dict[str, list[str]]
     scenarios: list[Json]
     priors: list[Json]
+    prior_files: Json
     speech: Json
     state: StateReport
     settings: Json
@@ -118,7 +118,8 @@ def report(runtime: Runtime, settings: Settings, *, lag: float, faults: Mapping[
             for capability in Capability
         },
         "scenarios": [{"scenario": name, **_scenario(runtime, body)} for name, body in SCENARIOS.items()],
-        "priors": [_prior(row, runtime) for row in usable if row.capabilities.intersection(_LEARNED)],
+        "priors": [_prior(row, runtime) for row in usable],
+        "prior_files": _prior_files(rows, runtime),
         "speech": _speech(runtime, usable, settings.routing),
         "state": {"lag_seconds": round(lag, 3)},
         "settings": settings.model_dump(mode="json", exclude=_NOT_SHOWN),
@@ -199,22 +200,31 @@ def _scenario(runtime: Runtime, body: Json) -> Json:
 
 
 def _prior(row: Model, runtime: Runtime) -> Json:
-    shown: Json = {"model": row.id, "benchmarks": row.benchmarks}
-    if runtime.insight is None:
+    """What is believed of a row before any observation, from where, and how much was observed since."""
+    shown: Json = {"model": row.id, "benchmarks": row.benchmarks, "published": row.published}
+    place = None if runtime.insight is None else runtime.insight.estimator.index.rows.get(row.id)
+    if runtime.insight is None or place is None:
         return shown
     estimator = runtime.insight.estimator
-    quality, strength = estimator.prior(row)
-    place = estimator.index.rows.get(row.id)
-    observed: dict[str, Any] = {}
-    if place is not None:
-        seen = {task.value: float(estimator.observations(task)[place]) for task in Task}
-        observed = {task: round(count, 1) for task, count in seen.items() if count}
+    prior = estimator.prior(place)
+    seen = {task.value: float(estimator.observations(task)[place]) for task in Task}
+    observed = {task: round(count, 1) for task, count in seen.items() if count}
     return {
         **shown,
-        "prior": {task.value: round(float(value), 3) for task, value in zip(Task, quality, strict=True)},
-        "strength": strength,
+        "prior": {task.value: round(float(value), 3) for task, value in zip(Task, prior.mean, strict=True)},
+        "strength": prior.strength,
+        "source": prior.source.value,
+        "reason": prior.reason,
         "observations": observed,
     }
+
+
+def _prior_files(rows: tuple[Model, ...], runtime: Runtime) -> Json:
+    """The files of priors in force, and the names in them that no model has."""
+    if runtime.insight is None:
+        return {"files": [], "unknown_models": []}
+    files = runtime.insight.estimator.files
+    return {"files": list(files.paths), "unknown_models": files.unmatched(rows)}
 
 
 def _speech(runtime: Runtime, usable: tuple[Model, ...], settings: RoutingSettings) -> Json:

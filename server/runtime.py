@@ -44,12 +44,32 @@ class Dispatches(Protocol):
     def explain(self, facts: Facts) -> Plan: ...
 
 
+class Samples(Protocol):
+    """Takes samples of answers; see :mod:`server.probing.sampling`."""
+
+    def watched(
+        self, job: Job[T], opening: AbstractAsyncContextManager[Answer[T]]
+    ) -> AbstractAsyncContextManager[Answer[T]]:
+        """The same opening, or one whose answer is watched."""
+        ...
+
+
 class Peers(Protocol):
     """The other gateway processes; see :mod:`server.peers`."""
 
     async def ask(self, question: Json) -> Any:
         """The first answer that is not ``None``; ``None`` if no process knows."""
         ...
+
+
+class Traffic(Protocol):
+    """The requests of clients to models: how many are at work, and how many there have been."""
+
+    @property
+    def working(self) -> int: ...
+
+    @property
+    def asked(self) -> int: ...
 
 
 class HasCatalog(Protocol):
@@ -78,8 +98,9 @@ class Runtime:
     ``peers`` are the other gateway processes, where there are any. ``looked`` tells whether the sources of
     models were asked for the first time, or did not answer in time. ``storage`` keeps objects of callers,
     ``files`` their files; ``runner`` does the work that goes on after a request, and ``library`` pulls and removes
-    models. ``deferred`` makes calls through the batch APIs of providers. ``fault`` asks what keeps an endpoint
-    from being called, such as missing credentials of a cloud.
+    models. ``deferred`` makes calls through the batch APIs of providers. ``samples`` takes answers for the judge.
+    ``fault`` asks what keeps an endpoint from being called, such as missing credentials of a cloud. ``traffic``
+    counts the requests of clients; the app sets it.
     """
 
     live: HasCatalog
@@ -104,6 +125,8 @@ class Runtime:
     looked: Callable[[], bool] = lambda: True
     library: Library | None = None
     deferred: DeferredCalls | None = None
+    samples: Samples | None = None
+    traffic: Traffic | None = None
 
     @property
     def catalog(self) -> Catalog:

@@ -17,6 +17,7 @@ from backends.anthropic.backend import BETA, AnthropicBackend, request_headers
 from backends.anthropic.errors import read_anthropic_error
 from backends.base import Upstream
 from backends.deferred.api import (
+    CLOCK_SKEW,
     MOST_BYTES,
     BatchCall,
     BatchLine,
@@ -33,8 +34,6 @@ from catalog.types import Json
 PATH = "/v1/messages/batches"
 PAGE = 100
 MAX_PAGES = 50
-SKEW = 120.0
-"""Seconds by which the provider's clock may differ."""
 _STATUS = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -70,16 +69,18 @@ class AnthropicBatches:
         for _ in range(MAX_PAGES):
             page = await self._http.get_json(upstream, PATH, query=query, **_options(upstream))
             with reading("Anthropic"):
+                past = False
                 for batch in page["data"]:
-                    if datetime.fromisoformat(batch["created_at"]).timestamp() < since - SKEW:
-                        return Begun(None, certain)
+                    if datetime.fromisoformat(batch["created_at"]).timestamp() < since - CLOCK_SKEW:
+                        past = True
+                        continue
                     if sum(batch["request_counts"].values()) != count:
                         continue
                     if batch["processing_status"] != "ended":
                         certain = False
                     elif await self._is_named(upstream, batch, name):
                         return Begun(str(batch["id"]))
-                if not page.get("has_more"):
+                if past or not page.get("has_more"):
                     break
                 query = {"limit": str(PAGE), "after_id": str(page["last_id"])}
         return Begun(None, certain)

@@ -17,6 +17,8 @@ from catalog.types import Json
 
 MOST_BYTES = 32 << 20
 """Bytes of one batch, which are held in memory while it is sent."""
+CLOCK_SKEW = 300.0
+"""Seconds by which a provider's clock may be behind, in a search for a batch by the time of its making."""
 RESULT_BYTES = 64 << 20
 """Bytes of one result."""
 RESULTS_BYTES = 8 << 30

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from backends.base import Upstream
-from backends.deferred.api import BatchCall, BatchLine, BatchResult, BatchState, Begun, Recorded
+from backends.deferred.api import CLOCK_SKEW, BatchCall, BatchLine, BatchResult, BatchState, Begun, Recorded
 from backends.google.backend import GoogleBackend
 from backends.google.errors import read_google_error
 from backends.http import HttpClient
@@ -22,8 +22,6 @@ from catalog.types import Json
 
 PAGE = 100
 MAX_PAGES = 50
-SKEW = 120.0
-"""Seconds by which the provider's clock may differ."""
 _MOST_RESULTS = 256 << 20
 """Bytes of an operation with all its results, which are held in memory."""
 _CHAT = ":streamGenerateContent"
@@ -57,14 +55,15 @@ class GeminiBatches:
         for _ in range(MAX_PAGES):
             page = await self._http.get_json(upstream, "/batches", query=query, **_OPTIONS)
             with reading("Google"):
+                past = False
                 for operation in page.get("operations") or ():
                     told = operation.get("metadata") or {}
                     if told.get("displayName") == name:
                         return Begun(_id(operation["name"]))
-                    if datetime.fromisoformat(told["createTime"]).timestamp() < since - SKEW:
-                        return Begun(None)
+                    made = datetime.fromisoformat(told["createTime"]).timestamp()
+                    past = past or made < since - CLOCK_SKEW
                 token = page.get("nextPageToken")
-            if not token:
+            if past or not token:
                 break
             query = {"pageSize": str(PAGE), "pageToken": str(token)}
         return Begun(None)

@@ -14,6 +14,7 @@ import orjson
 
 from backends.base import Upstream
 from backends.deferred.api import (
+    CLOCK_SKEW,
     MOST_BYTES,
     BatchCall,
     BatchLine,
@@ -89,9 +90,8 @@ class OpenAIBatches:
                 for batch in page["data"]:
                     if (batch.get("metadata") or {}).get(NAMED) == name:
                         return Begun(str(batch["id"]))
-                    if batch["created_at"] < since:
-                        return Begun(None)
-                if not page.get("has_more") or not page["data"]:
+                past = any(batch["created_at"] < since - CLOCK_SKEW for batch in page["data"])
+                if past or not page.get("has_more") or not page["data"]:
                     break
                 query = {"limit": str(PAGE), "after": str(page["data"][-1]["id"])}
         return Begun(None)

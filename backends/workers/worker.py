@@ -316,7 +316,7 @@ class Worker:
         self._slots.last_used = None
         self._unwell, self._failures_in_a_row = None, CallFailures()
         self._capacity = launch.spec.slots + launch.spec.extra
-        self._slots.open(self._capacity)
+        self._slots.open(self._capacity, gives_way=self.device == "cpu")
         await self._serve()
 
     async def _start(self) -> Launch:

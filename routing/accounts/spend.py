@@ -197,18 +197,23 @@ class Spend:
         """Dollars to reserve for a request, for the longest answer that it allows.
 
         ``bound`` is the length in tokens of an answer without a bound of its caller's; see
-        :func:`routing.calling.bounds.reserved_answer`. Without that it has ``assumed_output_tokens``.
+        :func:`routing.calling.bounds.reserved_answer`. Without that it has ``assumed_output_tokens``. Where a
+        cap must hold, the prompt has as many tokens as its estimate allows.
         """
         generates = facts.capability in (Capability.CHAT, Capability.COMPLETION)
         assumed = (self.assumed if bound is None else bound) if generates else 0
         usage = Usage(
-            input=longest_prompt(facts.prompt_tokens)
-            if bound is not None or facts.capability in _READING
-            else facts.prompt_tokens,
+            input=longest_prompt(facts.prompt_tokens) if self._is_sure(facts, bound) else facts.prompt_tokens,
             output=(assumed if facts.output_tokens is None else facts.output_tokens) * facts.choices,
             units=facts.units if facts.capability in UNITS else 0.0,
         )
         return self._dearest(price, usage, facts)
+
+    def _is_sure(self, facts: Facts, bound: int | None) -> bool:
+        """Whether the reservation covers the error of the prompt's estimate."""
+        if bound is not None or facts.capability in _READING:
+            return True
+        return facts.output_tokens is not None and bool(self._scopes(facts.key))
 
     def cost_so_far(self, price: Price, facts: Facts, output: int = 0) -> float | None:
         """Estimated dollars of a request whose answer was cut after ``output`` tokens.
@@ -223,7 +228,7 @@ class Spend:
         """Dollars at the dearest service that may answer; ``None`` if a part is unknown."""
         price = self.now_of(price)
         pictures = round(facts.units * PICTURE_TOKENS) if drawn and facts.capability is Capability.IMAGE else 0
-        sound = facts.prompt_tokens if Capability.AUDIO_INPUT in facts.features else 0
+        sound = usage.input if Capability.AUDIO_INPUT in facts.features else 0
         if pictures and price.image is None:
             usage = replace(usage, output=pictures)
         drawings = usage.output if pictures else 0

@@ -21,7 +21,8 @@ class Columns:
     discounted number of explicit observations, has shape (tasks, n). By class of prompt size, with shape (SIZES,
     n): ``first_ratio``, the measured time to first token over the catalogue's; ``fixed_seconds`` per call;
     ``prompt_seconds`` and ``token_seconds`` per token of prompt and answer. ``failure_rate`` and ``failed_at``
-    (wall clock) have shape (n,).
+    (wall clock) have shape (n,). A row whose successor is served by the same endpoint has no exploration bonus: a
+    model that is known to be better is there to be tried instead.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class Columns:
         for strength in set(strengths.tolist()):
             _, unobserved = posterior.posterior(Evidence.fresh(np.full(len(TASKS), 0.5), strength))
             self.strength[:, :, strengths == strength] = unobserved[:, :, None]
+        self._superseded = index.superseded
         self.exploration_bonus: Floats = posterior.exploration_bonus(self.mean, self.strength)
+        self.exploration_bonus[:, :, self._superseded] = 0.0
         self.observed: Floats = np.zeros((len(TASKS), count))
         self.first_ratio: Floats = np.ones((SIZES, count))
         self.fixed_seconds: Floats = np.tile(index.base_seconds, (SIZES, 1))
@@ -57,7 +60,8 @@ class Columns:
         """Compute a row's quality from its evidence."""
         mean, strength = self._posterior.posterior(evidence)
         self.mean[:, :, row], self.strength[:, :, row] = mean, strength
-        self.exploration_bonus[:, :, row] = self._posterior.exploration_bonus(mean, strength)
+        if not self._superseded[row]:
+            self.exploration_bonus[:, :, row] = self._posterior.exploration_bonus(mean, strength)
         self.observed[:, row] = evidence.counts.sum(axis=1)
 
     def set_speed(self, row: int, pace: Pace) -> None:

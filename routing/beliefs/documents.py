@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from catalog.index import Floats
 from routing.beliefs.posterior import COMPLEXITIES, COMPLEXITY_AT, SHAPE, TASK_AT, TASKS, Evidence
@@ -24,6 +24,8 @@ from routing.facts import Complexity, Task
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 _JOURNAL_SIZE = 256
+MAX_ORIGIN = 200
+"""Characters of the origin of an imported prior."""
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Log = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
@@ -31,12 +33,17 @@ Sizes = Annotated[list[Log], Field(min_length=SIZES, max_length=SIZES)]
 Weights = Annotated[list[Amount], Field(min_length=SIZES, max_length=SIZES)]
 
 
+def _today(complexity: Any) -> Any:
+    """Code was a complexity of its own before it was a task that may be simple or complex."""
+    return Complexity.MEDIUM if complexity == "code" else complexity
+
+
 class Cell(BaseModel):
     """Sums at one task and complexity: ``scores`` of ``counts`` observations, and the same of hints."""
 
     model_config = _STRICT
     task: Task
-    complexity: Complexity
+    complexity: Annotated[Complexity, BeforeValidator(_today)]
     scores: Amount = 0.0
     counts: Amount = 0.0
     hint_scores: Amount = 0.0
@@ -58,6 +65,7 @@ class QualityDocument(BaseModel):
     cells: Annotated[list[Cell], Field(max_length=SHAPE[0] * SHAPE[1])] = []
     seen: Amount = 0.0
     changes: Annotated[int, Field(ge=0)] = 0
+    imported: Annotated[str, Field(max_length=MAX_ORIGIN)] = ""
 
 
 class PaceDocument(BaseModel):
@@ -78,6 +86,14 @@ class PaceDocument(BaseModel):
         if self.failures > self.attempts + 1e-6:
             raise ValueError("more failures than attempts")
         return self
+
+
+class ModelProfile(BaseModel):
+    """What one installation learned of a model, for another to start with."""
+
+    model_config = _STRICT
+    quality: QualityDocument | None = None
+    pace: PaceDocument | None = None
 
 
 class ModelDocument(BaseModel):
@@ -140,6 +156,7 @@ def write_quality(evidence: Evidence) -> QualityDocument:
         cells=cells,
         seen=evidence.seen,
         changes=evidence.changes,
+        imported=evidence.imported,
     )
 
 
@@ -151,10 +168,13 @@ def read_quality(document: QualityDocument) -> Evidence:
     evidence = Evidence.fresh(prior, document.strength)
     for cell in document.cells:
         at = TASK_AT[cell.task], COMPLEXITY_AT[cell.complexity]
-        evidence.scores[at], evidence.counts[at] = cell.scores, cell.counts
-        evidence.hint_scores[at], evidence.hint_counts[at] = cell.hint_scores, cell.hint_counts
+        evidence.scores[at] += cell.scores
+        evidence.counts[at] += cell.counts
+        evidence.hint_scores[at] += cell.hint_scores
+        evidence.hint_counts[at] += cell.hint_counts
     evidence.seen = document.seen
     evidence.changes = document.changes
+    evidence.imported = document.imported
     return evidence
 
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from backends.workers.pool import PoolSnapshot
 from catalog.index import Floats, Index
-from catalog.model import Model
 from routing.beliefs.columns import Columns
+from routing.beliefs.documents import MAX_ORIGIN, ModelProfile
 from routing.beliefs.expectations import (
     Expectation,
     catalogue_first_seconds,
@@ -28,8 +28,9 @@ from routing.beliefs.expectations import (
     wait_seconds,
 )
 from routing.beliefs.learned_state import LearnedState
-from routing.beliefs.posterior import COMPLEXITY_AT, TASK_AT, TASKS, Evidence, QualityPosterior
-from routing.beliefs.priors import mean_benchmarks, prior_of
+from routing.beliefs.posterior import COMPLEXITY_AT, TASK_AT, TASKS, Evidence, QualityPosterior, clip_mean
+from routing.beliefs.prior_files import PriorFiles
+from routing.beliefs.priors import Prior, Source, priors_of
 from routing.beliefs.speed import SpeedRatios, size_class
 from routing.facts import Complexity, Facts, Task
 from routing.settings import RoutingSettings
@@ -53,28 +54,54 @@ class Estimator:
         self._posterior = QualityPosterior(chosen.learning, chosen.signals)
         self._ratios = SpeedRatios(chosen.learning)
         self._learned = LearnedState(self._posterior, writer)
+        self.files = PriorFiles()
         self.align(Index(()))
 
     def align(self, index: Index) -> None:
-        """Use a new index. What was learned of models that it lacks is kept in case they return."""
+        """Use a new index, and the present :attr:`files` of priors.
+
+        What was learned of models that the index lacks is kept in case they return.
+        """
         self.index = index
-        self._mean_benchmarks = mean_benchmarks(index.models)
-        priors = [self.prior(model) for model in index.models]
-        self._columns = Columns(index, priors, self._posterior, self._ratios)
+        given = self.files.by_row(index.models)
+        self._priors = priors_of(index.models, index.private.tolist(), self._learning, given)
+        self._columns = Columns(
+            index, [(prior.mean, prior.strength) for prior in self._priors], self._posterior, self._ratios
+        )
         self._learned.stale_quality = self._learned.evidence.keys() & index.rows.keys()
         self._learned.stale_speed = self._learned.paces.keys() & index.rows.keys()
 
-    def prior(self, model: Model) -> tuple[Floats, float]:
-        """Mean per task, shape (tasks,), and strength of a model before any observation.
+    def prior(self, row: int) -> Prior:
+        """The prior of a row of the index, with its origin; an imported one stands in place of the catalogue's."""
+        evidence = self._learned.evidence.get(self.index.models[row].id)
+        if evidence is None or not evidence.imported:
+            return self._priors[row]
+        return Prior(evidence.prior, evidence.strength, Source.IMPORTED, evidence.imported)
 
-        See :func:`routing.beliefs.priors.prior_of`.
-        """
-        return prior_of(model, self._mean_benchmarks, self._learning)
+    def catalogue_prior(self, row: int) -> Prior:
+        """The prior of a row of the index without an imported one."""
+        return self._priors[row]
 
     def refresh(self) -> None:
         """Compute stale rows now, off the request's path; otherwise the next decision does."""
         self._refresh_quality()
         self._refresh_speed()
+
+    def export_profile(self) -> dict[str, ModelProfile]:
+        """What was learned or imported, by model id, for another installation to start with.
+
+        The speed of this machine's own models is left out: another machine has another.
+        """
+        ours = {model.id for model in self.index.models if model.local}
+        return self._learned.profile(ours)
+
+    def import_profile(self, models: Mapping[str, ModelProfile], *, weight: float, origin: str) -> dict[str, bool]:
+        """Start with what another installation learned, its observations worth ``weight`` of own ones, in [0, 1].
+
+        Returns, by model id, whether its part was taken: that of a model observed here is not.
+        """
+        _check_shares(weight, weight)
+        return {name: self._learned.start_with(name, part, weight, origin) for name, part in models.items()}
 
     def export(self) -> dict[str, Any]:
         """See :meth:`LearnedState.export`."""
@@ -174,6 +201,11 @@ class Estimator:
             cost=None if math.isnan(cost) else cost,
         )
 
+    def prefill_seconds(self, row: int, facts: Facts, tokens: float) -> float:
+        """Expected seconds in which one row reads so many tokens of this prompt."""
+        self._refresh_speed()
+        return tokens * self._columns.prompt_seconds.item(size_class(facts.prompt_tokens), row)
+
     def expected_quality(self, model_id: str, task: Task, complexity: Complexity) -> float:
         """Posterior mean of one model; 0.5 if neither the index nor the learned state has it."""
         cell = TASK_AT[task], COMPLEXITY_AT[complexity]
@@ -236,29 +268,46 @@ class Estimator:
         self._learned.journal(model_id).note(*cell, score, confidence, hint=True)
         self._learned.quality_changed(model_id)
 
-    def seed(self, model_id: str, priors: Mapping[Task, float]) -> bool:
+    def seed(
+        self,
+        model_id: str,
+        priors: Mapping[Task, float],
+        *,
+        overall: float | None = None,
+        origin: str = "imported",
+        observed: bool = False,
+    ) -> bool:
         """Set a model's prior means in [0, 1], by task, without shrinking them as benchmarks are.
 
-        False, without effect, if the model was observed already.
+        ``overall`` holds for the other tasks, else the mean of ``priors``; ``origin`` names where they come from.
+        Of a model that was observed already, the prior is replaced beneath its observations with ``observed``;
+        otherwise the answer is False, and nothing changes.
         """
-        for score in priors.values():
+        for score in (*priors.values(), *(() if overall is None else (overall,))):
             _check_shares(score, 1.0)
         known = self._learned.evidence.get(model_id)
-        if not priors or (known is not None and known.seen > 0):
+        if (not priors and overall is None) or (known is not None and known.seen > 0 and not observed):
             return False
-        overall = sum(priors.values()) / len(priors)
-        means = np.array([priors.get(task, overall) for task in TASKS])
-        self._learned.evidence[model_id] = Evidence.fresh(means, self._learning.prior_strength)
+        general = sum(priors.values()) / len(priors) if overall is None else overall
+        means = np.array([priors.get(task, general) for task in TASKS])
+        fresh = Evidence.fresh(means, self._learning.prior_strength, origin[:MAX_ORIGIN])
+        if observed and known is not None:
+            known.prior, known.strength, known.imported = fresh.prior, fresh.strength, fresh.imported
+        else:
+            self._learned.evidence[model_id] = fresh
         self._learned.journal(model_id).number += 1
         self._learned.quality_changed(model_id)
         return True
 
-    def observe_first(self, model_id: str, facts: Facts, seconds: float) -> None:
-        """Add a time to the first token, or to the whole answer if it is not decoded; without queueing."""
+    def observe_first(self, model_id: str, facts: Facts, seconds: float, *, cached: float = 0.0) -> None:
+        """Add a time to the first token, or to the whole answer if it is not decoded; without queueing.
+
+        ``cached`` is the share of the prompt that the model had in its cache and did not read again.
+        """
         row = self.index.rows.get(model_id)
         if row is None:
             return
-        expected = catalogue_first_seconds(self.index, row, facts) + unit_seconds(facts)
+        expected = catalogue_first_seconds(self.index, row, facts, cached) + unit_seconds(facts)
         pace = self._learned.pace_of(model_id)
         self._ratios.observe_first(pace, size_class(facts.prompt_tokens), seconds / max(expected, 1e-6))
         self._learned.speed_changed(model_id)
@@ -291,7 +340,7 @@ class Estimator:
             if row is None:
                 prior, strength = np.full(len(TASKS), 0.5), self._learning.guess_strength
             else:
-                prior, strength = self.prior(self.index.models[row])
+                prior, strength = self._priors[row].mean, self._priors[row].strength
             evidence = self._learned.evidence[model_id] = Evidence.fresh(prior, strength)
         return evidence
 
@@ -303,7 +352,11 @@ class Estimator:
             model_id = stale.pop()
             row = self.index.rows.get(model_id)
             if row is not None:
-                self._columns.set_quality(row, self._learned.evidence[model_id])
+                evidence = self._learned.evidence[model_id]
+                if evidence.prior_is_the_catalogues:
+                    prior = self._priors[row]
+                    evidence.prior, evidence.strength = clip_mean(prior.mean), prior.strength
+                self._columns.set_quality(row, evidence)
 
     def _refresh_speed(self) -> None:
         stale = self._learned.stale_speed

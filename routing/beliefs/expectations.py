@@ -41,9 +41,12 @@ def decodes(facts: Facts) -> bool:
     return facts.capability in _DECODES and not facts.tokens_only
 
 
-def catalogue_first_seconds(index: Index, row: int, facts: Facts) -> float:
-    """Seconds to the first token of a loaded, idle model, by the catalogue's figures."""
-    return index.base_seconds.item(row) + facts.prompt_tokens / index.prefill.item(row)
+def catalogue_first_seconds(index: Index, row: int, facts: Facts, cached: float = 0.0) -> float:
+    """Seconds to the first token of a loaded, idle model that has a share of the prompt in its cache.
+
+    By the catalogue's figures.
+    """
+    return index.base_seconds.item(row) + facts.prompt_tokens * (1 - cached) / index.prefill.item(row)
 
 
 def unit_seconds(facts: Facts) -> float:

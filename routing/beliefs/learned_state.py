@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 from uuid import uuid4
 
 from routing.beliefs.documents import (
+    MAX_ORIGIN,
     Journal,
     ModelDocument,
+    ModelProfile,
     read_document,
     read_outputs,
     read_pace,
@@ -102,6 +104,36 @@ class LearnedState:
             )
             documents[name] = document.model_dump(mode="json")
         return documents
+
+    def profile(self, without_pace: Set[str]) -> dict[str, ModelProfile]:
+        """What was observed or imported, by model id; the pace of the models ``without_pace`` is left out."""
+        found: dict[str, ModelProfile] = {}
+        for name in sorted(self.evidence.keys() | self.paces.keys()):
+            evidence, pace = self.evidence.get(name), self.paces.get(name)
+            told = evidence is not None and (bool(evidence.imported) or evidence.has_observations)
+            quality = write_quality(evidence) if evidence is not None and told else None
+            paced = write_pace(pace) if pace is not None and name not in without_pace else None
+            if quality is not None or paced is not None:
+                found[name] = ModelProfile(quality=quality, pace=paced)
+        return found
+
+    def start_with(self, name: str, profile: ModelProfile, weight: float, origin: str) -> bool:
+        """Take a profile of a model that was never observed here; False, without effect, for another."""
+        known = self.evidence.get(name)
+        if known is not None and known.seen > 0:
+            return False
+        if profile.quality is not None:
+            evidence = read_quality(profile.quality)
+            for sums in (evidence.scores, evidence.counts, evidence.hint_scores, evidence.hint_counts):
+                sums *= weight
+            evidence.seen, evidence.changes, evidence.imported = 0.0, 0, origin[:MAX_ORIGIN]
+            self.evidence[name] = evidence
+            self.journal(name).number += 1
+            self.quality_changed(name)
+        if profile.pace is not None and name not in self.paces:
+            self.paces[name] = read_pace(profile.pace)
+            self.speed_changed(name)
+        return True
 
     def adopt(self, documents: Mapping[str, Any]) -> None:
         """Merge what an earlier run or another gateway stored; invalid documents are skipped."""

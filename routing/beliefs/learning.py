@@ -24,7 +24,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from catalog.benchmarks import OVERALL
 from catalog.errors import InvalidRequest
+from routing.beliefs.documents import ModelProfile
 from routing.beliefs.estimator import Estimator
 from routing.beliefs.expectations import decodes
 from routing.facts import Complexity, Facts, Task
@@ -98,7 +100,7 @@ class Learner:
             return
         busy = max(0.0, outcome.duration - outcome.queued)
         self._estimator.observe_attempt(outcome.model, failed=False, at=outcome.at, busy=busy)
-        if outcome.result is Result.SUCCESS:
+        if outcome.result is Result.SUCCESS and not facts.probe:
             self._learn_repeat(outcome)
             self._learn_quality(outcome)
 
@@ -118,16 +120,57 @@ class Learner:
         after = self._estimator.expected_quality(model, facts.task, facts.complexity)
         return QualityUpdate(model, facts.task, facts.complexity, before, after, changed)
 
-    def import_priors(self, benchmarks: Mapping[str, Mapping[str, float]]) -> dict[str, bool]:
-        """Seed models with benchmark scores in [0, 1], by model id and task.
+    def report_comparison(
+        self, facts: Facts, model: str, other: str, share: float, confidence: float
+    ) -> tuple[float, float]:
+        """Learn from a comparison: ``share`` in [0, 1] says how far ``model`` answered better than ``other``.
 
-        Returns, by model id, whether its scores were taken: those of an observed model are not. Raises
-        InvalidRequest, without effect, for an unknown task or a score outside [0, 1].
+        A comparison says nothing of how good both are. So each gets an observation around their common mean, moved
+        apart by the verdict; of equals (a share of a half) both get the mean. Returns the two scores.
+        """
+        task, complexity = facts.task, facts.complexity
+        estimator = self._estimator
+        mean = (
+            estimator.expected_quality(model, task, complexity)
+            + estimator.expected_quality(other, task, complexity)
+        ) / 2
+        scores = min(1.0, max(0.0, mean + share - 0.5)), min(1.0, max(0.0, mean - share + 0.5))
+        for name, score in zip((model, other), scores, strict=True):
+            estimator.observe_quality(name, task, complexity, score, confidence)
+        return scores
+
+    def import_priors(
+        self,
+        benchmarks: Mapping[str, Mapping[str, float]],
+        *,
+        origin: str = "imported",
+        observed: bool = False,
+    ) -> dict[str, bool]:
+        """Seed models with benchmark scores in [0, 1], by model id and task or ``overall``.
+
+        Returns, by model id, whether its scores were taken: those of an observed model only with ``observed``,
+        which keeps its observations. Raises InvalidRequest, without effect, for an unknown task or a score outside
+        [0, 1].
         """
         parsed = {
-            model: {_task(name): _score(value) for name, value in row.items()} for model, row in benchmarks.items()
+            model: {name if name == OVERALL else _task(name): _score(value) for name, value in row.items()}
+            for model, row in benchmarks.items()
         }
-        return {model: self._estimator.seed(model, row) for model, row in parsed.items()}
+        taken: dict[str, bool] = {}
+        for model, row in parsed.items():
+            by_task = {task: score for task, score in row.items() if isinstance(task, Task)}
+            taken[model] = self._estimator.seed(
+                model, by_task, overall=row.get(OVERALL), origin=origin, observed=observed
+            )
+        return taken
+
+    def export_profile(self) -> dict[str, ModelProfile]:
+        """See :meth:`Estimator.export_profile`."""
+        return self._estimator.export_profile()
+
+    def import_profile(self, models: Mapping[str, ModelProfile], *, weight: float, origin: str) -> dict[str, bool]:
+        """See :meth:`Estimator.import_profile`."""
+        return self._estimator.import_profile(models, weight=weight, origin=origin)
 
     # ---- one attempt
 
@@ -152,13 +195,14 @@ class Learner:
             if outcome.result is not Result.CANCELLED:
                 estimator.observe_first(outcome.model, facts, max(0.0, outcome.duration - outcome.queued))
             return
-        estimator.observe_first(outcome.model, facts, first)
+        cached = outcome.usage.cached / outcome.usage.input if outcome.usage.cached else 0.0
+        estimator.observe_first(outcome.model, facts, first, cached=cached)
         if outcome.result is Result.CANCELLED or not outcome.usage.known:
             return
         tokens = outcome.usage.output
         if tokens > 1:
             estimator.observe_decode(outcome.model, facts, outcome.duration - outcome.first_chunk, tokens - 1)
-        if outcome.finish_reason != "length":
+        if outcome.finish_reason != "length" and not facts.probe:
             estimator.observe_output(facts.task, tokens)
 
     def _learn_speed_of_unstreamed(self, outcome: Outcome) -> None:
@@ -174,7 +218,7 @@ class Learner:
         estimator.observe_first(outcome.model, facts, first * ratio)
         if tokens > 1:
             estimator.observe_decode(outcome.model, facts, decode * ratio, tokens - 1)
-        if outcome.finish_reason != "length":
+        if outcome.finish_reason != "length" and not facts.probe:
             estimator.observe_output(facts.task, tokens)
 
     def _learn_wait(self, outcome: Outcome) -> None:
@@ -227,7 +271,7 @@ def _task(name: str) -> Task:
         return Task(name)
     except ValueError:
         known = ", ".join(task.value for task in Task)
-        raise InvalidRequest(f"'{name[:50]}' is no task. Tasks are: {known}.", param="task") from None
+        raise InvalidRequest(f"'{name[:50]}' is no task. Tasks are: overall, {known}.", param="task") from None
 
 
 def _score(value: float) -> float:

@@ -53,6 +53,8 @@ class Evidence:
     implicit ones are ``hint_scores`` and ``hint_counts``. ``drop`` and ``rise`` are the two sums of the change
     detector; ``since_*``, shape (3, tasks, complexities), sums what came since each was last zero: scores, counts
     and expected scores. ``seen`` is the total confidence, ``changes`` the number of changes detected.
+    ``imported`` names the origin of a prior that an operator imported; it is empty where the prior is the
+    catalogue's.
     """
 
     prior: Floats
@@ -67,9 +69,10 @@ class Evidence:
     since_rise: Floats
     seen: float
     changes: int
+    imported: str
 
     @classmethod
-    def fresh(cls, prior: Floats, strength: float) -> Evidence:
+    def fresh(cls, prior: Floats, strength: float, imported: str = "") -> Evidence:
         """Evidence without observations."""
         return cls(
             prior=clip_mean(prior),
@@ -84,7 +87,18 @@ class Evidence:
             since_rise=np.zeros((3, *SHAPE)),
             seen=0.0,
             changes=0,
+            imported=imported,
         )
+
+    @property
+    def has_observations(self) -> bool:
+        """Whether anything was observed, explicitly or implicitly."""
+        return bool(self.counts.any() or self.hint_counts.any())
+
+    @property
+    def prior_is_the_catalogues(self) -> bool:
+        """Whether the prior is still that of the catalogue's row, and follows it when that changes."""
+        return not self.imported and not self.changes
 
     def copy_detector(self, other: Evidence) -> None:
         """Take the change detector's sums of other evidence of the same model since the same change."""

@@ -21,6 +21,7 @@ CHOICE_HEADERS = {
     "x-roundhouse-attempts": "The number of attempts, fallbacks included.",
     "x-roundhouse-dropped": "Parameters that the model's server did not take, if any.",
     "x-roundhouse-bound": "The most tokens of the answer by a limit on cost or tokens, and the limit, if any.",
+    "x-roundhouse-effort": "The reasoning effort that the router asked for, where the caller named none.",
     "x-roundhouse-notice": "What to know of the model: its announced end, or that it is not made for the request.",
 }
 """The response headers about a choice, and what each says."""
@@ -77,6 +78,8 @@ class Answer(Generic[T]):
             headers["x-roundhouse-dropped"] = header_list(self.dropped)
         if self.attempt.bound is not None:
             headers["x-roundhouse-bound"] = str(self.attempt.bound)
+        if self.attempt.effort is not None:
+            headers["x-roundhouse-effort"] = self.attempt.effort
         if self.model.ends is not None or self.attempt.notices:
             ending = notice(self.model, self.attempt.wall())
             told = [*self.attempt.notices, *([] if ending is None else [ending])]
@@ -112,7 +115,7 @@ class WatchedAnswer(Answer[T]):
         return self._watched()
 
     async def _watched(self) -> AsyncIterator[T]:
-        items = super().__aiter__()
+        items = aiter(self._inner)
         try:
             async for item in items:
                 self._see(item)

@@ -73,6 +73,8 @@ class Attempt(Generic[T]):
         self.dropped: tuple[str, ...] = ()
         self.bound: Bound | None = None
         """The longest answer by a limit on cost or tokens, if one is below the caller's own bound."""
+        self.effort: str | None = None
+        """The reasoning effort that was asked for, if the caller named none."""
         self.failures: tuple[str, ...] = ()
         """The failures before this attempt, each as ``model: code``."""
         self._context = context
@@ -162,7 +164,7 @@ class Attempt(Generic[T]):
             self._queued = self._context.clock.monotonic() - self._began
             backend = self._context.backend(lease.upstream, self.job.operation.protocol, self.model)
             fitted = fit(self.job, self.candidate, self.bound, self._context.spend, backend, lease.upstream, facts)
-            request, self.dropped = fitted.request, fitted.dropped
+            request, self.dropped, self.effort = fitted
             self._refuse(self.dropped)
             late = lease.upstream.uds is not None or lease.upstream.wire == "responses"
             self._notes = collect() if late else None

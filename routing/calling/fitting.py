@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from backends.adapting.efforts import is_silent_on_effort
 from backends.adapting.marks import with_own_reasoning
 from backends.base import Backend, Upstream
 from backends.constraints.request import FIELDS as FORMS
@@ -34,10 +35,14 @@ _RESTATED = BOUNDING | {*FORMS}
 
 
 class Fitted(NamedTuple):
-    """The request as the upstream gets it, and the names of what is left out of it."""
+    """The request as the upstream gets it, and the names of what is left out of it.
+
+    ``effort`` is the reasoning effort that it asks for by the router's choice.
+    """
 
     request: Any
     dropped: tuple[str, ...]
+    effort: str | None
 
 
 def fit(
@@ -59,11 +64,16 @@ def fit(
         request = bounded(request, bound, upstream)
     request, foreign = with_own_reasoning(request, model.id)
     translated = original_for(backend, request, upstream) is None
+    effort = candidate.effort if translated and is_silent_on_effort(request) else None
+    if effort is not None:
+        request = request.model_copy(update={"reasoning_effort": effort})
     if needs_search_bound(facts, model.price, spend):
         held = search_bounded(request)
         if not translated or SEARCH_BOUND not in backend.dropped(held, upstream):
             request = held
     dropped = unsent = backend.dropped(request, upstream)
+    if effort is not None:  # the nearest that the model has is as good
+        dropped = tuple(name for name in dropped if name != "reasoning_effort")
     shorter = shortened(request, model) if translated else None
     if shorter is not None:
         request = shorter
@@ -78,7 +88,7 @@ def fit(
         check_taken(request, unsent, bound, job.facts, model, upstream)
     if shorter is not None:
         dropped += ("max_tokens",)
-    return Fitted(request, dropped)
+    return Fitted(request, dropped, effort)
 
 
 def refuse_lost(dropped: tuple[str, ...], job: Job[Any], model: Model) -> None:

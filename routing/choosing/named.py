@@ -135,7 +135,7 @@ def _plan_replicas(
         len(ids) - len(rows), lambda: [e for e in filtered.exclusions(world) if e.model in ids]
     )
     if len(rows):
-        scores = score(facts, world, settings, rng, comparable(facts, world, rows), replicas=True)
+        scores = score(facts, world, settings, rng, comparable(facts, world, settings, rows), replicas=True)
         return rank(facts, world, settings, scores, excluded, strategy=Strategy.EXPLICIT)
     if not (index.capable((facts.capability, *needed.features, *facts.intent.require)) & in_group).any():
         _check_capabilities(facts, world, replicas[0])

@@ -13,11 +13,12 @@ from catalog.index import Index
 from catalog.model import Capability, Model, UpstreamSource
 from routing.accounts.spend import Spend
 from routing.beliefs.estimator import Estimator
+from routing.beliefs.prefixes import PrefixMemory
 from routing.choosing import policy
 from routing.choosing.world import World
 from routing.clock import Clock
 from routing.facts import Facts
-from routing.plan import Block, Plan
+from routing.plan import Block, Plan, Strategy
 from routing.settings import RoutingSettings
 from routing.upstreams.availability import Availability
 from routing.upstreams.breaker import Breakers
@@ -43,6 +44,7 @@ class Planner:
         clock: Clock,
         rng: np.random.Generator,
         pins: Callable[[], Mapping[str, str]] = dict,
+        prefixes: PrefixMemory | None = None,
     ) -> None:
         self._catalog = catalog
         self._availability = availability
@@ -56,18 +58,25 @@ class Planner:
         self._clock = clock
         self._rng = rng
         self._pins = pins
+        self._prefixes = prefixes
         self._compiled: Catalog | None = None
         self._index = Index(())
         self._by_endpoint: dict[str, tuple[str, ...]] = {}
         self._merged: tuple[tuple[Mapping[Any, Block], ...], Mapping[str, Block]] = ((), {})
 
     def configure(self, settings: RoutingSettings) -> None:
-        """Use other settings from the next plan on."""
+        """Use other settings, and the estimator's present files of priors, from the next plan on."""
         self._settings = settings
+        if self._prefixes is not None:
+            self._prefixes.configure(settings.affinity)
+        self._compiled = None
 
     def __call__(self, facts: Facts) -> Plan:
         """The plan for a request. Raises ModelNotFound and CapabilityMismatch for a model asked for by name."""
-        return policy.plan(facts, self.world(facts), self._settings, self._rng)
+        made = policy.plan(facts, self.world(facts), self._settings, self._rng)
+        if facts.prefix is not None and not facts.prefix.known:
+            facts.prefix.settle(wanted=made.strategy is not Strategy.EXPLICIT or len(made.considered) > 1)
+        return made
 
     def model(self, model_id: str) -> Model | None:
         """The row of the last plan's catalogue with this id."""
@@ -89,6 +98,7 @@ class Planner:
             pins=self._pins(),
             queued_ahead=self._queued_ahead(),
             unknown_price_allowed=self._spend.unknown_price_allowed,
+            prefixes=self._prefixes,
             key_capped=facts.capability is Capability.EMBED and self._spend.capped(facts.key),
         )
 
@@ -97,7 +107,7 @@ class Planner:
         if catalog is self._compiled and wall < self._index.prices_until:
             return
         self._index = Index(
-            catalog,
+            self._estimator.files.timed(catalog),
             {e.id: e for e in catalog.servers},
             version=catalog.version,
             resolver=catalog.replicas,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from routing.choosing.effort import effort_of
 from routing.choosing.filters import Filtered, admit, admitted_rows, check_exclusions, cost_bound
 from routing.choosing.named import plan_named, plan_pinned
 from routing.choosing.ranking import choice_of, comparable, describe, rank
@@ -16,13 +17,8 @@ from routing.choosing.scoring import score
 from routing.choosing.world import World
 from routing.facts import Facts
 from routing.plan import Candidate, Exclusion, Lazy, Plan, Strategy
+from routing.reading.intent import is_auto
 from routing.settings import RoutingSettings
-
-
-def is_auto(requested: str) -> bool:
-    """Whether the router chooses: ``auto`` or ``auto:<mode>``, in any case."""
-    name = requested.casefold()
-    return name == "auto" or name.startswith("auto:")
 
 
 def plan(facts: Facts, world: World, settings: RoutingSettings, rng: np.random.Generator) -> Plan:
@@ -50,7 +46,7 @@ def _plan_auto(facts: Facts, world: World, settings: RoutingSettings, rng: np.ra
     if not len(rows):
         filtered = admit(facts, world, settings, bound)
         return Plan((), excluded, Strategy.SCHEMA, _why_empty(facts, filtered))
-    rows = comparable(facts, world, rows)
+    rows = comparable(facts, world, settings, rows)
     if len(rows) == 1:
         return _plan_only(facts, world, settings, rows.item(0), excluded)
     return rank(facts, world, settings, score(facts, world, settings, rng, rows), excluded)
@@ -63,8 +59,9 @@ def _plan_only(facts: Facts, world: World, settings: RoutingSettings, row: int, 
     strategy, pin = choice_of(facts, world, settings, row, observed)
     text = describe(facts, world, row, expected, strategy, observed)
     reason = f"{text}; 1 could answer, {len(excluded)} could not"
+    model = world.index.models[row]
     candidate = Candidate(
-        world.index.models[row], 1.0, *expected, failure_domain=world.index.domains[row], reason=reason
+        model, 1.0, *expected, world.index.domains[row], reason, effort_of(facts, model, settings)
     )
     return Plan((candidate,), excluded, strategy, reason, considered=(candidate,), pin=pin)
 

@@ -9,6 +9,8 @@ import numpy as np
 from catalog.index import Floats, Ints
 from catalog.model import Capability
 from routing.beliefs.expectations import Expectation
+from routing.choosing.affinity import Savings
+from routing.choosing.effort import effort_of
 from routing.choosing.pins import may_pin
 from routing.choosing.scoring import Scores
 from routing.choosing.world import World
@@ -50,28 +52,49 @@ def rank(
     chosen = [first] if pin is not None else _with_fallbacks(world, scores, order, settings)
     reason = _reason(facts, world, scores, order, strategy, observed, len(excluded))
     return Plan(
-        candidates=tuple(_candidates(world, scores, np.array(chosen), reason)),
+        candidates=tuple(_candidates(facts, world, settings, scores, np.array(chosen), reason)),
         excluded=excluded,
         strategy=strategy,
         reason=reason,
         considered=Lazy(
             len(scores.rows),
-            lambda: _candidates(world, scores, _order(scores.final, len(scores.rows)), reason),
+            lambda: _candidates(facts, world, settings, scores, _order(scores.final, len(scores.rows)), reason),
         ),
         pin=pin,
     )
 
 
-def comparable(facts: Facts, world: World, rows: Ints) -> Ints:
+def comparable(facts: Facts, world: World, settings: RoutingSettings, rows: Ints) -> Ints:
     """The rows to choose from: all, or the first alone for an embedding request that makes no pin.
 
     Vectors of two models do not compare, so without a pin the catalogue's order decides, which does not change
-    from one call to the next as scores do. A chat model moderates only where no model made for it can.
+    from one call to the next as scores do. A chat model moderates only where no model made for it can. For
+    classification see :func:`_classifiers`.
     """
+    if facts.capability is Capability.CLASSIFY:
+        return _classifiers(facts, world, settings, rows)
     if facts.capability is Capability.MODERATE:
         made_for_it = rows[~world.index.capable((Capability.CHAT,))[rows]]
         return made_for_it if len(made_for_it) else rows
     return rows[:1] if facts.capability is Capability.EMBED and not may_pin(facts, world) else rows
+
+
+def _classifiers(facts: Facts, world: World, settings: RoutingSettings, rows: Ints) -> Ints:
+    """The rows that classify best by their kind.
+
+    An embedding model classifies by similarity, which is blind to negation: "not positive at all" resembles
+    "positive". A chat model classifies by the likelihood of each label as its answer. It takes the place of
+    similarity where its quality is above ``classify_floor`` one standard deviation below its mean, which a guess
+    from its size is not; else it leaves classification to similarity.
+    """
+    index = world.index
+    chats, embeds = index.capable((Capability.CHAT,))[rows], index.capable((Capability.EMBED,))[rows]
+    if not chats.any() or not embeds.any():
+        return rows
+    means, strengths = (each[rows] for each in world.estimator.quality(facts.task, facts.complexity))
+    proven = chats & (means - np.sqrt(means * (1 - means) / (strengths + 1)) >= settings.classify_floor)
+    kept: Ints = rows[proven | ~(chats | embeds)] if proven.any() else rows[~chats]
+    return kept
 
 
 def choice_of(
@@ -116,14 +139,17 @@ def _with_fallbacks(world: World, scores: Scores, order: Ints, settings: Routing
     return chosen
 
 
-def _candidates(world: World, scores: Scores, chosen: Ints, reason: str) -> list[Candidate]:
+def _candidates(
+    facts: Facts, world: World, settings: RoutingSettings, scores: Scores, chosen: Ints, reason: str
+) -> list[Candidate]:
     """The candidates at these positions; ``reason`` belongs to the first, the others have none."""
     models, domains = world.index.models, world.index.domains
     columns = (scores.rows, scores.final, scores.mean, scores.latency, scores.cost)
     candidates = []
     for row, score, quality, latency, cost in zip(*(column[chosen].tolist() for column in columns), strict=True):
         known = None if math.isnan(cost) else cost
-        candidates.append(Candidate(models[row], score, quality, latency, known, domains[row], reason))
+        effort = effort_of(facts, models[row], settings)
+        candidates.append(Candidate(models[row], score, quality, latency, known, domains[row], reason, effort))
         reason = ""
     return candidates
 
@@ -138,11 +164,25 @@ def _reason(
     cost = scores.cost.item(first)
     expected = Expectation(scores.mean.item(first), scores.latency.item(first), None if math.isnan(cost) else cost)
     text = describe(facts, world, scores.rows.item(first), expected, strategy, observed)
+    if scores.saved is not None:
+        text += _staying(scores.saved, first)
     if len(order) > 1:
         second = order.item(1)
         name = world.index.models[scores.rows.item(second)].id
         text += f"; ahead of {name} by {scores.final.item(first) - scores.final.item(second):.3f}"
     return f"{text}; {len(scores.rows)} could answer, {excluded} could not"
+
+
+def _staying(saved: Savings, first: int) -> str:
+    """What caches of the conversation's beginning mean for the choice at this position, in words."""
+    tokens, seconds, dollars = (part.item(first) for part in (saved.tokens, saved.seconds, saved.dollars))
+    price = f" and ${dollars:.6f}" if dollars else ""
+    if first == saved.latest:
+        return (
+            f"; answered this conversation's last turn {saved.age:.0f} s ago and holds about {tokens:.0f} tokens "
+            f"of it, which saves {seconds:.2f} s{price}"
+        )
+    return "; worth more than the prompt in the cache of the model of this conversation's last turn"
 
 
 def describe(

@@ -15,6 +15,7 @@ import numpy as np
 
 from catalog.index import Bools, Floats, Ints
 from catalog.model import Capability
+from routing.choosing.affinity import Savings, savings
 from routing.choosing.filters import SPEECH
 from routing.choosing.world import World
 from routing.facts import Facts, Mode, Workload
@@ -22,6 +23,8 @@ from routing.settings import RoutingSettings, Weights
 
 _TIER = 10.0
 """Added by a preference that is an order and not a weight: more than any difference of other scores."""
+_FREE = 1e-6
+"""Dollars of a call that count as nothing."""
 _RELIABLE = 0.99
 """Expected share of answered attempts from which a replica needs no retrial."""
 
@@ -30,7 +33,7 @@ class Scores(NamedTuple):
     """Scores of the m admitted rows of the index, ``rows``. Arrays have shape (m,).
 
     ``expected`` is the score at the mean quality; ``final`` is what the order follows: at the sampled quality, or
-    at a lower bound of it under high stakes.
+    at a lower bound of it under high stakes. ``latency`` and ``cost`` are without what caches save, ``saved``.
     """
 
     rows: Ints
@@ -39,6 +42,7 @@ class Scores(NamedTuple):
     cost: Floats
     expected: Floats
     final: Floats
+    saved: Savings | None = None
 
 
 def score(
@@ -61,44 +65,59 @@ def score(
     latency = latencies if all_rows else latencies[rows]
     cost = costs if all_rows else costs[rows]
 
-    base = _penalties(latency, cost, weights, facts, world, settings)
+    saved = savings(facts, world, settings.affinity, rows) if len(rows) > 1 else None
+    base = _penalties(latency, cost, mean, weights, facts, world, settings, saved)
     np.negative(base, out=base)
-    _add_preferences(base, facts, world, settings, rng, rows, mean)
+    _add_preferences(base, facts, world, settings, rng, rows, mean, explore=saved is None)
+    if saved is not None and saved.latest is not None:
+        base[saved.latest] += settings.affinity.stay
     reliability = estimator.reliability(world.wall)
     weight: Floats | float = weights.quality
     if reliability is not None:
         reliability = reliability[rows]
         weight = weights.quality * reliability
-    expected = weight * mean + base
+    # Replicas are one model: in mid-conversation, differences of what was observed of each are noise.
+    expected = weight * (mean.max() if replicas and saved is not None else mean) + base
 
     final = expected
     if facts.intent.high_stakes:
         # A lower bound: one standard deviation of the Beta posterior below the mean.
         strength = strengths if all_rows else strengths[rows]
         final = expected - weight * np.sqrt(mean * (1 - mean) / (strength + 1))
-    elif facts.capability is not Capability.EMBED:
+    elif (
+        facts.capability is not Capability.EMBED
+        and saved is None
+        and (replicas or _explores(facts, settings, rng))
+    ):
         bonuses = estimator.exploration_bonus(facts.task, facts.complexity)
         bonus = bonuses if all_rows else bonuses[rows]
         final = _sample(expected, mean, bonus, weight, settings, rng, independent=replicas)
         if replicas and reliability is not None:
             _retry_failed(final, reliability, settings, rng)
-    return Scores(rows, mean, latency, cost, expected, final)
+    return Scores(rows, mean, latency, cost, expected, final, saved)
 
 
 def _weights(facts: Facts, settings: RoutingSettings) -> Weights:
+    return settings.stakes if facts.intent.high_stakes else settings.weights[_mode(facts)]
+
+
+def _mode(facts: Facts) -> Mode:
+    """The mode that a request is weighed in: its own, or that of its preference."""
     intent = facts.intent
-    if intent.high_stakes:
-        return settings.stakes
-    mode = intent.mode
-    if mode in (Mode.AUTO, Mode.LOCAL):
+    if intent.mode in (Mode.AUTO, Mode.LOCAL):
         if intent.prefer_quality:
-            mode = Mode.BEST
-        elif intent.prefer_fast:
-            mode = Mode.FAST
-    return settings.weights[mode]
+            return Mode.BEST
+        if intent.prefer_fast:
+            return Mode.FAST
+    return intent.mode
 
 
 # ---- exploration
+
+
+def _explores(facts: Facts, settings: RoutingSettings, rng: np.random.Generator) -> bool:
+    """Whether a request may try a model that is only perhaps the best: one for the best model seldom does."""
+    return _mode(facts) is not Mode.BEST or rng.random() < settings.best_explores
 
 
 def _sample(
@@ -137,13 +156,25 @@ def _retry_failed(final: Floats, reliability: Floats, settings: RoutingSettings,
 
 
 def _penalties(
-    latency: Floats, cost: Floats, weights: Weights, facts: Facts, world: World, settings: RoutingSettings
+    latency: Floats,
+    cost: Floats,
+    mean: Floats,
+    weights: Weights,
+    facts: Facts,
+    world: World,
+    settings: RoutingSettings,
+    saved: Savings | None,
 ) -> Floats:
     """The penalties of each row for its seconds and dollars, a new array of shape (m,)."""
     interactive = facts.intent.workload is Workload.INTERACTIVE
     scale = settings.latency_scale * (1.0 if interactive else settings.batch_latency_factor)
-    penalties = _penalty(_noticeable(latency, facts, world, settings), scale, weights.latency)
-    if weights.cost:
+    seconds = _noticeable(latency, facts, world, settings)
+    if saved is not None:
+        seconds, cost = np.maximum(seconds - saved.seconds, 0.0), np.maximum(cost - saved.dollars, 0.0)
+    penalties = _penalty(seconds, scale, weights.latency)
+    if facts.intent.mode is Mode.CHEAP and not facts.intent.high_stakes:
+        penalties += _relative_cost_penalty(cost, mean >= settings.able, weights.cost)
+    elif weights.cost:
         penalties += _cost_penalty(cost, settings.cost_scale, weights.cost)
     return penalties
 
@@ -185,6 +216,21 @@ def _cost_penalty(cost: Floats, scale: float, weight: float) -> Floats:
     return penalty
 
 
+def _relative_cost_penalty(cost: Floats, able: Bools, weight: float) -> Floats:
+    """``weight`` times the share of a cost that the cheapest able model would save; unknown costs count as
+    highest.
+
+    Differences in the scale of the settings vanish between calls of a hundredth of a cent, of which a bulk job
+    makes a million.
+    """
+    known = np.where(np.isnan(cost), np.inf, cost)
+    candidates = known[able] if able.any() else known
+    cheapest = max(float(candidates.min(initial=np.inf)), _FREE)
+    if cheapest == np.inf:
+        return np.full(cost.shape, weight)
+    return weight * (1 - np.minimum(cheapest / np.maximum(known, _FREE), 1.0))
+
+
 # ---- preferences
 
 
@@ -196,8 +242,13 @@ def _add_preferences(
     rng: np.random.Generator,
     rows: Ints,
     mean: Floats,
+    *,
+    explore: bool,
 ) -> None:
-    """Add the caller's and the settings' preferences, and the cold-start rule, to ``base``."""
+    """Add the caller's and the settings' preferences, and the cold-start rule, to ``base``.
+
+    ``explore``: the share of requests that skips the rule may include this one.
+    """
     index, intent = world.index, facts.intent
     if intent.prefer_local and not intent.high_stakes:
         base += settings.local_bonus * index.private[rows]
@@ -208,7 +259,8 @@ def _add_preferences(
             base += 10 * _TIER / (place + 1) * (rows == _row_of(world, name))
     elif facts.capability in settings.preferred and intent.mode is Mode.AUTO and not intent.high_stakes:
         base += 2 * _TIER * (rows == _row_of(world, settings.preferred[facts.capability]))
-    if _prefers_trusted(facts, settings) and (intent.high_stakes or rng.random() >= settings.cold_start.explore):
+    always = intent.high_stakes or not explore
+    if _distrusts(facts, settings) and (always or rng.random() >= settings.cold_start.explore):
         unproven = _unproven(facts, world, settings, rows, mean)
         if unproven is not None:
             base -= _TIER * unproven
@@ -219,7 +271,7 @@ def _row_of(world: World, name: str) -> int:
     return -1 if row is None else row
 
 
-def _prefers_trusted(facts: Facts, settings: RoutingSettings) -> bool:
+def _distrusts(facts: Facts, settings: RoutingSettings) -> bool:
     """Whether the cold-start rule applies to a request."""
     if facts.capability is not Capability.CHAT:
         return False
@@ -229,12 +281,17 @@ def _prefers_trusted(facts: Facts, settings: RoutingSettings) -> bool:
 
 
 def _unproven(facts: Facts, world: World, settings: RoutingSettings, rows: Ints, mean: Floats) -> Bools | None:
-    """Local rows without enough good observations of the task, shape (m,); ``None`` without a trusted remote."""
+    """Rows that come after the others, shape (m,): without enough good observations of the task, and private
+    beside a trusted remote one, or small under high stakes. ``None`` where that holds for none or for all.
+    """
     cold = settings.cold_start
     index = world.index
     trusted = index.trusted(cold.trusted)[rows]
-    if not trusted.any():
+    doubted: Bools = index.private[rows] & ~trusted if trusted.any() else np.zeros(len(rows), dtype=bool)
+    if facts.intent.high_stakes:
+        doubted |= index.small[rows]
+    if not doubted.any():
         return None
     observed = world.estimator.observations(facts.task)[rows]
-    unproven: Bools = index.local[rows] & ((observed < cold.observations) | (mean < cold.floor))
-    return unproven
+    unproven: Bools = doubted & ((observed < cold.observations) | (mean < cold.floor))
+    return None if unproven.all() else unproven

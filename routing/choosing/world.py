@@ -1,7 +1,7 @@
 """The snapshot that the policy decides on, without I/O.
 
-A decision is deterministic for a given snapshot, settings and random generator. The estimator is the live one: it
-refreshes its caches while it is read.
+A decision is deterministic for a given snapshot, settings and random generator. The estimator and the
+memory of prefixes are the live ones: they refresh their caches while they are read.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from backends.workers.pool import PoolSnapshot
 from catalog.index import Index
 from routing.beliefs.estimator import Estimator
+from routing.beliefs.prefixes import PrefixMemory
 from routing.plan import Block
 
 
@@ -26,6 +27,7 @@ class World:
     is monotonic time; ``wall`` is wall-clock time, with which failures fade (``None``: they do not).
     ``key_capped`` tells, for embeddings, whether the caller's key has spending caps
     of its own. ``unknown_price_allowed`` tells whether spending caps let a model of unknown price answer.
+    ``prefixes`` tells which models hold the beginning of a prompt in their caches.
     """
 
     index: Index
@@ -39,3 +41,4 @@ class World:
     wall: float | None = None
     key_capped: bool = False
     unknown_price_allowed: bool = False
+    prefixes: PrefixMemory | None = None

@@ -55,6 +55,12 @@ _OF_OTHERS: dict[str, type[Mode | Task]] = {"mode": Mode, "task": Task}
 _DEFAULT = {mode: Intent(mode=mode) for mode in Mode}
 
 
+def is_auto(requested: str) -> bool:
+    """Whether the router chooses: ``auto`` or ``auto:<mode>``, in any case."""
+    name = requested.casefold()
+    return name == "auto" or name.startswith("auto:")
+
+
 def read_intent(requested: str, body: Any, headers: Mapping[str, str]) -> Intent:
     """Merge the name's mode, the headers and the body; the body overrides a header, both override the name.
 

@@ -30,9 +30,11 @@ from backends.wire.tokens import (
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
 from catalog.prices.rates import tiers_of
-from routing.facts import Complexity, Facts, Intent, Task
-from routing.reading.complexity import complexity_of, shape_of, task_of
-from routing.reading.intent import check_misplaced, read_intent
+from routing.facts import Complexity, Confidence, Facts, Intent, Task
+from routing.prefix import Prefix
+from routing.reading.intent import check_misplaced, is_auto, read_intent
+from routing.reading.kind import kind_by_structure, kind_of
+from routing.reading.shape import shape_of
 from routing.reading.tokens import Costs, costs_of, estimate_tokens, profile
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -44,11 +46,15 @@ _CHARACTERS_PER_FILE_TOKEN = 30
 _CHARACTERS_PER_TEXT_TOKEN = 5
 """Characters of a text in base64 per token."""
 _TOKENS_PER_IMAGE = 800
+_TOKENS_PER_VIDEO = 18_000
+"""A minute at 300 tokens a second (Gemini's guide on video), as an address does not tell the length."""
 _TOKENS_PER_AUDIO_BYTE = 1 / 4000
 _TOKENS_PER_SEARCH = 4000
 """Tokens of the results that a model reads; the providers count them as input, or charge a fixed block."""
 _AUDIO_BYTES_PER_MINUTE = 8000 * 60
 """Bytes of a minute of audio at 64 kbit/s."""
+_SEEN = frozenset({Capability.VISION, Capability.VIDEO_INPUT})
+_INSTRUCTING = ("system", "developer")
 _NOT_PARAMETERS = frozenset(
     {"model", "messages", "prompt", "input", "documents", "query", "labels", "file", "routing"}
 )
@@ -63,13 +69,15 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
     texts: list[str] = []
     others: list[str] = []
     tokens = 0
-    last = ""
+    last = before = system = ""
     for message in request.messages:
         text, extra = _message(message, features, others)
         tokens += extra + _TOKENS_PER_MESSAGE
         texts.append(text)
         if message.role == "user":
-            last = text
+            last, before = text, last
+        elif message.role in _INSTRUCTING:
+            system = text
     costs = costs_of(request.model)
     last_profile = profile(last, costs)
     tools = request.tools or ()
@@ -97,13 +105,19 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
         labels=labels,
     )
     intent = _intent(request, headers)
-    images = Capability.VISION in features
+    images = not _SEEN.isdisjoint(features)
+    kind = (
+        kind_of(last, shape, images=images, output_tokens=output_tokens, system=system, before=before)
+        if is_auto(request.model)
+        else kind_by_structure(shape, images=images, output_tokens=output_tokens)
+    )
     return Facts(
         capability=Capability.CHAT,
         requested=request.model,
         features=frozenset(features),
-        task=intent.task or task_of(shape, images=images, output_tokens=output_tokens),
-        complexity=complexity_of(shape),
+        task=intent.task or kind.task,
+        complexity=kind.complexity,
+        confidence=Confidence(1.0 if intent.task else kind.task_confidence, kind.complexity_confidence),
         prompt_tokens=tokens + _TOKENS_PER_SEARCH * (Capability.WEB_SEARCH in features),
         output_tokens=output_tokens,
         choices=request.n or 1,
@@ -117,6 +131,7 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *,
         uncounted=_uncounted(request),
         tiers=_tiers(request),
         intent=intent,
+        prefix=Prefix(key, request.messages, tools),
     )
 
 
@@ -310,8 +325,13 @@ def _textual(
     if task is None:
         last = texts[-1] if texts else ""
         shape = shape_of(last, profile(last, costs), tokens=tokens, turns=1)
-        complexity = complexity_of(shape)
-        task = intent.task or task_of(shape, images=False, output_tokens=None)
+        kind = (
+            kind_of(last, shape, images=False, output_tokens=output_tokens)
+            if is_auto(requested)
+            else kind_by_structure(shape, images=False, output_tokens=None)
+        )
+        complexity = kind.complexity
+        task = intent.task or kind.task
     return Facts(
         capability=capability,
         requested=requested,
@@ -368,6 +388,9 @@ def _media(part: ContentPart, features: set[Capability]) -> int:
             return len(str(data)) // _CHARACTERS_PER_TEXT_TOKEN
         features.add(Capability.DOCUMENTS)
         return max(_TOKENS_PER_IMAGE, len(str(part.file.get("file_data", ""))) // _CHARACTERS_PER_FILE_TOKEN)
+    if part.type == "video_url":
+        features.add(Capability.VIDEO_INPUT)
+        return _TOKENS_PER_VIDEO
     return 0
 
 

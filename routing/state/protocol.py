@@ -28,6 +28,7 @@ import orjson
 import psutil
 
 from routing.outcomes import Outcome
+from routing.prefix import Prefix
 from routing.state.records import Records
 
 NANO = 1_000_000_000
@@ -273,6 +274,8 @@ def _as_json(value: Any) -> Any:
         return sorted(value)
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, Prefix):
+        return None  # it is of use to the request alone
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 

@@ -12,8 +12,8 @@ from catalog.errors import InvalidRequest, RoundhouseError
 from catalog.model import Capability, Model, UpstreamSource
 from catalog.types import Json
 from routing.calling.job import Job
-from routing.choosing.policy import is_auto
 from routing.facts import Facts
+from routing.reading.intent import is_auto
 from server.edge.callers import caller_of
 from server.edge.disconnect import Guard
 from server.edge.services import runtime_of, services_of

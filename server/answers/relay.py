@@ -70,7 +70,7 @@ class Relay(Generic[S]):
         self._room = _Signal()
         self._works = in_flight.works
         self._task = asyncio.create_task(self._run())
-        self._works.add(self)
+        in_flight.begin(self)
         self._task.add_done_callback(self._done)
 
     async def opened(self, timeout: float | None) -> S | None:

@@ -14,7 +14,7 @@ from server.api.inference import (
     responses,
     tokens,
 )
-from server.api.management import admin, models, outcomes, route, system, usage, workers
+from server.api.management import admin, calibrations, models, outcomes, route, system, usage, workers
 from server.api.ollama import answers as ollama_answers
 from server.api.ollama import models as ollama_models
 from server.api.ollama import store as ollama_store
@@ -53,6 +53,7 @@ ROUTERS = (
     outcomes.router,
     usage.router,
     admin.router,
+    calibrations.router,
     workers.router,
     models.router,
     system.router,

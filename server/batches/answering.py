@@ -11,16 +11,18 @@ import orjson
 import structlog
 
 from catalog.errors import ModelNotFound, RoundhouseError
-from routing.choosing.policy import is_auto
+from routing.reading.intent import is_auto
 from routing.state.records import Record
 from server.batches.asking import Asker, caller_of_owner
 from server.batches.dialects import Dialect, Request
 from server.batches.journal import ResultJournal
 from server.batches.lines import Door, Line
-from server.batches.merging import MOST, EmbeddingMerger
+from server.batches.merging import FEW, MOST, EmbeddingMerger
+from server.batches.pacing import Pacer
 from server.edge.errors import as_error
 from server.edge.json_body import SHORT
 from server.runtime import Runtime
+from server.storage.slots import Slot
 
 MERGED_COST = 5
 """Lines that a merged request counts as."""
@@ -30,13 +32,23 @@ class Answering:
     """The answering of a batch's lines by one run."""
 
     def __init__(
-        self, runtime: Runtime, dialect: Dialect, batch: Record, journal: ResultJournal, concurrency: int
+        self,
+        runtime: Runtime,
+        dialect: Dialect,
+        batch: Record,
+        journal: ResultJournal,
+        concurrency: int,
+        pacer: Pacer,
+        slot: Slot,
     ) -> None:
+        """``slot`` is that of the batch, taken while a line is in flight."""
+        self._pacer = pacer
         self._dialect = dialect
         self._batch = batch
         self._journal = journal
         self._read = dialect.read(batch)
-        self._asker = Asker(runtime, batch.owner)
+        self._slot = slot
+        self._asker = Asker(runtime, batch.owner, slot.sleep)
         self._slots = asyncio.Semaphore(concurrency)
         self._at_once = concurrency
         self._merger = _merger_for(runtime, batch)
@@ -44,21 +56,23 @@ class Answering:
     async def answer(self, blocks: AsyncGenerator[list[Line]], done: Container[int]) -> None:
         """Answer every line whose number is not in ``done``; ends early where the disk has no room.
 
-        Raises an ExceptionGroup with OSError for a disk that fails.
+        Called by a part of the batch that is ``working``. Raises an ExceptionGroup with OSError for a disk that
+        fails.
         """
-        async with aclosing(blocks), asyncio.TaskGroup() as asking:
+        async with self._slot.resting(), aclosing(blocks), asyncio.TaskGroup() as asking:
             async for block in blocks:
                 lines = [line for line in block if line.number not in done]
                 start = 0
                 while start < len(lines):
-                    size = 1 if self._merger is None else MOST
                     cost = 1 if self._merger is None else min(MERGED_COST, self._at_once)
                     for _ in range(cost):
                         await self._slots.acquire()
+                    await self._pacer.turn()
+                    size = 1 if self._merger is None else FEW if self._pacer.talks else MOST
                     group = lines[start : start + size]
                     if not await self._journal.reserve(len(group)):
                         return
-                    asking.create_task(self._take(group, cost))
+                    asking.create_task(self._pacer.measured(self._take(group, cost)))
                     start += size
 
     async def refuse(self, blocks: AsyncGenerator[list[Line]], errors: Mapping[int, RoundhouseError]) -> None:
@@ -73,9 +87,10 @@ class Answering:
 
     async def _take(self, lines: Sequence[Line], cost: int) -> None:
         try:
-            for group in [lines] if self._merger is None else await self._together(lines):
-                for line in group:
-                    await self._ask(line)
+            async with self._slot.working():
+                for group in [lines] if self._merger is None else await self._together(lines):
+                    for line in group:
+                        await self._ask(line)
         finally:
             for _ in range(cost):
                 self._slots.release()

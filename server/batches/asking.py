@@ -30,8 +30,11 @@ from server.callers import Caller, Origin
 from server.runtime import Runtime
 
 TRIES = 6
-"""Attempts at a line that an upstream fails; a limit of rate is waited for until the batch expires."""
+"""Attempts at a line that an upstream fails. A limit of rate, or an account that is used up, is waited for until
+the batch expires."""
 LONGEST_WAIT = 60.0
+ACCOUNT_WAIT = 300.0
+"""Seconds between two tries of a line while the provider's account is used up."""
 _AS_BATCH = MappingProxyType({"x-roundhouse-workload": Workload.BATCH.value})
 
 
@@ -56,7 +59,8 @@ class Asker:
                 if not _passes(error, tries):
                     raise
                 usual = error.retry_after if error.retry_after is not None else error.usual_retry_after or 1.0
-            wait = min(LONGEST_WAIT, max(usual, 2.0 ** min(tries, 6) / 4))
+                longest = ACCOUNT_WAIT if isinstance(error, UpstreamQuotaExceeded) else LONGEST_WAIT
+            wait = min(longest, max(usual, 2.0 ** min(tries, 6) / 4))
             await self._sleep(wait * random.uniform(1.0, 1.25))  # noqa: S311 - spreads the tries
 
     async def ask_once(self, door: Door, body: Any) -> tuple[str, Json]:
@@ -92,7 +96,7 @@ def caller_of_owner(runtime: Runtime, owner: str) -> Caller:
 
 def _passes(error: RoundhouseError, tries: int) -> bool:
     """Whether an error may be gone when the line is asked again."""
-    if isinstance(error, BudgetExceeded | UpstreamQuotaExceeded):
+    if isinstance(error, BudgetExceeded):
         return False
     if isinstance(error, QueueFull | UpstreamRateLimited):
         return True

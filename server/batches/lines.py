@@ -17,7 +17,7 @@ from backends.wire.common import WireModel
 from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, ModelNotFound, RoundhouseError
 from catalog.types import Json
-from routing.choosing.policy import is_auto
+from routing.reading.intent import is_auto
 from server.answers.whole import Question
 from server.callers import Origin
 from server.edge.json_body import parse

@@ -14,8 +14,8 @@ import orjson
 from backends.wire.embeddings import EmbeddingRequest
 from catalog.types import Json
 
-MOST = 32
-"""Lines of one request: few enough that another caller's text does not wait long behind them."""
+MOST, FEW = 32, 8
+"""Lines of one request, and beside interactive requests, so that another caller's text does not wait long."""
 LONGEST = 4000
 """Characters of a text that is merged: long ones cost more than their request."""
 COUNTED = "token_counts"

@@ -19,13 +19,20 @@ import orjson
 import structlog
 
 from backends.deferred.api import BatchCall, Batches, BatchState
-from catalog.errors import BudgetExceeded, ModelNotFound, RoundhouseError, Unavailable, UpstreamError
+from catalog.errors import (
+    BudgetExceeded,
+    ModelNotFound,
+    RoundhouseError,
+    Unavailable,
+    UpstreamError,
+    UpstreamQuotaExceeded,
+)
 from catalog.types import Json
-from routing.choosing.policy import is_auto
 from routing.deferred.calls import Collector, DeferredCalls, Replayer, Taken
+from routing.reading.intent import is_auto
 from routing.state.records import Record
 from server.batches.answering import Answering
-from server.batches.asking import Asker, caller_of_owner
+from server.batches.asking import ACCOUNT_WAIT, Asker, caller_of_owner
 from server.batches.groups import (
     AllBut,
     Group,
@@ -42,13 +49,14 @@ from server.batches.groups import (
 from server.batches.journal import Lines
 from server.batches.lines import Line, opened
 from server.runtime import Runtime
+from server.storage.slots import Slot
 
 MOST_LINES = 50_000
 """Lines of one batch of a provider."""
 FIRST_LOOK, LAST_LOOK = 5.0, 60.0
 """Seconds between two looks at a provider's batch, at first and in the end."""
 TRIES = 5
-"""Attempts at making a provider's batch."""
+"""Attempts at making a provider's batch; an account that is used up is waited for until the batch expires."""
 SHARES = 8
 """Parts of what is left of a cap: a provider's batch takes one at most, so that lines beyond the cap are few."""
 MOST_GROUPS = 64
@@ -69,6 +77,7 @@ class Offloading:
         runtime: Runtime,
         batch: Record,
         answering: Answering,
+        slot: Slot,
         *,
         told: list[Json] | None,
         path: Callable[[str], Path],
@@ -77,6 +86,7 @@ class Offloading:
         self._runtime = runtime
         self._batch = batch
         self._answering = answering
+        self._slot = slot
         self._told = told
         self._path = path
         self._save = save
@@ -224,10 +234,13 @@ class Offloading:
     # ---- following
 
     async def follow(self, done: Lines) -> None:
-        """Make the providers' batches, wait for their ends and answer their lines."""
+        """Make the providers' batches, wait for their ends and answer their lines.
+
+        Called by a part of the batch that is ``working``, which rests meanwhile.
+        """
         for group in self._groups:
             await self._forget(group)
-        async with asyncio.TaskGroup() as following:
+        async with self._slot.resting(), asyncio.TaskGroup() as following:
             for group in self._groups:
                 unfinished = any(number not in done for number in group.numbers)
                 if unfinished and group.told.get("failure") is None:
@@ -319,23 +332,24 @@ class Offloading:
                     continue
                 if "id" in told:
                     break
-                if tries >= TRIES and last is not None:
+                if tries >= TRIES and last is not None and not isinstance(last, UpstreamQuotaExceeded):
                     await self._failed(group, last.message, last.code)
                     return False
                 told["begun"] = told.get("begun") or self._runtime.storage.now()
                 await self._store()
                 if self.stopped:
                     return False
-                lines = await asyncio.to_thread(lines_of, group)
                 call = BatchCall(told["path"], told["headers"])
                 tries += 1
-                told["id"] = await self._api(group).begin(replayer.upstream, group.name, call, lines)
+                async with self._slot.working():
+                    lines = await asyncio.to_thread(lines_of, group)
+                    told["id"] = await self._api(group).begin(replayer.upstream, group.name, call, lines)
             except RoundhouseError as error:
                 last = error
                 if not (isinstance(error, Unavailable | UpstreamError) and error.retryable):
                     await self._failed(group, error.message, error.code)
                     return False
-                await self._rest(wait)
+                await self._rest(ACCOUNT_WAIT if isinstance(error, UpstreamQuotaExceeded) else wait)
                 wait = min(LAST_LOOK, wait * 2)
         await self._store()
         self._log.info("batch.offloaded", name=group.name, model=told["model"], lines=told["lines"], id=told["id"])
@@ -379,15 +393,16 @@ class Offloading:
         async with opened(lambda: InputLines(self._path("input"), group.numbers)) as lines:
             while True:
                 try:
-                    async for result in self._api(group).results(replayer.upstream, state, names):
-                        number = number_of(group, result.custom_id)
-                        if result.answer is None or number is None or number not in lines:
-                            continue
-                        if number in done or number in self._replayed:
-                            continue
-                        replayer.next(result.answer, result.custom_id)
-                        if await self._answering.replay(lines.read(number), asker):
-                            self._replayed.add(number)
+                    async with self._slot.working():
+                        async for result in self._api(group).results(replayer.upstream, state, names):
+                            number = number_of(group, result.custom_id)
+                            if result.answer is None or number is None or number not in lines:
+                                continue
+                            if number in done or number in self._replayed:
+                                continue
+                            replayer.next(result.answer, result.custom_id)
+                            if await self._answering.replay(lines.read(number), asker):
+                                self._replayed.add(number)
                     return
                 except RoundhouseError as error:
                     self._log.warning("batch.not_read", name=group.name, error=error.code, will="try again")

@@ -28,11 +28,13 @@ from server.batches.groups import notice_of
 from server.batches.journal import USUAL, Done, Lines, ResultJournal, Spare, entries, read_done
 from server.batches.lines import Check, read_lines
 from server.batches.offloading import Offloading
+from server.batches.pacing import Pacer
 from server.callers import Caller
 from server.edge.errors import as_error
 from server.runtime import Runtime
 from server.storage.runner import CANCELLING
 from server.storage.settings import StorageSettings
+from server.storage.slots import Slot, unbounded
 
 TELL = 1.0
 """Seconds between two changes of the counts in a batch's record."""
@@ -53,8 +55,9 @@ class BatchWork:
     unfinished: Sequence[str] = ("validating", "in_progress", "finalizing")
 
     def __init__(
-        self, runtime: Runtime, settings: StorageSettings, dialect: Dialect, *, longest_line: int
+        self, runtime: Runtime, settings: StorageSettings, dialect: Dialect, pacer: Pacer, *, longest_line: int
     ) -> None:
+        self._pacer = pacer
         self._runtime = runtime
         self._files = runtime.files
         self._records = runtime.storage.records
@@ -64,19 +67,19 @@ class BatchWork:
         self.kind = dialect.kind
         self.at_once = settings.batches
 
-    async def run(self, record: Record) -> None:
-        """Bring a batch to its end, from wherever it is."""
+    async def run(self, record: Record, slot: Slot) -> None:
+        """Bring a batch to its end, from wherever it is. It rests from its slot while no line is in flight."""
         batch: Record | None = record
         if record.status == "validating":
             batch = await self._check(record)
         if batch is not None and batch.status == "in_progress":
-            batch = await self._answer(batch)
+            batch = await self._answer(batch, slot)
         if batch is not None and batch.status == "finalizing":
             try:
                 await self._finish(batch, batch.body[INTERNAL].get("ending"))
             except (OSError, Unavailable) as error:  # the answers are in the journals: a later try makes the files
                 _warn(batch, error)
-                await asyncio.sleep(REST)
+                await slot.sleep(REST)
 
     async def end(self, record: Record, error: BaseException | None) -> None:
         """Store what a batch has when it is cancelled, or cannot go on."""
@@ -114,7 +117,7 @@ class BatchWork:
 
     # ---- answering
 
-    async def _answer(self, batch: Record) -> Record | None:
+    async def _answer(self, batch: Record, slot: Slot) -> Record | None:
         """Ask every line that has no result yet. ``None`` if the batch is being cancelled, or is gone."""
         run = batch.body[INTERNAL].get("runs", 0) + 1
         started = await self._change(batch, internal={**batch.body[INTERNAL], "runs": run})
@@ -125,13 +128,13 @@ class BatchWork:
         progress = _Progress(self, started, done)
         journal = ResultJournal(self._path(started, f"{run}.journal"), done, progress.flushed)
         ending: str | None = None
-        answering = Answering(self._runtime, self._dialect, started, journal, self._concurrency)
-        offloading = self._offloading(started, answering)
+        answering = self._answering(started, journal, slot)
+        offloading = self._offloading(started, answering, slot)
         source = self._path(started, INPUT)
         left = started.body["expires_at"] - self._runtime.storage.now()
         try:
             async with asyncio.timeout(max(0.0, left)):
-                await self._room(started, done)
+                await self._room(started, done, slot)
                 away = await offloading.collect(read_lines(source, self._longest_line), done.lines)
                 here = _Either(done.lines, away)
                 await answering.answer(read_lines(source, self._longest_line), here)
@@ -145,7 +148,8 @@ class BatchWork:
                     await answering.answer(read_lines(source, self._longest_line), rest)
         except TimeoutError:
             ending = "expired"
-            await offloading.recall(done.lines)
+            async with slot.resting():
+                await offloading.recall(done.lines)
         except ExceptionGroup as errors:
             _, others = errors.split(OSError)
             if others is not None or journal.failed is None:
@@ -157,7 +161,7 @@ class BatchWork:
             with suppress(RoundhouseError, OSError):  # the next run is to keep room for results of this size
                 internal = {**started.body[INTERNAL], "longest": done.longest}
                 await self._change(started, internal=internal, request_counts=progress.counts())
-            await asyncio.sleep(REST)
+            await slot.sleep(REST)
             return None
         if progress.stopped:
             return None
@@ -168,7 +172,7 @@ class BatchWork:
             started, "finalizing", finalizing_at=now, request_counts=counts, internal=internal
         )
 
-    async def _room(self, batch: Record, done: Done) -> None:
+    async def _room(self, batch: Record, done: Done, slot: Slot) -> None:
         """Wait until the disk has room for a result, so that no answer is paid for that cannot be kept."""
         rest, spare = REST, Spare(self._files.folder)
         while True:
@@ -178,10 +182,13 @@ class BatchWork:
                 _warn(batch, error)
             finally:
                 spare.free()
-            await asyncio.sleep(rest)
+            await slot.sleep(rest)
             rest = min(LONGEST_REST, rest * 2)
 
-    def _offloading(self, batch: Record, answering: Answering, *, ending: bool = False) -> Offloading:
+    def _answering(self, batch: Record, journal: ResultJournal, slot: Slot) -> Answering:
+        return Answering(self._runtime, self._dialect, batch, journal, self._concurrency, self._pacer, slot)
+
+    def _offloading(self, batch: Record, answering: Answering, slot: Slot, *, ending: bool = False) -> Offloading:
         """The part of a batch that goes to providers. ``ending``: its record is changed though it is cancelled."""
 
         async def save(told: list[Json]) -> bool:
@@ -194,6 +201,7 @@ class BatchWork:
             self._runtime,
             batch,
             answering,
+            slot,
             told=batch.body[INTERNAL].get(OFFLOADED),
             path=partial(self._path, batch),
             save=save,
@@ -207,8 +215,9 @@ class BatchWork:
         run = batch.body[INTERNAL].get("runs", 0) + 1
         journal = ResultJournal(self._path(batch, f"{run}.journal"), done, _nothing)
         try:
-            answering = Answering(self._runtime, self._dialect, batch, journal, self._concurrency)
-            offloading = self._offloading(batch, answering, ending=True)
+            slot = unbounded(batch.owner)
+            answering = self._answering(batch, journal, slot)
+            offloading = self._offloading(batch, answering, slot, ending=True)
             await offloading.recall(done.lines)
         except ExceptionGroup as errors:
             failed, others = errors.split(OSError)

@@ -25,7 +25,7 @@ class InFlight:
     def __init__(self, limits: LimitSettings) -> None:
         self.limits = limits
         self.works: set[Work] = set()
-        self.count = 0
+        self.count = self.asked = 0
         self.draining = False
         self._by_caller: Counter[str] = Counter()
         self._idle = asyncio.Event()
@@ -61,6 +61,16 @@ class InFlight:
                 del self._by_caller[caller.id]
             if not self.count:
                 self._idle.set()
+
+    @property
+    def working(self) -> int:
+        """Requests that models are at work on; ``asked`` counts all that there have been."""
+        return len(self.works)
+
+    def begin(self, work: Work) -> None:
+        """Count work of a request, and abort it when the server stops; ``works`` loses it when it ends."""
+        self.works.add(work)
+        self.asked += 1
 
     def check_open(self) -> None:
         """Raises Draining when the server is stopping."""

@@ -99,10 +99,10 @@ class Guard:
     ASGI does not cancel a handler whose client disconnects, so a plain request would decode to its end.
     """
 
-    __slots__ = ("_leaving", "_task", "_why", "_works")
+    __slots__ = ("_in_flight", "_leaving", "_task", "_why")
 
     def __init__(self, request: Request, in_flight: InFlight) -> None:
-        self._works = in_flight.works
+        self._in_flight = in_flight
         self._leaving = DisconnectWatch(request.scope, request.receive, self._gone)
         self._task: asyncio.Task[object] | None = None
         self._why: Exception | None = None
@@ -121,7 +121,7 @@ class Guard:
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.current_task()
-        self._works.add(self)
+        self._in_flight.begin(self)
         self._leaving.start()
         return self
 
@@ -129,7 +129,7 @@ class Guard:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._leaving.stop()
-        self._works.discard(self)
+        self._in_flight.works.discard(self)
         task, self._task = self._task, None
         if self._why is None:
             return

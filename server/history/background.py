@@ -19,6 +19,7 @@ from server.callers import Origin
 from server.history.context import RESPONSE, items_of
 from server.history.events import EventLog, next_number, record_of
 from server.runtime import Runtime
+from server.storage.slots import Slot
 
 if TYPE_CHECKING:
     from server.history.turns import Turn
@@ -44,13 +45,14 @@ class BackgroundResponses:
     def at_once(self) -> int:
         return self._runtime.storage.settings.background
 
-    async def run(self, record: Record) -> None:
+    async def run(self, record: Record, slot: Slot) -> None:
         """Make a response, store its events as they come, and its end.
 
         Raises Unavailable for one that was begun before, and what opening and reading an answer raise.
         """
         from server.history.turns import turn_of
 
+        del slot
         if record.status == RUNNING:
             raise Unavailable("The server stopped while it made this response. Ask again.")
         storage, records = self._runtime.storage, self._runtime.storage.records

@@ -76,7 +76,8 @@ async def with_uploads(job: Job[Json], body: ChatRequest, origin: Origin, runtim
     Raises as :func:`with_files`, and InvalidRequest for another object of a provider's that the caller may not
     name.
     """
-    spoken = [{"audio": (message.model_extra or {}).get("audio")} for message in body.messages]
+    extras = [message.model_extra or {} for message in body.messages]
+    spoken = [{"audio": extra["audio"]} for extra in extras if "audio" in extra]
     if (name := withheld(runtime.storage, origin.caller, body.model_extra or {}, spoken)) is not None:
         raise no_object(name)
     if not any(

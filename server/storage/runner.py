@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -17,6 +19,7 @@ from catalog.errors import RoundhouseError
 from routing.clock import Clock
 from routing.state.protocol import process_name
 from routing.state.records import Record, RecordQuery, Records
+from server.storage.slots import Slot, Slots
 
 HOLD = 15.0
 """Seconds for which a process holds work without renewal."""
@@ -26,6 +29,8 @@ REST = 5.0
 """Seconds until work goes on whose end could not be stored."""
 CANCEL_WAIT = 2.0
 """Seconds for which a cancellation waits for the end of the work; the end may take longer."""
+MOST_HELD = 64
+"""Pieces of work of one key that one process holds, most of which only wait."""
 CANCELLING = "cancelling"
 """The status that asks the process at work to stop."""
 
@@ -33,7 +38,8 @@ CANCELLING = "cancelling"
 class BackgroundWork(Protocol):
     """The work that records of one kind stand for.
 
-    ``unfinished`` are the statuses of records to work on; ``at_once`` bounds those that one process works on.
+    ``unfinished`` are the statuses of records to work on; ``at_once`` bounds those that one process works on,
+    beside those that rest.
     """
 
     @property
@@ -45,8 +51,11 @@ class BackgroundWork(Protocol):
     @property
     def at_once(self) -> int: ...
 
-    async def run(self, record: Record) -> None:
-        """Do the work and store its end. Called again with the record as it is stored if a process died."""
+    async def run(self, record: Record, slot: Slot) -> None:
+        """Do the work and store its end. Called again with the record as it is stored if a process died.
+
+        It has the ``slot``, and may rest from it while it only waits.
+        """
         ...
 
     async def end(self, record: Record, error: BaseException | None) -> None:
@@ -64,7 +73,9 @@ class Runner:
         self._clock = clock
         self._works = {work.kind: work for work in works}
         self._holder = holder or process_name()
+        self._slots = {kind: Slots(partial(_bound, work), clock.monotonic) for kind, work in self._works.items()}
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._slot_of: dict[tuple[str, str], Slot] = {}
         self._cancelled: set[tuple[str, str]] = set()
         self._ending: set[tuple[str, str]] = set()
         self._renewed_at = clock.monotonic()
@@ -96,7 +107,7 @@ class Runner:
     async def begin(self, record: Record) -> None:
         """Run a record that was just added in this process, if it has room; else it is found later."""
         work = self._works[record.kind]
-        if self._count(record.kind) < work.at_once:
+        if self._has_room(work, record.owner):
             await self._take(work, record)
 
     async def cancel(self, record: Record) -> None:
@@ -147,25 +158,34 @@ class Runner:
                 else:
                     await self._take(work, record)
             for status in work.unfinished:
-                room = work.at_once - self._count(work.kind)
-                if room <= 0:
-                    break
-                for record in await self._records.find(RecordQuery(work.kind, status=status)):
-                    if (
-                        room > 0
-                        and (record.kind, record.id) not in self._running
-                        and await self._take(work, record)
-                    ):
-                        room -= 1
+                await self._take_those(work, status)
 
-    def _count(self, kind: str) -> int:
-        return sum(1 for running, _ in self._running if running == kind)
+    async def _take_those(self, work: BackgroundWork, status: str) -> None:
+        """Take the records of a status for which there is room, page by page."""
+        query = RecordQuery(work.kind, status=status)
+        while work.at_once > 0:
+            page = await self._records.find(query)
+            for record in page:
+                if (record.kind, record.id) not in self._running and self._has_room(work, record.owner):
+                    await self._take(work, record)
+            if len(page) < query.limit:
+                return
+            query = replace(query, after=page[-1].sequence)
+
+    def _has_room(self, work: BackgroundWork, owner: str) -> bool:
+        """Whether a record of this owner is taken: into a free slot, or as the one that waits for a fair share."""
+        slots = [slot for (kind, _), slot in self._slot_of.items() if kind == work.kind]
+        mine = [slot for slot in slots if slot.owner == owner]
+        if work.at_once <= 0 or len(mine) >= MOST_HELD:
+            return False
+        return sum(not slot.idle for slot in slots) < work.at_once or all(slot.idle for slot in mine)
 
     async def _take(self, work: BackgroundWork, record: Record) -> bool:
         """Hold a record and run it, if nobody else holds it."""
         name = (record.kind, record.id)
         if not await self._records.hold(*name, self._holder, self._clock.wall() + HOLD) or name in self._running:
             return False
+        self._slot_of[name] = Slot(self._slots[work.kind], record.owner)
         self._running[name] = asyncio.create_task(self._run(work, record), name=f"work {record.id}")
         return True
 
@@ -179,10 +199,13 @@ class Runner:
                 return
             if current.status == CANCELLING:
                 self._ending.add(name)
+                self._slot_of[name].leave_out()
                 await work.end(current, None)
                 return
+            slot = self._slot_of[name]
             try:
-                await work.run(current)
+                async with slot.working():
+                    await work.run(current, slot)
             except asyncio.CancelledError:
                 if name not in self._cancelled:
                     raise
@@ -205,13 +228,18 @@ class Runner:
         finally:
             self._cancelled.discard(name)
             self._ending.discard(name)
-            del self._running[name]
+            del self._running[name], self._slot_of[name]
             with contextlib.suppress(RoundhouseError, OSError):
                 await self._records.hold(*name, self._holder, 0.0)
             self.wake()
 
     async def _end(self, work: BackgroundWork, name: tuple[str, str], error: BaseException | None) -> None:
         self._ending.add(name)
+        self._slot_of[name].leave_out()
         current = await self._records.get(*name)
         if current is not None:
             await work.end(current, error)
+
+
+def _bound(work: BackgroundWork) -> int:
+    return work.at_once

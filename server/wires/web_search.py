@@ -8,8 +8,8 @@ from typing import Any
 from catalog.errors import InvalidRequest, ModelNotFound
 from catalog.model import Capability
 from catalog.types import Json
-from routing.choosing.policy import is_auto
 from routing.plan import NOT_SET_UP, Block
+from routing.reading.intent import is_auto
 from server.callers import Caller
 from server.runtime import Runtime
 

@@ -271,7 +271,7 @@ class FakeStrict(FakeOpenAI):
     of_role = "messages[0].role: unknown variant `developer`, expected one of `system`, `user`"
 
     def rejected(self, call: Call) -> web.Response | None:
-        given = call.body["messages" if "messages" in call.body else "input"]
+        given = call.body.get("messages", call.body.get("input")) or ()
         if any(message.get("role") == "developer" for message in given):
             return self.refused(call, 400, self.of_role)
         for name in self.unknown:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from backends.queueing import (
+    AWHILE,
     CALM,
     INTERACTIVE_PER_BATCH,
+    LONGEST_REST,
     LONGEST_WAIT,
+    LULL,
+    REST,
     FairQueue,
     FairSlots,
     Grant,
@@ -295,3 +300,123 @@ async def test_batch_is_never_starved_by_interactive_requests() -> None:
     assert batch.done()
     for task in waiting:
         task.cancel()
+
+
+class Timed:
+    """Slots that give way, with a clock and timers of the test."""
+
+    def __init__(self, capacity: int) -> None:
+        self.now = 0.0
+        self._timers: list[asyncio.TimerHandle] = []
+        self.slots = FairSlots(max_queue=99, changed=lambda: None, clock=lambda: self.now, later=self._later)
+        self.slots.open(capacity, gives_way=True)
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(self.now + seconds, call, (), asyncio.get_running_loop())
+        self._timers.append(handle)
+        return handle
+
+    async def past(self, seconds: float) -> None:
+        """Let time pass; every timer runs at its time."""
+        end = self.now + seconds
+        while due := [each for each in self._timers if each.when() <= end and not each.cancelled()]:
+            first = min(due, key=asyncio.TimerHandle.when)
+            self._timers.remove(first)
+            self.now = max(self.now, first.when())
+            first._run()
+            await asyncio.sleep(0)
+        self.now = end
+        await asyncio.sleep(0)
+
+    @property
+    def timers(self) -> int:
+        return sum(not each.cancelled() for each in self._timers)
+
+    async def ask(self, *needs: Need) -> list[asyncio.Task[Grant]]:
+        return await granted(self.slots, *needs)
+
+    async def release(self, task: asyncio.Task[Grant]) -> None:
+        self.slots.release(await task)
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("capacity", [1, 4])
+async def test_batch_that_gives_way_works_in_the_pauses_of_interactive_requests(capacity: int) -> None:
+    some = Timed(capacity)
+    (batch,) = await some.ask(BATCH)
+    await some.past(2.0)
+    await some.release(batch)
+    (talking,) = await some.ask(Need())
+    (batch,) = await some.ask(BATCH)
+    await some.past(1.0)
+    assert not batch.done(), "an interactive request is at work"
+    await some.release(talking)
+    await some.past(LULL / 2)
+    assert not batch.done(), "the next one is expected"
+    await some.past(LULL)
+    assert batch.done()
+    assert some.timers == 0
+
+
+async def test_batch_that_gives_way_has_a_quarter_of_the_time_where_there_is_no_pause() -> None:
+    some = Timed(4)
+    await some.ask(Need())
+    batch = await some.ask(*[BATCH] * 20)
+    began: list[float] = []
+    for task in batch[:5]:
+        while not task.done():
+            await some.past(0.5)
+        began.append(some.now)
+        assert at_work(batch) == len(began), "one at a time"
+        await some.past(2.0)
+        await some.release(task)
+    assert began == [number * (1 + REST) * 2.0 for number in range(5)]
+    for task in batch:
+        task.cancel()
+
+
+async def test_batch_that_gives_way_is_not_starved_after_a_long_request() -> None:
+    some = Timed(4)
+    (long,) = await some.ask(BATCH)
+    await some.ask(Need())
+    await some.past(10 * LONGEST_REST)
+    (batch,) = await some.ask(BATCH)
+    await some.release(long)
+    await some.past(LONGEST_REST - 1)
+    assert not batch.done()
+    await some.past(1)
+    assert batch.done()
+
+
+async def test_batch_that_gives_way_has_every_slot_a_while_after_the_last_interactive_request() -> None:
+    some = Timed(4)
+    batch = await some.ask(*[BATCH] * 3)
+    assert at_work(batch) == 3
+    (talking,) = await some.ask(Need())
+    await some.release(talking)
+    for task in batch:
+        await some.release(task)
+    more = await some.ask(*[BATCH] * 5)
+    await some.past(LULL)
+    assert at_work(more) == 1
+    await some.past(AWHILE)
+    await some.release(more[0])
+    assert at_work(more) == 4, "one has ended, and three are at work"
+    for task in more:
+        task.cancel()
+
+
+async def test_batch_that_gives_way_keeps_one_timer_however_many_requests_come() -> None:
+    some = Timed(4)
+    (long,) = await some.ask(BATCH)
+    await some.past(10.0)
+    for _ in range(50):
+        (talking,) = await some.ask(Need())
+        (batch,) = await some.ask(BATCH)
+        if long is not None and not long.cancelled():
+            some.slots.release(long.result())
+        await some.past(0.1)
+        await some.release(talking)
+        assert some.timers <= 1
+        batch.cancel()
+        await asyncio.sleep(0)

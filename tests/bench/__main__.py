@@ -27,9 +27,11 @@ NAMES = (
     "chat",
     "embeddings",
     "footprint",
+    "recogniser",
     "decision",
     "simulation",
     "learning",
+    "conversations",
 )
 """Modules of this package with ``run(bench) -> Report``."""
 

@@ -32,13 +32,13 @@ from tests.bench.report import Figure, Report, at_least, at_most
 
 EMBEDDER = "all-minilm-l6-v2"
 LINES, QUICK_LINES = 10_000, 1000
-ROUNDS, QUICK_ROUNDS = 10, 3
-REQUESTS = {"remote": 50, "local": 10}
-"""Streams of a round."""
+ROUNDS, QUICK_ROUNDS = 10, 5
+REQUESTS = {"paced": 300, "at once": 300, "local": 80}
+"""Streams of a round: enough that it lasts longer than several lines of the batch."""
 SHORT, LONG = 2, 50
 """Tokens of a stream that is measured, and of a local line of the batch beside it."""
-BESIDE = 2000
-"""Lines of a batch beside which streams are measured: more than a round sees answered."""
+BEGUN, BESIDE = 3, 20_000
+"""Answered lines of a batch when streams are measured beside it, and all its lines: more than a round sees."""
 SLOWER, RATE, GROWTH = 1.2, 0.9, 64
 
 
@@ -52,10 +52,12 @@ def _beside(bench: Bench) -> Iterator[Figure]:
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         load = stack.enter_context(client())
         behind = stack.enter_context(upstream())
-        ours = stack.enter_context(roundhouse(Path(folder) / "remote", behind, rows=("paced",)))
+        ours = stack.enter_context(roundhouse(Path(folder) / "remote", behind, rows=("paced", "fast")))
         remote = {"model": "bench-paced", "messages": BODY["messages"], "stream": True}
         # A line without a bound is streamed, 50 chunks in a second; a short bound is answered at once.
-        yield _first_token(bench, load, "remote", ours.target(), remote, {})
+        yield _first_token(bench, load, "paced", ours.target(), remote, {})
+        at_once = {**remote, "model": "bench-fast"}
+        yield _first_token(bench, load, "at once", ours.target(), at_once, {"max_tokens": SHORT})
         running = stack.enter_context(gateway(Path(folder)))
         target = Target(f"{running.url}/v1/chat/completions")
         yield _first_token(bench, load, "local", target, BODY, {"max_tokens": LONG})
@@ -92,7 +94,7 @@ def _first_token(
 
 @contextmanager
 def _batch(api: httpx.Client, endpoint: str, bodies: list[Any]) -> Iterator[str]:
-    """The id of a batch whose first line is answered; it is cancelled at the end of the block if it still runs."""
+    """The id of a batch of which some lines are answered; the end of the block cancels it if it still runs."""
     lines = (
         orjson.dumps({"custom_id": str(number), "method": "POST", "url": endpoint, "body": body})
         for number, body in enumerate(bodies)
@@ -101,7 +103,7 @@ def _batch(api: httpx.Client, endpoint: str, bodies: list[Any]) -> Iterator[str]
     begun = {"input_file_id": file["id"], "endpoint": endpoint, "completion_window": "24h"}
     name: str = _told(api.post("/batches", json=begun))["id"]
     try:
-        _until(api, name, answered=1)
+        _until(api, name, answered=BEGUN)
         yield name
     finally:
         api.post(f"/batches/{name}/cancel")

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from backends.workers.pool import PoolSnapshot, WorkerState, WorkerView
-from catalog.index import Bools, Index
+from catalog.index import Bools, Floats, Index
 from catalog.model import Capability, Model, PathSource, Performance, Price, UpstreamSource
 from routing.beliefs.estimator import Estimator
 from routing.choosing.policy import plan
@@ -69,16 +69,15 @@ class EpsilonGreedy:
         self._rng = rng
         self._good = np.repeat(world.prior[:, None], len(SIMULATED), axis=1) * _PRIOR_STRENGTH
         self._seen = np.full(self._good.shape, _PRIOR_STRENGTH)
-        self._rest = LATENCY * world.latency + COST * world.cost
 
     def choose(self, step: int, cold: Bools) -> int:
         if self._rng.random() < 0.1:
             return int(self._rng.integers(self._world.models))
-        task = self._world.task[step]
-        return int(np.argmax(QUALITY * self._good[:, task] / self._seen[:, task] - self._rest))
+        task = self._world.seen[step]
+        return int(np.argmax(QUALITY * self._good[:, task] / self._seen[:, task] - self._world.penalty_at(step)))
 
     def learn(self, step: int, model: int, good: bool) -> None:
-        task = self._world.task[step]
+        task = self._world.seen[step]
         self._good[model, task] += good
         self._seen[model, task] += 1
 
@@ -94,15 +93,14 @@ class BetaSampling:
         columns = len(SIMULATED) if self.by_task else 1
         self._good = np.repeat(world.prior[:, None], columns, axis=1) * _PRIOR_STRENGTH
         self._bad = np.repeat(1 - world.prior[:, None], columns, axis=1) * _PRIOR_STRENGTH
-        self._rest = LATENCY * world.latency + COST * world.cost
 
     def _column(self, step: int) -> int:
-        return int(self._world.task[step]) if self.by_task else 0
+        return int(self._world.seen[step]) if self.by_task else 0
 
     def choose(self, step: int, cold: Bools) -> int:
         column = self._column(step)
         drawn = self._rng.beta(self._good[:, column], self._bad[:, column])
-        return int(np.argmax(QUALITY * drawn - self._rest))
+        return int(np.argmax(QUALITY * drawn - self._world.penalty_at(step)))
 
     def learn(self, step: int, model: int, good: bool) -> None:
         column = self._column(step)
@@ -116,6 +114,85 @@ class OneBetaPerModel(BetaSampling):
     by_task = False
 
 
+class DiscountedSampling(BetaSampling):
+    """Thompson sampling by model and task that forgets: discounted TS (Raj and Kalyani, 2017), priors kept.
+
+    The discount was tuned on other seeds, in the steady world and in the one that changes.
+    """
+
+    discount = 0.9995
+
+    def __init__(self, world: SimWorld, rng: np.random.Generator) -> None:
+        super().__init__(world, rng)
+        self._prior_good, self._prior_bad = self._good.copy(), self._bad.copy()
+
+    def learn(self, step: int, model: int, good: bool) -> None:
+        column = self._column(step)
+        for sums, prior in ((self._good, self._prior_good), (self._bad, self._prior_bad)):
+            sums[:, column] = prior[:, column] + (sums[:, column] - prior[:, column]) * self.discount
+        super().learn(step, model, good)
+
+
+class LinearUcb:
+    """LinUCB with a model of its own per arm (Li et al., 2010): the features are the task and a constant.
+
+    It learns the difference to the prior. ``width`` and ``ridge`` were tuned as :class:`DiscountedSampling`.
+    """
+
+    width = 0.8
+    ridge = 10.0
+
+    def __init__(self, world: SimWorld, rng: np.random.Generator) -> None:
+        del rng
+        self._world = world
+        size = len(SIMULATED) + 1
+        self._inverse = np.tile(np.eye(size) / self.ridge, (world.models, 1, 1))
+        self._sums = np.zeros((world.models, size))
+
+    def _features(self, step: int) -> Floats:
+        features = np.zeros(len(SIMULATED) + 1)
+        features[self._world.seen[step]] = features[-1] = 1.0
+        return features
+
+    def choose(self, step: int, cold: Bools) -> int:
+        features = self._features(step)
+        spread = self._inverse @ features
+        mean = self._world.prior + (self._sums * spread).sum(axis=1)
+        bound = mean + self.width * np.sqrt(spread @ features)
+        return int(np.argmax(QUALITY * bound - self._world.penalty_at(step)))
+
+    def learn(self, step: int, model: int, good: bool) -> None:
+        features = self._features(step)
+        spread = self._inverse[model] @ features
+        self._inverse[model] -= np.outer(spread, spread) / (1 + features @ spread)  # Sherman and Morrison
+        self._sums[model] += features * (good - self._world.prior[model])
+
+
+class MultiFactor:
+    """``multi_factor`` of vLLM Semantic Router, as published: configured quality, latency and cost, each min-max
+    normalised over the candidates, by their weights. It takes no feedback of quality; load is equal here.
+    """
+
+    def __init__(self, world: SimWorld, rng: np.random.Generator) -> None:
+        del rng
+        self._world = world
+
+    def choose(self, step: int, cold: Bools) -> int:
+        world = self._world
+        cost = world.cost_at(step)
+        return int(
+            np.argmax(QUALITY * _scaled(world.prior) + LATENCY * _scaled(-world.latency) + COST * _scaled(-cost))
+        )
+
+    def learn(self, step: int, model: int, good: bool) -> None:
+        """It does not."""
+
+
+def _scaled(values: Floats) -> Floats:
+    scaled: Floats = (values - values.min()) / max(1e-12, float(np.ptp(values)))
+    return scaled
+
+
 class Roundhouse:
     """The router: the production index, estimator and policy, on a catalogue of the world."""
 
@@ -127,11 +204,8 @@ class Roundhouse:
             candidates=1,
             learning=learning or Learning(),
         )
-        index = Index([self._row(world, model) for model in range(world.models)], version=1)
         self._estimator = Estimator(self._settings)
-        self._estimator.align(index)
-        self._index = index
-        self._now = World(index=index, estimator=self._estimator, now=0.0)
+        self._compile(0)
         self._facts = {
             (task, level): Facts(
                 capability=Capability.CHAT,
@@ -144,14 +218,21 @@ class Roundhouse:
             for level, complexity in enumerate(_COMPLEXITIES)
         }
 
-    def _row(self, world: SimWorld, model: int) -> Model:
+    def _compile(self, step: int) -> None:
+        """Take the catalogue with the prices of this step."""
+        rows = [self._row(self._world, model, step) for model in range(self._world.models)]
+        self._index = Index(rows, version=1 + step)
+        self._estimator.align(self._index)
+        self._now = World(index=self._index, estimator=self._estimator, now=0.0)
+
+    def _row(self, world: SimWorld, model: int, step: int) -> Model:
         """A catalogue row that takes the world's seconds and dollars in the router's own scales."""
-        loads = world.cold_latency > 0
+        loads, cost = world.cold_latency > 0, float(world.cost_at(step)[model])
         return Model(
             id=f"model-{model}",
             capabilities=frozenset({Capability.CHAT}),
             source=PathSource(path="any") if loads else UpstreamSource(endpoint=f"endpoint-{model}", model="any"),
-            price=Price(input=float(world.cost[model]) * self._settings.cost_scale * 1e6 / _TOKENS, output=0),
+            price=Price(input=cost * self._settings.cost_scale * 1e6 / _TOKENS, output=0),
             performance=Performance(
                 latency_p50_ms=float(world.latency[model]) * self._settings.latency_scale * 1000,
                 tokens_per_second=1e9,
@@ -162,7 +243,9 @@ class Roundhouse:
         )
 
     def choose(self, step: int, cold: Bools) -> int:
-        facts = self._facts[int(self._world.task[step]), int(self._world.complexity[step])]
+        if step == self._world.prices_change_at:
+            self._compile(step)
+        facts = self._facts[int(self._world.seen[step]), int(self._world.complexity[step])]
         now = self._now if not self._world.cold_latency else self._with_warm(cold)
         made = plan(facts, now, self._settings, self._rng)
         return self._index.rows[made.candidates[0].model.id]
@@ -175,7 +258,7 @@ class Roundhouse:
         return World(index=self._index, estimator=self._estimator, now=0.0, pool=PoolSnapshot(workers=warm))
 
     def learn(self, step: int, model: int, good: bool) -> None:
-        facts = self._facts[int(self._world.task[step]), int(self._world.complexity[step])]
+        facts = self._facts[int(self._world.seen[step]), int(self._world.complexity[step])]
         self._estimator.observe_quality(f"model-{model}", facts.task, facts.complexity, float(good))
 
 
@@ -208,12 +291,18 @@ class Told(Roundhouse):
         self._estimator.adopt(fallen)
 
 
+BASELINES = ("LinUCB on the task", "discounted Thompson by task", "multi-factor")
+"""The strategies of which the best sets the bounds of the further worlds."""
+
 STRATEGIES: dict[str, Callable[[SimWorld, np.random.Generator], Player]] = {
     "random": Uniform,
     "best single model": BestSingle,
     "epsilon-greedy": EpsilonGreedy,
     "one Beta per model": OneBetaPerModel,
     "one Beta per model and task": BetaSampling,
+    "LinUCB on the task": LinearUcb,
+    "discounted Thompson by task": DiscountedSampling,
+    "multi-factor": MultiFactor,
     "Roundhouse": Roundhouse,
     "Roundhouse, told": Told,
 }

@@ -23,6 +23,8 @@ class MessageBatchRoutes(FakeServer):
     """
 
     finishing = True
+    made_at = "2033-05-18T03:33:20Z"
+    """The time of batches' making."""
 
     def __init__(self, **more: Any) -> None:
         super().__init__(**more)
@@ -91,7 +93,7 @@ class MessageBatchRoutes(FakeServer):
             "type": "message_batch",
             "processing_status": batch["status"],
             "request_counts": counts,
-            "created_at": "2033-05-18T03:33:20Z",
+            "created_at": self.made_at,
             "results_url": f"{self.origin}{PATH}/{name}/results" if ended else None,
         }
 

@@ -25,6 +25,7 @@ class FakeGeminiBatches(FakeGoogle):
         self.batches: dict[str, Json] = {}
         self.asked: dict[str, list[Json]] = {}
         self.finishing = True
+        self.made_at = "2033-05-18T03:33:20.123456789Z"
         self.keyless = False
         self.failing: dict[str, int] = {}
 
@@ -54,7 +55,7 @@ class FakeGeminiBatches(FakeGoogle):
                 "@type": "type.googleapis.com/google.ai.generativelanguage.v1main.GenerateContentBatch",
                 "model": f"models/{model}",
                 "displayName": call.body["batch"]["display_name"],
-                "createTime": "2033-05-18T03:33:20.123456789Z",
+                "createTime": self.made_at,
                 "state": "BATCH_STATE_PENDING",
             },
         }

@@ -26,6 +26,8 @@ class BatchRoutes(FakeServer):
     """The status of a file that was just uploaded; a look at it processes it."""
     finishing = True
     ends_as = "completed"
+    made_at = 2e9
+    """The time of batches' making, in Unix seconds."""
 
     def __init__(self, **more: Any) -> None:
         super().__init__(**more)
@@ -85,12 +87,12 @@ class BatchRoutes(FakeServer):
             "completion_window": body["completion_window"],
             "metadata": body.get("metadata"),
             "status": "in_progress",
-            "created_at": int(2e9) + number,
+            "created_at": int(self.made_at),
         }
         return await self.document(request, call, self.batches[name])
 
     async def list_batches(self, request: web.Request, call: Call) -> web.StreamResponse:
-        rows = sorted(self.batches.values(), key=lambda row: -row["created_at"])
+        rows = list(self.batches.values())[::-1]
         return await self.document(request, call, {"object": "list", "data": rows, "has_more": False})
 
     async def show_batch(self, request: web.Request, call: Call) -> web.StreamResponse:

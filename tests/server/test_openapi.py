@@ -166,6 +166,7 @@ ASKS = (
     Ask("get", "/v1/traces/{trace_id}"),
     post("/v1/outcomes", {"trace": "TRACE", "accepted": True}),
     post("/v1/admin/priors", {"benchmarks": {"parrot": {"chat": 0.5}}}),
+    Ask("get", "/v1/admin/priors"),
     Ask("get", "/v1/usage"),
     Ask("get", "/v1/usage", "text/csv", {"params": {"format": "csv"}}),
     Ask("get", "/v1/admin/report"),
@@ -182,9 +183,13 @@ ASKS = (
     Ask("get", "/metrics", "text/plain"),
 )
 ELSEWHERE = {("/v1/admin/pins", "get"), ("/v1/admin/pins", "post"), ("/api/pull", "post")} | {
-    ("/v1/models/{model_id:path}", "delete")
+    ("/v1/models/{model_id:path}", "delete"),
+    ("/v1/admin/calibrations", "get"),
+    ("/v1/admin/calibrations", "post"),
+    ("/v1/admin/calibrations/{calibration_id}", "get"),
+    ("/v1/admin/calibrations/{calibration_id}/cancel", "post"),
 }
-"""Endpoints that need the real router or a store: tests/server/api checks their answers."""
+"""Endpoints that need the real router or a store: tests/server/api and calibration check their answers."""
 
 
 @pytest.fixture

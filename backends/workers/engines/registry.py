@@ -16,7 +16,7 @@ from backends.workers.engines.common.options import Content, EngineOptions, path
 from backends.workers.engines.environments import Environment
 from backends.workers.engines.vllm import engine as vllm
 from catalog.errors import ConfigurationError, EngineMissing, ModelUnavailable
-from catalog.model import Model, PathSource
+from catalog.model import Capability, Model, PathSource
 from catalog.store.damage import DamageCheck, file_damage
 
 
@@ -50,7 +50,8 @@ class EngineInfo:
     has a context window. ``explain`` finds the cause of a failed start in the log. ``memory`` estimates the memory
     before the first load; without it the row's figure is used, then :func:`files_memory`. ``environment`` is the
     Python interpreter at the beginning of ``command``. ``options`` is the path of the model of a row's options
-    (``module:Class``), which is imported without the engine's packages.
+    (``module:Class``), which is imported without the engine's packages. ``adds`` are further capabilities of its
+    models, by the capability that brings them.
     """
 
     name: str
@@ -64,6 +65,7 @@ class EngineInfo:
     memory: Memory | None = None
     environment: Environment = field(default_factory=Environment)
     options: str | None = None
+    adds: Mapping[Capability, Capability] = field(default_factory=dict)
 
 
 class Engines(Mapping[str, EngineInfo]):
@@ -98,6 +100,14 @@ class Engines(Mapping[str, EngineInfo]):
             )
         where = None if engine.environment.own else engine.environment.python
         return EngineMissing(name, extra=engine.extra, package=lacking, python=where)
+
+    def completed(self, model: Model) -> Model:
+        """The row with the capabilities that its engine gives to every model of its kind."""
+        engine = self._engines.get(model.engine or "") if model.local else None
+        added = () if engine is None else [new for kind, new in engine.adds.items() if kind in model.capabilities]
+        if model.capabilities.issuperset(added):
+            return model
+        return model.model_copy(update={"capabilities": model.capabilities.union(added)})
 
     def own_pythons_missing(self) -> list[EngineMissing]:
         """The engines that cannot run in the interpreter that the settings name for them. Starts each of these."""
@@ -198,6 +208,7 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
         explain: Callable[[str], str | None] = _nothing,
         memory: Memory | None = None,
         options: str,
+        adds: Mapping[Capability, Capability] = MappingProxyType({}),
     ) -> EngineInfo:
         environment = Environment(pythons.get(name))
         program = ("-m", "backends.workers.program.main", "--module", f"backends.workers.engines.{module}")
@@ -213,13 +224,16 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
             memory=memory,
             environment=environment,
             options=f"backends.workers.engines.{module}:{options}",
+            adds=adds,
         )
 
     cuda = frozenset({"cpu", "cuda"})
     engines = Engines(
         engine("llamacpp", "llamacpp", ("xllamacpp",), _GPU, _decoding,
-               context=True, explain=llamacpp.explain, memory=llamacpp.memory, options="LlamaCppOptions"),
-        engine("onnx", "onnx.engine", ("onnxruntime", "tokenizers"), cuda, _batching, options="OnnxOptions"),
+               context=True, explain=llamacpp.explain, memory=llamacpp.memory, options="LlamaCppOptions",
+               adds={Capability.CHAT: Capability.CLASSIFY}),
+        engine("onnx", "onnx.engine", ("onnxruntime", "tokenizers"), cuda, _batching, options="OnnxOptions",
+               adds={Capability.EMBED: Capability.CLASSIFY}),
         engine("whisper", "whisper", ("faster_whisper", "av"), cuda, lambda cores: max(2, cores // 4),
                extra="speech", options="WhisperOptions"),
         engine("speech", "speech.engine", ("av",), frozenset({"cpu"}), lambda cores: max(8, cores),

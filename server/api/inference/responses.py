@@ -16,8 +16,8 @@ from typing_extensions import TypedDict
 from backends.wire.answers import OpenAIResponse, ResponseEvent, ResponseItem, ResponseUsage
 from backends.wire.responses import ResponsesRequest
 from catalog.errors import NotFound, RateLimited
-from routing.choosing.policy import is_auto
 from routing.facts import Facts
+from routing.reading.intent import is_auto
 from server.answers.counting import count_tokens
 from server.answers.streams import stream_events
 from server.answers.whole import json_response, whole

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Request
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from backends.wire.common import Finite, Identifier, WireModel
 from catalog.errors import CapabilityMismatch, InvalidRequest, ModelNotFound, NotFound
 from catalog.model import Capability
+from catalog.types import Json
+from routing.beliefs.documents import MAX_ORIGIN, ModelProfile
 from routing.choosing.pins import Pins
-from routing.choosing.policy import is_auto
 from routing.facts import alias_of
+from routing.reading.intent import is_auto
 from server.answers.whole import json_response
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of, services_of
@@ -102,21 +104,65 @@ def _pins(runtime: Runtime) -> Pins:
 
 
 class Priors(WireModel):
-    """Benchmark scores in [0, 1], by model and task."""
+    """Benchmark scores in [0, 1] by model and task or ``overall``, or a profile that another server exported.
 
-    benchmarks: Annotated[
-        dict[Identifier, Annotated[dict[Identifier, Finite], Field(max_length=64)]],
-        Field(min_length=1, max_length=10_000),
-    ]
+    ``source`` says where they come from, as the report repeats it. ``weight`` is what an observation of a profile
+    is worth beside one of this server's.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    benchmarks: (
+        Annotated[
+            dict[Identifier, Annotated[dict[Identifier, Finite], Field(max_length=64)]],
+            Field(min_length=1, max_length=10_000),
+        ]
+        | None
+    ) = None
+    models: Annotated[dict[Identifier, ModelProfile], Field(min_length=1, max_length=10_000)] | None = None
+    object: Literal["router.profile"] = "router.profile"
+    version: Literal[1] = 1
+    source: Annotated[str, Field(max_length=MAX_ORIGIN)] | None = None
+    weight: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.benchmarks is None) == (self.models is None):
+            raise ValueError("send either 'benchmarks' or the 'models' of an exported profile")
+        if self.models is None and "weight" in self.model_fields_set:
+            raise ValueError("'weight' is of a profile's observations; benchmarks have none")
+        return self
 
 
 class PriorsTaken(TypedDict):
+    """By model, whether its part was taken: that of a model observed here already is not."""
+
     object: Literal["priors"]
     taken: dict[str, bool]
 
 
+class LearnedProfile(TypedDict):
+    """What this server has learned of models, for another server to start with."""
+
+    object: Literal["router.profile"]
+    version: Literal[1]
+    models: dict[str, Json]
+
+
+@route(router, "GET", "/v1/admin/priors", Contract(answers=LearnedProfile, admin=True))
+async def export_priors(request: Request) -> Response:
+    """What was learned or imported, by model. No prompt, key or address is in it; ids of models are."""
+    found = runtime_of(request).learner.export_profile()
+    models = {name: part.model_dump(mode="json", exclude_none=True) for name, part in found.items()}
+    return json_response({"object": "router.profile", "version": 1, "models": models})
+
+
 @route(router, "POST", "/v1/admin/priors", Contract(reads=Priors, answers=PriorsTaken, admin=True))
 async def import_priors(request: Request, body: Priors) -> Response:
-    """Seed models that were never observed with benchmark scores."""
-    taken = runtime_of(request).learner.import_priors(body.benchmarks)
+    """Seed models that were never observed with benchmark scores or with what another server learned."""
+    learner = runtime_of(request).learner
+    if body.models is not None:
+        origin = body.source or "a profile of another server"
+        taken = learner.import_profile(body.models, weight=body.weight, origin=origin)
+    else:
+        taken = learner.import_priors(body.benchmarks or {}, origin=body.source or "imported benchmarks")
     return json_response({"object": "priors", "taken": taken})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Literal
 
 import orjson
@@ -36,6 +37,7 @@ class RouteCandidate(TypedDict):
 
     ``wire``: the language that a chat goes out in; null for a model of this machine.
     ``fits``: the prompt and the answer fit its context window; null where the window is unknown.
+    ``reasoning_effort``: asked of the model, if the caller names none; null leaves it to the model.
     """
 
     model: str
@@ -49,6 +51,7 @@ class RouteCandidate(TypedDict):
     reason: str
     context_window: int | None
     fits: bool | None
+    reasoning_effort: str | None
 
 
 class RouteExclusion(TypedDict):
@@ -134,6 +137,7 @@ def explained(facts: Facts, plan: Plan, catalog: Catalog) -> RoutePlan:
             "features": sorted(feature.value for feature in facts.features),
             "task": facts.task.value,
             "complexity": facts.complexity.value,
+            "confidence": asdict(facts.confidence),
             "prompt_tokens": facts.prompt_tokens,
             "output_tokens": facts.output_tokens,
             "mode": facts.intent.mode.value,
@@ -176,4 +180,5 @@ def _candidate(candidate: Candidate, needed: int, catalog: Catalog) -> RouteCand
         "reason": candidate.reason,
         "context_window": candidate.model.limits.context_window,
         "fits": None if candidate.model.limits.context_window is None else _fits(candidate, needed),
+        "reasoning_effort": candidate.effort,
     }

@@ -16,7 +16,7 @@ from catalog.model import Capability, Model, UpstreamSource
 from catalog.types import Json
 from routing.accounts.costs import longest_prompt
 from routing.calling.job import Job
-from routing.choosing.policy import is_auto
+from routing.reading.intent import is_auto
 from routing.reading.tokens import estimate_tokens
 from server.answers.streams import stream_bytes
 from server.answers.whole import SingleItem, answer_json, json_response, whole

@@ -15,8 +15,8 @@ from backends.wire.common import ModelName
 from backends.wire.embeddings import MAX_INPUTS
 from catalog.errors import CapabilityMismatch
 from catalog.model import Capability
-from routing.choosing.policy import is_auto
 from routing.facts import Facts, Task
+from routing.reading.intent import is_auto
 from server.answers.whole import SingleItem, answer_json, json_response
 from server.edge.callers import caller_of, origin_of
 from server.edge.contracts import Contract, route

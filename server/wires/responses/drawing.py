@@ -19,7 +19,7 @@ from catalog.model import Capability, Model
 from catalog.types import Json
 from catalog.validation import wording
 from routing.calling.job import Job
-from routing.choosing.policy import is_auto
+from routing.reading.intent import is_auto
 from server.answers.rounds import ServerCall
 from server.callers import Caller, Origin
 from server.jobs import image_job, open_job

@@ -18,7 +18,7 @@ from routing.facts import Complexity, Facts, Task
 from routing.settings import Learning, RoutingSettings
 from tests.routing.catalogue import chat, local, remote
 
-SIMPLE, CODE = Complexity.SIMPLE, Complexity.CODE
+SIMPLE, HARD = Complexity.SIMPLE, Complexity.COMPLEX
 
 
 def estimator(*rows: Any, writer: str = "here", **learning: Any) -> Estimator:
@@ -122,7 +122,7 @@ def test_complexities_of_a_task_lend_to_each_other_more_than_tasks_do() -> None:
         made.observe_quality("a", Task.CODE, SIMPLE, 1.0)
         made.observe_quality("a", Task.EXTRACT, SIMPLE, 1.0)
     assert (
-        believed(made, Task.CODE, SIMPLE) > believed(made, Task.CODE, CODE) > believed(made, Task.CHAT, CODE) > 0.6
+        believed(made, Task.CODE, SIMPLE) > believed(made, Task.CODE, HARD) > believed(made, Task.CHAT, HARD) > 0.6
     )
 
 
@@ -288,7 +288,7 @@ def test_one_very_long_answer_makes_no_other_look_long() -> None:
 def test_what_was_exported_is_adopted_whole_and_only_changes_are_exported() -> None:
     made = estimator()
     for _ in range(9):
-        made.observe_quality("a", Task.CODE, CODE, 1.0)
+        made.observe_quality("a", Task.CODE, HARD, 1.0)
         made.observe_first("a", chat(), 9.0)
     made.observe_attempt("a", failed=True, at=50.0)
     made.observe_output(Task.CHAT, 10)
@@ -298,7 +298,7 @@ def test_what_was_exported_is_adopted_whole_and_only_changes_are_exported() -> N
 
     fresh = estimator(writer="after a restart")
     fresh.adopt(stored)
-    assert believed(fresh, Task.CODE, CODE) == pytest.approx(believed(made, Task.CODE, CODE))
+    assert believed(fresh, Task.CODE, HARD) == pytest.approx(believed(made, Task.CODE, HARD))
     assert fresh.first_seconds("a", chat()) == made.first_seconds("a", chat())
     assert fresh.reliability(50.0) == pytest.approx(made.reliability(50.0))
     assert fresh.output_tokens(chat()) == made.output_tokens(chat())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from catalog.model import Capability, Price
 from catalog.types import Json
-from routing.accounts.costs import cost_nano
+from routing.accounts.costs import cost_nano, longest_prompt
 from routing.calling import operations
 from routing.calling.watching.observers import ChunkObserver, ImageObserver, ObjectObserver, TranscriptObserver
 from routing.calling.watching.usage import MOST_TOKENS, most_prompt_tokens, token_usage
@@ -18,6 +18,8 @@ from routing.facts import Facts
 from tests.routing.calling.scripted import Stand, end, remote, text
 
 PRICE = Price(input=3, output=15, cache_read=0.3, cache_write=3.75)
+RESERVED = (longest_prompt(1000) * 1 + 500 * 2) / 1e6
+"""Dollars for a prompt of 1,000 estimated tokens at $1 and 500 tokens of an answer at $2."""
 FALSE: list[Any] = [
     "abc", 5, True, [], {}, [{"prompt_tokens": 1}], {"prompt_tokens": None}, {"tokens": 5},
     {"prompt_tokens": -1, "completion_tokens": 5},
@@ -49,7 +51,7 @@ async def test_usage_that_cannot_be_true_is_unknown_and_the_reserved_amount_is_b
     outcome = capped.recorder.outcomes[0]
     assert not outcome.usage.known
     assert outcome.cost is None
-    assert capped.spend.cap_usage("")[0].spent == pytest.approx(0.002)  # 1,000 tokens at $1 and 500 at $2
+    assert capped.spend.cap_usage("")[0].spent == pytest.approx(RESERVED)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,7 @@ async def test_an_absurd_prompt_is_booked_by_its_estimate(capped: Stand) -> None
     capped.will_try(remote("liar"))
     _, items = await capped.ask(capped.job(Facts(Capability.CHAT, prompt_tokens=1000, output_tokens=500)))
     assert all(item.get("usage") is None for item in items)
-    assert capped.spend.cap_usage("")[0].spent == pytest.approx(0.002)
+    assert capped.spend.cap_usage("")[0].spent == pytest.approx(RESERVED)
 
 
 async def test_zeros_for_all_are_a_placeholder_and_no_free_call(capped: Stand) -> None:
@@ -91,7 +93,7 @@ async def test_zeros_for_all_are_a_placeholder_and_no_free_call(capped: Stand) -
     _, items = await capped.ask(capped.job(Facts(Capability.CHAT, prompt_tokens=1000, output_tokens=500)))
     assert items[-1]["usage"] == zeros
     assert capped.recorder.outcomes[0].cost is None
-    assert capped.spend.cap_usage("")[0].spent == pytest.approx(0.002)
+    assert capped.spend.cap_usage("")[0].spent == pytest.approx(RESERVED)
     observer = ObjectObserver("m")
     observer.see({"usage": dict(zeros)})
     assert not observer.usage.known

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from backends.wire.chat import ChatRequest
+from catalog.errors import BudgetExceeded
 from catalog.model import Capability, Model, Price
 from catalog.prices.price import LongPrices
 from catalog.types import Json
 from routing.accounts.costs import affordable_output, longest_prompt, to_nano
+from routing.accounts.spend import Reservation
 from routing.calling.watching.observers import ImageObserver
 from routing.calling.watching.usage import token_usage
 from routing.facts import Facts
@@ -22,6 +25,8 @@ from tests.routing.calling.scripted import Stand, end, remote, text
 MILLION = 1_000_000
 FACTS = Facts(Capability.CHAT, prompt_tokens=MILLION, output_tokens=MILLION)
 PRICE = Price(input=1, output=2, tiers={"flex": 0.5, "batch": 0.5, "priority": 2})
+RESERVED = (longest_prompt(MILLION) * 1 + MILLION * 2) / 1e6
+"""Dollars for :data:`FACTS` under a cap."""
 
 
 @pytest.mark.parametrize(
@@ -122,17 +127,15 @@ async def test_the_caps_count_what_was_reserved_where_the_known_part_is_less(cap
     await capped.ask(capped.job(FACTS))
     await capped.dispatcher.settle()
     [row] = await capped.spend.usage("2000-01-01", "2999-01-01")
-    assert (row.unknown, row.cost, row.estimated) == (1, 10_000, to_nano(3.0) - 10_000)
-    assert capped.spend.cap_usage("")[0].spent == 3.0
+    assert (row.unknown, row.cost, row.estimated) == (1, 10_000, to_nano(RESERVED) - 10_000)
+    assert capped.spend.cap_usage("")[0].spent == pytest.approx(RESERVED)
 
 
-@pytest.mark.parametrize(
-    ("tiers", "dollars"), [((), 3.0), (("flex",), 3.0), (("priority",), 6.0), (("unheard-of",), 3.0)]
-)
+@pytest.mark.parametrize(("tiers", "times"), [((), 1), (("flex",), 1), (("priority",), 2), (("unheard-of",), 1)])
 def test_the_dearest_tier_that_may_serve_a_request_is_reserved(
-    capped: Stand, tiers: tuple[str, ...], dollars: float
+    capped: Stand, tiers: tuple[str, ...], times: int
 ) -> None:
-    assert capped.spend.estimate(PRICE, replace(FACTS, tiers=tiers)) == dollars
+    assert capped.spend.estimate(PRICE, replace(FACTS, tiers=tiers)) == pytest.approx(RESERVED * times)
 
 
 def test_pictures_sound_and_searches_are_reserved_at_their_prices(capped: Stand) -> None:
@@ -141,11 +144,15 @@ def test_pictures_sound_and_searches_are_reserved_at_their_prices(capped: Stand)
     assert capped.spend.estimate(by_tokens, drawing) == pytest.approx(0.0005 + 2 * 6_240 * 30e-6)
     assert capped.spend.estimate(Price(image=0.04), drawing) == pytest.approx(0.08)
     searching = replace(FACTS, features=frozenset({Capability.WEB_SEARCH}), prompt_tokens=0, output_tokens=0)
-    assert capped.spend.estimate(Price(input=1, output=1, web_search=10), searching) == pytest.approx(0.05)
+    assert capped.spend.estimate(Price(input=1, output=1, web_search=10), searching) == pytest.approx(
+        0.05 + longest_prompt(0) * 1e-6
+    )
     assert capped.spend.estimate(Price(input=1, output=1), searching) is None
     assert capped.spend.estimate(Price(input=0, output=0), searching) == 0
     hearing = replace(FACTS, features=frozenset({Capability.AUDIO_INPUT}), output_tokens=1)
-    assert capped.spend.estimate(Price(input=1, output=0, audio_input=32), hearing) == pytest.approx(32.0)
+    assert capped.spend.estimate(Price(input=1, output=0, audio_input=32), hearing) == pytest.approx(
+        longest_prompt(FACTS.prompt_tokens) * 32e-6
+    )
 
 
 def test_a_request_names_the_service_that_it_asks_for() -> None:
@@ -205,3 +212,20 @@ async def test_the_caps_count_tokens_of_a_kind_without_a_price_as_text(capped: S
     await capped.dispatcher.settle()
     assert capped.recorder.outcomes[0].unknown_parts == ("cache_write",)
     assert capped.spend.cap_usage("")[0].spent == pytest.approx((9000 * 1 + 5 * 2) / 1_000_000)
+
+
+async def test_answers_together_pass_no_cap_though_prompts_have_more_tokens_than_was_estimated(
+    capped: Stand,
+) -> None:
+    price, facts = Price(input=MILLION, output=MILLION), Facts(Capability.CHAT, prompt_tokens=5, output_tokens=5)
+    taken: list[Reservation] = []
+    async with AsyncExitStack() as held:
+        with pytest.raises(BudgetExceeded):
+            while True:
+                amount = capped.spend.estimate(price, facts)
+                call = capped.spend.reserve(key="", model="m", endpoint="e", amount=amount)
+                taken.append(await held.enter_async_context(call))
+        for call in taken:
+            call.settle(25.0, Usage(20, 5))
+    assert taken
+    assert capped.spend.cap_usage("")[0].spent <= 100

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from backends.queueing import Need
+from backends.wire.chat import ChatRequest
 from backends.workers.pool import PoolSnapshot
 from catalog.catalog import Catalog
 from catalog.model import Capability, Endpoint, Model, Price, UpstreamSource
@@ -23,6 +24,8 @@ from routing.choosing.planner import Planner
 from routing.facts import Facts
 from routing.outcomes import Result
 from routing.plan import Block
+from routing.prefix import Prefix
+from routing.reading.requests import read_chat
 from routing.settings import RoutingSettings
 from routing.state.sqlite import SqliteState
 from routing.upstreams.availability import Availability
@@ -224,3 +227,16 @@ async def test_an_announced_change_of_a_price_is_expected_and_reserved_from_its_
     assert seen() == (3.0, 3.0)
     index = planning.planner.world(facts).index
     assert planning.planner.world(facts).index is index
+
+
+async def test_the_prompt_is_read_as_blocks_only_where_there_is_a_choice(planning: PlannerHarness) -> None:
+    def planned(model: str) -> Prefix:
+        messages = [{"role": "user", "content": "hello"}]
+        facts = read_chat(ChatRequest.model_validate({"model": model, "messages": messages}))
+        planning.planner(facts)
+        assert facts.prefix is not None
+        assert facts.prefix.known
+        return facts.prefix
+
+    assert planned("at-open").boundaries == ()
+    assert len(planned("auto").boundaries) == 1

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from catalog.model import Capability, Endpoint, Price
-from routing.choosing.policy import is_auto, plan
+from routing.choosing.policy import plan
 from routing.choosing.world import World
 from routing.facts import Complexity, Facts, Intent, Mode, Task, Workload
 from routing.plan import Strategy
+from routing.reading.intent import is_auto
 from tests.routing.catalogue import SETTINGS, chat, remote, rng, world
 from tests.routing.choosing.plans import EMBED, choose, codes, firsts
 

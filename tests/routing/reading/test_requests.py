@@ -21,8 +21,8 @@ from catalog.errors import InvalidRequest
 from catalog.model import Capability
 from routing.calling.watching.usage import MOST_TOKENS, most_prompt_tokens
 from routing.facts import Complexity, Facts, Mode, Task, Workload
-from routing.reading import complexity
 from routing.reading import requests as read
+from routing.reading import shape
 from routing.reading.requests import read_chat
 from routing.reading.tokens import estimate_tokens
 from tests.work import counted_calls
@@ -62,6 +62,11 @@ def wanted(schema: dict[str, Any]) -> dict[str, Any]:
             Task.CHAT,
         ),
         (chat([{"type": "file", "file": {"file_id": "f"}}]), Capability.DOCUMENTS, Task.CHAT),
+        (
+            chat([{"type": "video_url", "video_url": {"url": "https://x.org/a.mp4"}}]),
+            Capability.VIDEO_INPUT,
+            Task.VISION,
+        ),
     ],
 )
 def test_what_a_chat_carries_is_what_a_model_must_be_able_to_take(
@@ -85,8 +90,8 @@ STORY = "The old lighthouse keeper walked down to the shore every morning before
         ("```python\nx = 1\n```\nWhy?", Task.CODE),
         (f"Was ist hier falsch?\n\n{CODE}", Task.CODE),
         ("何が間違っていますか\n\n" + CODE, Task.CODE),
-        ("17 * 23 + 4 = ? 3 - 1 = ?", Task.REASONING),
-        ("Сколько будет 12 + 7 - 3 * 4?", Task.REASONING),
+        ("17 * 23 + 4 = ? 3 - 1 = ?", Task.MATHS),
+        ("Сколько будет 12 + 7 - 3 * 4?", Task.MATHS),
         (f"Fasse zusammen:\n\n{STORY}", Task.SUMMARISE),
         (f"{STORY}\n\nتلخيص", Task.SUMMARISE),
     ],
@@ -97,7 +102,7 @@ def test_the_task_is_seen_in_the_structure_in_any_language(text: str, task: Task
 
 def test_complexity_grows_with_length_lists_tools_and_turns() -> None:
     assert facts("Hi").complexity is Complexity.SIMPLE
-    assert facts(f"Why?\n{CODE}").complexity is Complexity.CODE
+    assert facts(f"Why?\n{CODE}").complexity is Complexity.MEDIUM
     assert facts(STORY[:1400]).complexity is Complexity.MEDIUM
     items = "\n".join(f"{number}. {STORY[:200]}" for number in range(1, 9))
     many = [{**FUNCTION, "function": {"name": f"f{n}", "parameters": SCHEMA}} for n in range(8)]
@@ -263,8 +268,8 @@ def test_the_work_of_reading_a_prompt_does_not_grow_with_it_but_for_its_digest(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read_chat(chat(text))
-    for pattern in [name for name, value in vars(complexity).items() if isinstance(value, re.Pattern)]:
-        monkeypatch.setattr(complexity, pattern, CountedPattern(getattr(complexity, pattern)))
+    for pattern in [name for name, value in vars(shape).items() if isinstance(value, re.Pattern)]:
+        monkeypatch.setattr(shape, pattern, CountedPattern(getattr(shape, pattern)))
     read, searched, calls = work_of_reading(text)
     assert read <= 100_000, "a sample and the head"
     assert searched <= 100_000, "the head, by each pattern"
@@ -273,7 +278,7 @@ def test_the_work_of_reading_a_prompt_does_not_grow_with_it_but_for_its_digest(
 
 
 def test_no_pattern_takes_more_than_a_pass_over_a_prompt() -> None:
-    patterns = [value for value in vars(complexity).values() if isinstance(value, re.Pattern)]
+    patterns = [value for value in vars(shape).values() if isinstance(value, re.Pattern)]
     assert patterns
     for pattern in patterns:
         check_pattern(pattern.pattern)

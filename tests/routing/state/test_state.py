@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+from backends.wire.chat import Message
+from catalog.model import Capability
+from routing.facts import Facts
 from routing.outcomes import Result, Usage
+from routing.prefix import Prefix
 from routing.state.protocol import (
     LASTING,
     Counter,
@@ -124,6 +128,14 @@ async def test_outcomes_are_read_newest_first_by_time_or_trace(opener: Opener) -
     assert [one["at"] - NOW for one in found] == [3, 2, 1]
     assert [one["usage"]["input"] for one in await state.outcomes(OutcomeQuery(trace="t1"))] == [3, 1]
     assert len(await state.outcomes(OutcomeQuery(limit=2))) == 2
+
+
+async def test_the_prompt_of_an_outcome_is_not_stored(opener: Opener) -> None:
+    state = await opener()
+    prefix = Prefix("", [Message(role="user", content="a secret of the caller")])
+    state.add_outcome(outcome(facts=Facts(capability=Capability.CHAT, prefix=prefix)))
+    (found,) = await state.outcomes(OutcomeQuery())
+    assert found["facts"]["prefix"] is None
 
 
 async def test_old_outcomes_and_expired_documents_are_pruned(opener: Opener) -> None:

@@ -55,4 +55,5 @@ async def test_the_report_has_models_providers_coverage_and_four_choices(gateway
     assert ("code", ()) in asked
     assert any("tools" in features for _, features in asked)
     assert any("vision" in features for _, features in asked)
+    assert told["prior_files"] == {"files": [], "unknown_models": []}
     assert told["speech"]["voices"] == {"songbird": ["robin", "wren"]}

@@ -142,6 +142,30 @@ async def test_priors_are_for_administrators(start: Start) -> None:
         assert taken.json()["taken"] == {"parrot": True}
         wrong = {"benchmarks": {"parrot": {"juggling": 0.9}}}
         error(await gateway.client.post("/v1/admin/priors", json=wrong, headers=ADMIN), 400, "invalid_request")
+        for both in (
+            {},
+            {**body, "weigth": 1},
+            {**body, "weight": 1.0},
+            {**body, "models": {"parrot": {}}},
+            {"models": {"parrot": {"quality": {"strength": 0}}}},
+        ):
+            error(await gateway.client.post("/v1/admin/priors", json=both, headers=ADMIN), 400, "invalid_request")
+
+
+async def test_a_profile_that_one_server_exports_another_imports_and_reports(start: Start) -> None:
+    async with start(**KEYS) as gateway:
+        error(await gateway.client.get("/v1/admin/priors", headers=BEARER), 403, "permission_denied")
+        body = {"benchmarks": {"parrot": {"chat": 0.9, "overall": 0.3}}, "source": "a test"}
+        await gateway.client.post("/v1/admin/priors", json=body, headers=ADMIN)
+        profile = (await gateway.client.get("/v1/admin/priors", headers=ADMIN)).json()
+    assert profile["models"]["parrot"]["quality"]["prior"]["chat"] == pytest.approx(0.9)
+    async with start(**KEYS) as gateway:
+        sent = {**profile, "source": "the first server"}
+        taken = await gateway.client.post("/v1/admin/priors", json=sent, headers=ADMIN)
+        assert taken.json()["taken"] == {"parrot": True}
+        again = (await gateway.client.get("/v1/admin/priors", headers=ADMIN)).json()
+        assert again["models"]["parrot"]["quality"]["prior"] == profile["models"]["parrot"]["quality"]["prior"]
+        assert again["models"]["parrot"]["quality"]["imported"] == "the first server"
 
 
 async def test_usage_as_json_and_csv(gateway: Gateway) -> None:

@@ -36,6 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(offloading, "FIRST_LOOK", 0.01)
     monkeypatch.setattr(offloading, "LAST_LOOK", 0.02)
+    monkeypatch.setattr(offloading, "ACCOUNT_WAIT", 0.02)
 
 
 @pytest.fixture

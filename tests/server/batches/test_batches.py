@@ -15,6 +15,7 @@ from routing.facts import Workload
 from server.api.doors import DOORS
 from server.api.stored import batches
 from server.api.stored.batches import Endpoint
+from server.storage.slots import Slot
 from tests.server.api.stored.test_files import bounds, files_of, names
 from tests.server.batches.helpers import CHAT, chat_line, content, jsonl, send, until, works_of
 from tests.server.conftest import Gateway, Start
@@ -176,17 +177,45 @@ async def test_a_line_waits_for_a_full_queue_and_not_for_a_used_up_account(
         waits.append(seconds)
         gateway.backend.script = before
 
-    monkeypatch.setattr("server.batches.asking.Asker.__init__.__defaults__", (sleep,))
+    monkeypatch.setattr(Slot, "sleep", lambda _, seconds: sleep(seconds))
     before = gateway.backend.script
     gateway.backend.script = (QueueFull("full", retry_after=7),)
     done = await until(gateway, await send(gateway, jsonl(chat_line("a"))), "completed")
     assert done["request_counts"]["completed"] == 1
     assert len(waits) == 1
     assert 7 <= waits[0] < 9
-    gateway.backend.script = (UpstreamQuotaExceeded("used up", retry_after=7),)
+
+
+async def test_a_line_waits_until_the_account_of_its_provider_is_open_again(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(slot: Slot, seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 20:
+            gateway.backend.script = before
+
+    monkeypatch.setattr(Slot, "sleep", sleep)
+    before = gateway.backend.script
+    gateway.backend.script = (UpstreamQuotaExceeded("used up"),)
     done = await until(gateway, await send(gateway, jsonl(chat_line("a"))), "completed")
-    assert done["request_counts"]["failed"] == 1
-    assert len(waits) == 1
+    assert done["request_counts"] == {"total": 1, "completed": 1, "failed": 0}
+    assert len(waits) == 20
+    assert min(waits) >= 300
+
+
+async def test_a_batch_that_waits_for_an_account_can_be_cancelled(gateway: Gateway) -> None:
+    gateway.backend.script = (UpstreamQuotaExceeded("used up"),)
+    batch = await send(gateway, jsonl(chat_line("a")))
+    await until(gateway, batch, "in_progress")
+    async with asyncio.timeout(20):
+        while not gateway.dispatcher.facts:
+            await asyncio.sleep(0.01)
+    await gateway.client.post(f"/v1/batches/{batch['id']}/cancel")
+    done = await until(gateway, batch, "cancelled")
+    (line,) = await content(gateway, done["error_file_id"])
+    assert line["custom_id"] == "a"
 
 
 async def test_a_cancelled_batch_keeps_what_is_answered(gateway: Gateway) -> None:

@@ -11,7 +11,8 @@ from backends.base import Upstream
 from backends.wire.embeddings import EmbeddingRequest
 from catalog.errors import InvalidRequest
 from catalog.types import Json
-from server.batches.merging import COUNTED, MOST, EmbeddingMerger
+from server.batches.merging import COUNTED, FEW, MOST, EmbeddingMerger
+from server.batches.pacing import Pacer
 from tests.server.batches.helpers import content, jsonl, send, until
 from tests.server.conftest import Gateway
 
@@ -116,3 +117,12 @@ def test_what_was_cut_off_is_told_of_its_own_line() -> None:
     assert split is not None
     assert "truncated" not in split[0]
     assert split[1]["truncated"] == [0]
+
+
+async def test_fewer_lines_are_asked_together_while_interactive_requests_come(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = embeds(gateway, monkeypatch)
+    monkeypatch.setattr(Pacer, "talks", True)
+    await answers(gateway, *(line(f"r{n}", text) for n, text in enumerate(TEXTS)))
+    assert max(map(len, embedder.asked)) == FEW

@@ -299,3 +299,18 @@ def test_the_batch_price_is_half_or_as_the_row_says() -> None:
     assert (half.input, half.output, half.cache_read, half.web_search) == (1.5, 7.5, 0.15, 10.0)
     assert half.rates.of(("batch",), 1)[0].input == half.rates.standard.input
     assert Price(input=3.0, tiers={"batch": 0.25}).in_batches().input == 0.75
+
+
+async def test_batches_that_wait_for_a_provider_stop_no_other_batch(
+    site: Open, openai: FakeOpenAI, anthropic: FakeAnthropic
+) -> None:
+    openai.finishing = False
+    async with site(storage={"batches": 1}) as s:
+        away = [await s.send(line("a")), await s.send(line("b"))]
+        for batch in away:
+            await s.begun(batch)
+        done = await s.until(await s.send(line("c", "claude")), "completed")
+        assert list(await s.content(done["output_file_id"])) == ["c"]
+        openai.finishing = True
+        for batch in away:
+            await s.until(batch, "completed")

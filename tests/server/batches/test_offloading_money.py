@@ -161,3 +161,13 @@ async def test_lines_of_a_key_with_limits_of_rate_are_asked_one_by_one(
         done = await s.until(await s.send(line("a"), line("b"), **mine), "completed", **mine)
         assert sorted(await s.content(done["output_file_id"], **mine)) == ["a", "b"]
         assert ("/v1/batches" in paths(openai)) is sent
+
+
+async def test_a_providers_batch_is_made_once_the_account_is_open_again(site: Open, openai: FakeOpenAI) -> None:
+    used_up = Fault(status=429, message="You exceeded your current quota.", code="insufficient_quota")
+    openai.script(*[used_up] * 8)
+    async with site() as s:
+        done = await s.until(await s.send(line("a"), line("b")), "completed")
+        assert done["request_counts"] == {"total": 2, "completed": 2, "failed": 0}
+        assert CHAT not in paths(openai), "nothing is asked at the full price"
+        assert len(openai.batches) == 1

@@ -17,6 +17,7 @@ from routing.state.records import Record, RecordQuery, Records
 from routing.state.sqlite import SqliteState
 from server.storage import runner as module
 from server.storage.runner import CANCELLING, Runner
+from server.storage.slots import Slot
 
 
 class Sums:
@@ -32,7 +33,7 @@ class Sums:
         self.began: list[str] = []
         self.fails: BaseException | None = None
 
-    async def run(self, record: Record) -> None:
+    async def run(self, record: Record, slot: Slot) -> None:
         self.began.append(record.id)
         started = await self.records.replace(record.changed(status="running"))
         assert started is not None
@@ -253,3 +254,37 @@ async def test_work_whose_end_cannot_be_stored_is_one_line_in_the_log(
         run(work)
         await ended(records, "a", "done")
     assert [line["event"] for line in logs] == ["work.not_stored"]
+
+
+class Resting(Sums):
+    """Work that rests until ``go``."""
+
+    async def run(self, record: Record, slot: Slot) -> None:
+        if record.owner == "other":
+            await super().run(record, slot)
+            return
+        self.began.append(record.id)
+        async with slot.resting():
+            await asyncio.Event().wait()
+
+
+async def test_work_that_rests_stops_no_other_work(records: Records, run: Start) -> None:
+    work = Resting(records, at_once=1)
+    work.go.set()
+    run(work)
+    await records.add([queued(f"w{n}") for n in range(3)])
+    await records.add([replace(queued("mine"), owner="other")])
+    await ended(records, "mine", "done")
+    async with asyncio.timeout(20):
+        while len(work.began) < 4:
+            await asyncio.sleep(0.01)
+    assert sorted(work.began) == ["mine", "w0", "w1", "w2"]
+
+
+async def test_the_work_of_another_key_is_found_behind_a_page_of_work(records: Records, run: Start) -> None:
+    work = Resting(records, at_once=1)
+    work.go.set()
+    await records.add([queued(f"w{n}") for n in range(150)])
+    await records.add([replace(queued("mine"), owner="other")])
+    run(work)
+    await ended(records, "mine", "done")

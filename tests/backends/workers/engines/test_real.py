@@ -193,6 +193,29 @@ async def test_eight_chats_at_a_time_overlap(smollm: Model, tmp_path: Path) -> N
             await asyncio.gather(*chats, return_exceptions=True)
 
 
+async def test_conversations_that_take_turns_find_their_beginnings_in_slots_and_in_the_memory_of_the_worker(
+    smollm: Model, tmp_path: Path
+) -> None:
+    """Three conversations over two slots. At its second turn one may find the system prompt alone: llama-server
+    gives a new conversation the slot of the most similar one, and saves a slot only if it keeps less than half.
+    """
+    system = {"role": "system", "content": "You answer in one short sentence. " * 8}
+    told = {name: [system] for name in ("Oslo", "Rome", "Lima")}
+    shares = []
+    async with supervisor(tmp_path, slots=2) as pool, pool.lease(smollm, Need()) as upstream:
+        for turn in range(4):
+            for name, messages in told.items():
+                question = f"Part {turn}: what do travellers say of {name}? " * 6
+                messages.append({"role": "user", "content": question})
+                answer = await post(upstream, "/chat/completions", {"messages": messages, "max_tokens": 4})
+                messages.append(answer["choices"][0]["message"])
+                if turn > 1:
+                    usage = answer["usage"]
+                    cached = usage["prompt_tokens_details"]["cached_tokens"]
+                    shares.append(cached / usage["prompt_tokens"])
+    assert min(shares) > 0.6
+
+
 async def test_closing_a_stream_stops_the_decoding(smollm: Model, tmp_path: Path) -> None:
     async with (
         supervisor(tmp_path, slots=1) as pool,

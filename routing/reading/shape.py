@@ -1,14 +1,10 @@
-"""Complexity and task of a prompt, from its structure alone, so that they work in every language.
-
-Only counts and patterns are used that code, mathematics, documents and lists have in any language.
-"""
+"""Structure of a prompt: counts of what code, mathematics, documents and lists have in every language."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
 
-from routing.facts import Complexity, Task
 from routing.reading.tokens import Profile
 
 _HEAD = 20_000
@@ -103,42 +99,3 @@ def looks_like_code(shape: Shape) -> bool:
 def looks_like_mathematics(shape: Shape) -> bool:
     """Whether there are several arithmetic operations, or one among many digits."""
     return shape.arithmetic >= 2 or (shape.arithmetic >= 1 and shape.digit_density >= 0.08)
-
-
-def complexity_of(shape: Shape) -> Complexity:
-    """Complexity from a sum of bounded signs of difficulty: medium from 1.0, complex from 2.2."""
-    score = (
-        min(2.0, shape.tokens / 1500)
-        + min(1.0, max(0, shape.turns - 1) / 8)
-        + min(1.0, shape.items / 6)
-        + min(1.0, max(0, shape.questions - 1) / 3)
-        + min(1.0, shape.arithmetic / 3)
-        + min(1.0, shape.tools / 6)
-        + min(1.0, shape.schema_size / 20)
-    )
-    if score >= 2.2:
-        return Complexity.COMPLEX
-    if looks_like_code(shape):
-        return Complexity.CODE
-    return Complexity.MEDIUM if score >= 1.0 or shape.tokens >= 250 else Complexity.SIMPLE
-
-
-def task_of(shape: Shape, *, images: bool, output_tokens: int | None) -> Task:
-    """Task of a chat. The signs are tried from the most to the least certain."""
-    if images:
-        return Task.VISION
-    if shape.tools:
-        return Task.TOOL_USE
-    if shape.labels:
-        return Task.CLASSIFY
-    if shape.schema_size:
-        return Task.EXTRACT
-    if looks_like_code(shape):
-        return Task.CODE
-    if looks_like_mathematics(shape):
-        return Task.REASONING
-    if output_tokens is not None and output_tokens <= 5:
-        return Task.CLASSIFY
-    if shape.material >= 300 and shape.instruction <= 60 and shape.questions <= 1:
-        return Task.SUMMARISE
-    return Task.CHAT

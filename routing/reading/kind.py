@@ -1,0 +1,113 @@
+"""Task and complexity of a chat: what is certain, such as tools and pictures, decides before the words do."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from routing.facts import Complexity, Task
+from routing.reading.recogniser import logits_of, recognise
+from routing.reading.shape import Shape, looks_like_code, looks_like_mathematics, shape_of
+from routing.reading.tokens import profile
+
+SURE = 0.25
+"""Confidence below which a recognised task or complexity is no more than a guess: half of those are wrong."""
+_CLEAR = 0.6
+"""Confidence in a short turn above which it needs no turn before it."""
+_LINE = 240
+"""Characters of a turn that is read with the turn before it: "and in French?" """
+_SYSTEM = 1500
+"""Characters of a system prompt that says what to do with each message. Longer ones describe an agent."""
+_CONTEXT = 1.0
+"""Weight of the system prompt and of the turn before."""
+_ORDER = tuple(Complexity)
+
+
+class RequestKind(NamedTuple):
+    """Task and complexity, and the confidence in each, from 0 to 1."""
+
+    task: Task
+    task_confidence: float
+    complexity: Complexity
+    complexity_confidence: float
+
+
+def kind_by_structure(shape: Shape, *, images: bool, output_tokens: int | None) -> RequestKind:
+    """The kind of a request whose model is named, which nobody has to choose: without reading its words."""
+    task = _certain(shape, images=images)
+    return RequestKind(task or _guess(shape, output_tokens), float(task is not None), complexity_of(shape), 0.0)
+
+
+def kind_of(
+    text: str, shape: Shape, *, images: bool, output_tokens: int | None, system: str = "", before: str = ""
+) -> RequestKind:
+    """The kind of a chat whose last user message is ``text``; ``before`` is the user's message before it.
+
+    What is not recognised with some confidence is a chat of medium complexity, or what its structure shows.
+    """
+    logits = logits_of(text, shape)
+    if system and len(system) <= _SYSTEM:
+        logits = logits + _CONTEXT * logits_of(system, _alone(system))
+    if before and len(text) <= _LINE and recognise(logits).task_confidence < _CLEAR:
+        logits = logits + _CONTEXT * logits_of(before, _alone(before))
+    found = recognise(logits)
+    task, sure = found.task, found.task_confidence
+    certain = _certain(shape, images=images)
+    if certain is not None:
+        task, sure = certain, 1.0
+    elif sure < SURE:
+        task = _guess(shape, output_tokens)
+    level = found.complexity if found.complexity_confidence >= SURE else Complexity.MEDIUM
+    level = max(level, complexity_of(shape), key=_ORDER.index) if _heavy(shape) else level
+    return RequestKind(task, sure, level, found.complexity_confidence)
+
+
+def _alone(text: str) -> Shape:
+    known = profile(text)
+    return shape_of(text, known, tokens=round(known.tokens), turns=1)
+
+
+def _certain(shape: Shape, *, images: bool) -> Task | None:
+    """The task that the parts of a request say."""
+    if images:
+        return Task.VISION
+    if shape.tools:
+        return Task.TOOL_USE
+    if shape.labels:
+        return Task.CLASSIFY
+    return Task.EXTRACT if shape.schema_size else None
+
+
+def _guess(shape: Shape, output_tokens: int | None) -> Task:
+    """The task that the structure shows. The signs are tried from the most to the least certain."""
+    if looks_like_code(shape):
+        return Task.CODE
+    if looks_like_mathematics(shape):
+        return Task.MATHS
+    if output_tokens is not None and output_tokens <= 5:
+        return Task.CLASSIFY
+    if shape.material >= 300 and shape.instruction <= 60 and shape.questions <= 1:
+        return Task.SUMMARISE
+    return Task.CHAT
+
+
+def _heavy(shape: Shape) -> bool:
+    """Whether there is more to read than the last message: its words alone do not tell how hard the request is."""
+    return shape.tokens >= 1000 or shape.tools > 2 or shape.schema_size > 8
+
+
+def complexity_of(shape: Shape) -> Complexity:
+    """Complexity from a sum of bounded signs of difficulty: medium from 1.0, complex from 2.2."""
+    score = (
+        min(2.0, shape.tokens / 1500)
+        + min(1.0, max(0, shape.turns - 1) / 8)
+        + min(1.0, shape.items / 6)
+        + min(1.0, max(0, shape.questions - 1) / 3)
+        + min(1.0, shape.arithmetic / 3)
+        + min(1.0, shape.tools / 6)
+        + min(1.0, shape.schema_size / 20)
+    )
+    if score >= 2.2:
+        return Complexity.COMPLEX
+    return (
+        Complexity.MEDIUM if score >= 1.0 or shape.tokens >= 250 or looks_like_code(shape) else Complexity.SIMPLE
+    )

@@ -1,0 +1,193 @@
+"""Fits the recogniser to the labelled prompts of ``data/`` and writes its weights.
+
+``python -m routing.reading.train`` needs scikit-learn (the extra ``train``). The prompts were written for this by
+language models, by task, complexity and language, and are under the project's licence. The regularisation was
+chosen, and the temperatures are fitted, on folds that were held out; figures of those folds are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+from sklearn.svm import LinearSVC
+
+from routing.reading.ngrams import BUCKETS, HEAD, TAIL, buckets_of
+from routing.reading.recogniser import READ_COMPLEXITIES, READ_TASKS, STRUCTURE, WEIGHTS, structure_of
+from routing.reading.shape import shape_of
+from routing.reading.tokens import profile
+
+DATA = Path(__file__).with_name("data")
+FOLDS = 5
+SEED = 13
+_ABOUT_MATERIAL = {"summarise", "extract", "translate", "write"}
+
+
+class Example(NamedTuple):
+    """A labelled prompt. Copies of one prompt have its ``group``, and are never in two folds."""
+
+    task: str
+    complexity: str
+    text: str
+    language: str
+    group: int
+
+
+def read(paths: Iterable[Path]) -> list[Example]:
+    """The prompts of files of three columns: task, complexity, and text with ``\\n`` for a newline."""
+    found: list[Example] = []
+    for path in sorted(paths):
+        language = path.stem
+        for line in path.read_text(encoding="utf-8").splitlines():
+            task, complexity, text = line.split("\t")
+            text = text.replace("\\n", "\n").replace("\\t", "\t")
+            found.append(Example(task, complexity, text, language, len(found)))
+    return found
+
+
+def lengthened(examples: Sequence[Example], rng: np.random.Generator) -> list[Example]:
+    """Copies with the material of other prompts in the middle, so that the ends of a long prompt decide.
+
+    Only of prompts about a material of their own: of two paragraphs or more.
+    """
+    material: dict[str, list[str]] = {}
+    for each in examples:
+        material.setdefault(each.language, []).extend(part for part in each.text.split("\n") if len(part) > 60)
+    copies = []
+    for each in examples:
+        head, _, rest = each.text.partition("\n")
+        if (
+            not rest
+            or each.complexity == "simple"
+            or each.task not in {"summarise", "extract", "translate", "write"}
+        ):
+            continue
+        others = material[each.language]
+        if len(others) < 10:
+            continue
+        middle = ""
+        while len(middle) < HEAD + TAIL + 200:
+            middle += others[int(rng.integers(len(others)))] + "\n"
+        copies.append(each._replace(text=f"{head}\n{middle}{rest}"))
+    return copies
+
+
+def matrix(examples: Sequence[Example]) -> sparse.csr_matrix:
+    """Features of prompts, shape (examples, BUCKETS + STRUCTURE)."""
+    columns, values, ends = [], [], [0]
+    for each in examples:
+        buckets = buckets_of(each.text)
+        seen, counts = np.unique(buckets, return_counts=True)
+        known = profile(each.text)
+        shape = shape_of(each.text, known, tokens=round(known.tokens), turns=1)
+        columns.append(np.concatenate([seen, BUCKETS + np.arange(STRUCTURE)]))
+        values.append(np.concatenate([counts / np.sqrt(len(buckets)), structure_of(shape)]))
+        ends.append(ends[-1] + len(columns[-1]))
+    parts = (np.concatenate(values), np.concatenate(columns), np.array(ends))
+    return sparse.csr_matrix(parts, shape=(len(examples), BUCKETS + STRUCTURE))
+
+
+def rarity(features: sparse.csr_matrix) -> np.ndarray:
+    """Inverse document frequency of each feature, 1 for those of the structure, shape (features,)."""
+    seen = np.bincount(features.indices, minlength=features.shape[1])
+    weight: np.ndarray = 1 + np.log((1 + features.shape[0]) / (1 + seen))
+    weight[BUCKETS:] = 1
+    return weight
+
+
+def fit(features: sparse.csr_matrix, labels: Sequence[str], names: Sequence[str], c: float) -> np.ndarray:
+    """Coefficients, and intercepts in the last row, of each label against the rest: (features + 1, names)."""
+    weight = rarity(features)
+    model = LinearSVC(C=c, random_state=SEED).fit(features @ sparse.diags(weight), labels)
+    order = [list(model.classes_).index(name) for name in names]
+    return np.vstack([model.coef_[order].T * weight[:, None], model.intercept_[order]])
+
+
+def logits(features: sparse.csr_matrix, coefficients: np.ndarray) -> np.ndarray:
+    """Scores, shape (examples, classes)."""
+    scores: np.ndarray = features @ coefficients[:-1] + coefficients[-1]
+    return scores
+
+
+def temperature(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The divisor of the logits under which held-out labels are the most likely, found on a grid."""
+
+    def loss(divisor: float) -> float:
+        z = scores / divisor
+        z = z - z.max(axis=1, keepdims=True)
+        return float(-(z[np.arange(len(z)), labels] - np.log(np.exp(z).sum(axis=1))).mean())
+
+    return float(min(np.geomspace(0.03, 3, 150), key=loss))
+
+
+def held_out(
+    features: sparse.csr_matrix, labels: Sequence[str], names: Sequence[str], folds: np.ndarray, c: float
+) -> np.ndarray:
+    """Scores of each example by a fit without its fold, shape (examples, names)."""
+    scores = np.zeros((len(labels), len(names)))
+    chosen = np.array(labels)
+    for fold in range(FOLDS):
+        inside = folds != fold
+        scores[~inside] = logits(features[~inside], fit(features[inside], chosen[inside], names, c))
+    return scores
+
+
+def main() -> None:
+    """Fit and write."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--data", type=Path, default=DATA)
+    options.add_argument(
+        "--c", type=float, nargs=2, default=(0.5, 0.1), help="inverse regularisation of tasks and of complexities"
+    )
+    options.add_argument("--check", action="store_true", help="print the figures of held-out folds, write nothing")
+    chosen = options.parse_args()
+    rng = np.random.default_rng(SEED)
+    examples = read(chosen.data.glob("*.tsv"))
+    originals = len(examples)
+    examples += lengthened(examples, rng)
+    folds = rng.permutation(originals)[[each.group for each in examples]] % FOLDS
+    features = matrix(examples)
+    languages = np.array([each.language for each in examples])
+    columns, temperatures = [], []
+    kinds = (
+        ([each.task for each in examples], [task.value for task in READ_TASKS]),
+        ([each.complexity for each in examples], [level.value for level in READ_COMPLEXITIES]),
+    )
+    for (labels, names), c in zip(kinds, chosen.c, strict=True):
+        numbers = np.array([names.index(label) for label in labels])
+        scores = held_out(features, labels, names, folds, c)[:originals]
+        right = scores.argmax(axis=1) == numbers[:originals]
+        temperatures.append(temperature(scores, numbers[:originals]))
+        _tell(f"C={c}: {right.mean():.3f} of {originals} held-out prompts, temperature {temperatures[-1]:.2f}")
+        for by in (np.array(labels), languages):
+            kept = by[:originals]
+            _tell("  " + ", ".join(f"{name} {right[kept == name].mean():.2f}" for name in sorted(set(kept))))
+        if not chosen.check:
+            columns.append(fit(features, labels, names, c))
+    if chosen.check:
+        return
+    whole = np.hstack(columns)
+    hashed = whole[:BUCKETS]
+    scales = np.abs(hashed).max(axis=0) / 127
+    np.savez_compressed(
+        WEIGHTS,
+        hashed=np.round(hashed / scales).astype(np.int8),
+        scales=scales,
+        structure=whole[BUCKETS:-1],
+        bias=whole[-1],
+        temperatures=np.array(temperatures),
+    )
+    _tell(f"{WEIGHTS.name}: {WEIGHTS.stat().st_size:,} bytes")
+
+
+def _tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Calibration: measures models on built-in questions whose answers a program can check."""

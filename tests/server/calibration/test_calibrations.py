@@ -1,0 +1,285 @@
+"""A calibration measures models within its budget, goes on after a stop, and moves the choice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+
+from catalog.types import Json
+from routing.facts import Complexity, Task
+from server.calibration import examinee
+from server.runtime import Runtime
+from server.storage import runner
+from tests.server.calibration.school import PLACE, Pupil, School, opened, reasoning_answers
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "LOOK", 0.02)
+    monkeypatch.setattr(runner, "REST", 0.02)
+    monkeypatch.setattr(examinee, "LONGEST_WAIT", 0.0)
+
+
+@pytest.fixture
+async def bright() -> AsyncIterator[Pupil]:
+    async with Pupil() as running:
+        running.knows = reasoning_answers()
+        yield running
+
+
+@pytest.fixture
+async def dull() -> AsyncIterator[Pupil]:
+    async with Pupil() as running:
+        yield running
+
+
+@pytest.fixture
+async def school(tmp_path: Path, bright: Pupil, dull: Pupil) -> AsyncIterator[School]:
+    async with opened(tmp_path, bright, dull) as running:
+        yield running
+
+
+def quality(runtime: Runtime, model: str, task: Task) -> float:
+    assert runtime.insight is not None
+    return runtime.insight.estimator.expected_quality(model, task, Complexity.SIMPLE)
+
+
+async def firsts(school: School, task: str) -> Counter[str]:
+    body = {"messages": [{"role": "user", "content": "Hello"}], "routing": {"task": task, "high_stakes": True}}
+    chosen: Counter[str] = Counter()
+    for _ in range(40):
+        chosen[(await school.client.post("/v1/route", json=body)).json()["model"]] += 1
+    return chosen
+
+
+async def test_the_model_that_knows_the_answers_is_chosen_for_that_task_afterwards(school: School) -> None:
+    told = await school.calibrated()
+    assert told["status"] == "completed"
+    assert told["done"] == told["total"] == 24
+    assert told["results"]["bright"]["priors"]["reasoning"]["score"] == 1.0
+    assert told["results"]["dull"]["priors"]["reasoning"]["score"] == 0.0
+    assert all(result["taken"] for result in told["results"].values())
+    assert (await firsts(school, "reasoning"))["bright"] == 40
+
+
+async def test_a_task_that_was_not_measured_keeps_its_prior(school: School) -> None:
+    await firsts(school, "code")  # a first plan reads the rows
+    before = {name: quality(school.runtime, name, Task.CODE) for name in ("bright", "dull")}
+    await school.calibrated()
+    for name, expected in before.items():
+        assert quality(school.runtime, name, Task.CODE) == pytest.approx(expected, abs=0.02)
+
+
+async def test_the_report_tells_where_a_measured_prior_comes_from(school: School) -> None:
+    await school.calibrated(seed=7)
+    report = (await school.client.get("/v1/admin/report")).json()
+    told = {row["model"]: row for row in report["priors"]}["bright"]
+    assert told["source"] == "imported"
+    assert told["reason"].startswith("calibration of ")
+    assert told["reason"].endswith("12 questions, seed 7")
+
+
+async def test_a_second_calibration_starts_from_the_same_prior_as_the_first(school: School) -> None:
+    first, second = await school.calibrated(), await school.calibrated()
+    for told in (first, second):
+        assert told["results"]["dull"]["priors"] == first["results"]["dull"]["priors"]
+
+
+async def test_few_questions_move_a_prior_less_than_many(school: School) -> None:
+    few = await school.calibrated(questions=1)
+    many = await school.calibrated(questions=20, fresh=True)
+    prior = [told["results"]["bright"]["priors"]["reasoning"]["prior"] for told in (few, many)]
+    assert few["results"]["bright"]["priors"]["reasoning"]["before"] < prior[0] < prior[1] < 1.0
+
+
+async def test_the_same_seed_asks_the_same_questions_and_another_one_others(school: School, dull: Pupil) -> None:
+    asked = []
+    for seed in (1, 1, 2):
+        dull.asked.clear()
+        await school.calibrated(seed=seed, models=["dull"], questions=12)
+        asked.append(set(dull.asked))
+    assert asked[0] == asked[1] != asked[2]
+
+
+async def test_the_budget_is_never_overspent_and_a_larger_one_goes_on_where_it_ended(
+    school: School, bright: Pupil, dull: Pupil
+) -> None:
+    bright.knows = {}
+    first = await school.calibrated(budget=0.03)
+    assert first["status"] == "out_of_budget"
+    assert 0 < first["spent"] <= 0.03
+    spent = sum(row.cost for row in await school.runtime.spend.usage("2000-01-01", "2999-01-01")) / 1e9
+    assert spent == pytest.approx(first["spent"])
+    kept = {
+        name: [each for each in result["subjects"].values() if each["scores"]]
+        for name, result in first["results"].items()
+    }
+    done = sum(len(each["scores"]) for subjects in kept.values() for each in subjects)
+    assert done
+    bright.asked.clear()
+    dull.asked.clear()
+    second = await school.calibrated(budget=5)
+    assert second["status"] == "completed"
+    questions = [prompt for pupil in (bright, dull) for prompt in pupil.asked if "list of words" not in prompt]
+    assert len(questions) == second["total"] - done
+
+
+async def test_nothing_is_asked_of_paid_models_without_a_budget(school: School, bright: Pupil) -> None:
+    told = await school.calibrated(budget=0)
+    assert told["status"] == "out_of_budget"
+    assert bright.asked == []
+    assert "allowed" in told["results"]["bright"]["out_of_budget"]
+
+
+async def test_a_model_of_unknown_price_is_left_out_and_the_reason_told(
+    tmp_path: Path, bright: Pupil, dull: Pupil
+) -> None:
+    async with opened(tmp_path, bright, dull, price=None) as school:
+        told = await school.calibrated()
+    assert bright.asked == []
+    assert all("price" in each["skipped"] for each in told["results"]["bright"]["subjects"].values())
+
+
+async def test_a_calibration_goes_on_after_a_restart_and_asks_no_finished_subject_again(
+    school: School, bright: Pupil
+) -> None:
+    bright.gate = asyncio.Event()
+    begun = await school.begin(models=["bright"], questions=3)
+    async with asyncio.timeout(10):
+        while len(bright.asked) < 5:  # the second subject has begun
+            await asyncio.sleep(0.01)
+    await school.die()
+    bright.gate.set()
+    first_three = set(bright.asked[:3])
+    bright.asked.clear()
+    school.revive()
+    told = await school.until_ended(begun)
+    assert told["status"] == "completed"
+    assert told["done"] == told["total"] == 6
+    assert not first_three & set(bright.asked)
+
+
+async def test_a_cancelled_calibration_ends_and_another_can_begin(school: School, bright: Pupil) -> None:
+    bright.gate = asyncio.Event()
+    begun = await school.begin(models=["bright"])
+    async with asyncio.timeout(10):
+        while len(bright.asked) < 5:
+            await asyncio.sleep(0.01)
+    second = await school.client.post(PLACE, json={})
+    assert second.status_code == 400
+    assert begun["id"] in second.json()["error"]["message"]
+    assert (await school.client.post(f"{PLACE}/{begun['id']}/cancel")).status_code == 200
+    assert (await school.until_ended(begun))["status"] == "cancelled"
+    assert (await school.client.post(f"{PLACE}/{begun['id']}/cancel")).status_code == 400
+    bright.gate.set()
+    assert (await school.calibrated(models=["bright"]))["status"] == "completed"
+
+
+async def test_a_model_that_cannot_be_asked_is_left_out_and_the_others_are_measured(
+    school: School, dull: Pupil
+) -> None:
+    dull.fails = 400
+    told = await school.calibrated()
+    assert told["status"] == "completed"
+    assert all(each["skipped"] for each in told["results"]["dull"]["subjects"].values())
+    assert told["results"]["dull"]["priors"] == {}
+    assert told["results"]["bright"]["priors"]
+
+
+async def test_an_observed_model_keeps_its_observations_above_the_new_prior(school: School) -> None:
+    runtime = school.runtime
+    assert runtime.insight is not None
+    for _ in range(30):
+        runtime.insight.estimator.observe_quality("dull", Task.REASONING, Complexity.SIMPLE, 1.0)
+    told = await school.calibrated(models=["dull"])
+    assert told["results"]["dull"]["taken"]
+    prior = told["results"]["dull"]["priors"]["reasoning"]["prior"]
+    assert quality(runtime, "dull", Task.REASONING) > prior + 0.2
+    index = runtime.insight.estimator.index
+    assert runtime.insight.estimator.observations(Task.REASONING)[index.rows["dull"]] == pytest.approx(30, abs=0.5)
+
+
+async def test_questions_teach_speed_and_neither_quality_nor_the_length_of_answers(school: School) -> None:
+    insight = school.runtime.insight
+    assert insight is not None
+    outputs = dict(insight.estimator._learned.output)
+    told = await school.calibrated(models=["dull"])
+    assert told["results"]["dull"]["speed"]
+    assert insight.estimator._learned.output == outputs
+    assert not insight.estimator._learned.evidence["dull"].hint_counts.any()
+    assert insight.estimator._learned.paces["dull"].attempts > 0
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"models": ["no-such-model"]}, "no-such-model"),
+        ({"tasks": ["cooking"]}, "cooking"),
+        ({"budget": -1}, "budget"),
+        ({"questions": 0}, "questions"),
+        ({"seed": "x"}, "seed"),
+        ({"models": ["gpt-5"]}, "gpt-5"),
+        ({"tasks": ["speech"], "models": ["bright"]}, "no model"),
+    ],
+)
+async def test_a_request_that_cannot_be_met_is_refused_with_its_reason(
+    school: School, body: Json, named: str
+) -> None:
+    answer = await school.client.post(PLACE, json=body)
+    assert answer.status_code in (400, 404, 422), answer.text
+    assert named in answer.text
+
+
+async def test_every_answer_is_as_the_document_says(school: School, bright: Pupil) -> None:
+    document = (await school.client.get("/openapi.json")).json()
+
+    def check(answer: httpx.Response, path: str, method: str) -> Json:
+        content = document["paths"][path][method]["responses"]["200"]["content"]["application/json"]
+        told: Json = answer.json()
+        Draft202012Validator({**content["schema"], "components": document["components"]}).validate(told)
+        return told
+
+    bright.gate = asyncio.Event()
+    begun = check(await school.client.post(PLACE, json={"tasks": ["reasoning", "maths"]}), PLACE, "post")
+    one = f"{PLACE}/{{calibration_id}}"
+    check(await school.client.post(f"{PLACE}/{begun['id']}/cancel"), f"{one}/cancel", "post")
+    bright.gate.set()
+    await school.until_ended(begun)
+    done = await school.calibrated()
+    told = check(await school.client.get(f"{PLACE}/{done['id']}"), one, "get")
+    assert told["results"]["bright"]["speed"]
+    listed = check(await school.client.get(PLACE), PLACE, "get")
+    assert [each["id"] for each in listed["data"]] == [done["id"], begun["id"]]
+
+
+async def test_with_a_judge_summaries_and_translations_are_measured_beside_a_persons(
+    tmp_path: Path, bright: Pupil, dull: Pupil
+) -> None:
+    bright.reply = "On reflection.\nB"  # the judge, too: it prefers the second text in either order
+    async with opened(tmp_path, bright, dull, routing={"judge": {"model": "bright"}}) as school:
+        told = await school.calibrated(tasks=["summarise"], questions=2, budget=5)
+    assert told["judge"] == "bright"
+    assert told["results"].keys() == {"dull"}, "a judge does not judge itself"
+    assert told["results"]["dull"]["subjects"]["summaries.1"]["scores"] == [0.5, 0.5]
+    judged = [prompt for prompt in bright.asked if "<answer A" in prompt]
+    assert len(judged) == 4
+    assert not any("dull" in prompt for prompt in judged)
+
+
+async def test_only_administrators_calibrate(tmp_path: Path, bright: Pupil, dull: Pupil) -> None:
+    keys: dict[str, Any] = {"api_keys": ["plain"], "admin_keys": ["chief"]}
+    async with opened(tmp_path, bright, dull, **keys) as school:
+        client: httpx.AsyncClient = school.client
+        refused = await client.post(PLACE, json={}, headers={"authorization": "Bearer plain"})
+        assert refused.status_code == 403
+        chief = {"authorization": "Bearer chief"}
+        begun = await client.post(PLACE, json={"tasks": ["reasoning", "maths"], "questions": 1}, headers=chief)
+        assert begun.status_code == 200
+        assert (await client.get(PLACE, headers=chief)).json()["data"][0]["id"] == begun.json()["id"]
