@@ -33,9 +33,8 @@ _SAMPLING = {
     **{name: name for name in ("temperature", "top_p", "top_k", "min_p", "typical_p", "seed", "stop")},
     **{name: name for name in ("presence_penalty", "frequency_penalty", "repeat_penalty")},
     "repetition_penalty": "repeat_penalty",
-    "max_tokens": "num_predict",
-    "max_completion_tokens": "num_predict",
 }
+_LIMITS = ("max_tokens", "max_completion_tokens")
 EFFORTS = frozenset({"none", "low", "medium", "high"})
 """Ollama's levels of ``think``, with ``none`` for false. Models without levels take each level for true."""
 TOOLS = ToolRules(
@@ -47,7 +46,7 @@ TOOLS = ToolRules(
 _KEPT_MARKS = frozenset({"reasoning_content"})
 _TAKEN = frozenset(
     {
-        *_SAMPLING,
+        *(*_SAMPLING, *_LIMITS),
         *("tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort"),
         *("logprobs", "top_logprobs", "think", "keep_alive", "options"),
         *("structured_outputs", "guided_json"),
@@ -155,6 +154,8 @@ def _options(request: ChatRequest, upstream: Upstream) -> Json:
         value = getattr(request, name)
         if value is not None:
             options[own] = value
+    if request.output_limit is not None:
+        options["num_predict"] = request.output_limit
     return options
 
 

@@ -314,7 +314,12 @@ def _least(upstream: Upstream) -> int:
 
 
 def check_taken(
-    dropped: tuple[str, ...], bound: Bound | None, facts: Facts, model: Model, upstream: Upstream
+    request: WireModel,
+    dropped: tuple[str, ...],
+    bound: Bound | None,
+    facts: Facts,
+    model: Model,
+    upstream: Upstream,
 ) -> None:
     """Raises UnsupportedParameter if a limit needs a bound, also the caller's own, and the server is sent none.
 
@@ -322,7 +327,10 @@ def check_taken(
     """
     if bound is None and (facts.output_tokens or math.inf) < _least(upstream):
         return
-    if BOUNDING.isdisjoint(dropped) or (bound is None and facts.intent.max_cost is None) or model.price.free:
+    given = {name for name in (_OLDER, _NEWER) if getattr(request, name, None) is not None}
+    if not {_OLDER, _NEWER}.intersection(dropped) or given.difference(dropped):  # one of two names is enough
+        return
+    if (bound is None and facts.intent.max_cost is None) or model.price.free:
         return
     limit = MAX_COST if bound is None else bound.limit
     raise UnsupportedParameter(

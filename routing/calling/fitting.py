@@ -14,6 +14,7 @@ from catalog.errors import UnsupportedParameter
 from catalog.model import Model
 from routing.accounts.spend import Spend
 from routing.calling.bounds import (
+    BOUNDING,
     SEARCH_BOUND,
     Bound,
     bounded,
@@ -28,6 +29,9 @@ from routing.calling.bounds import (
 from routing.calling.job import Job
 from routing.facts import Facts
 from routing.plan import Candidate
+
+_RESTATED = BOUNDING | {*FORMS}
+"""Fields of chats that other APIs have by names of their own."""
 
 
 class Fitted(NamedTuple):
@@ -67,7 +71,7 @@ def fit(
         held = search_bounded(request)
         if not translated or SEARCH_BOUND not in backend.dropped(held, upstream):
             request = held
-    dropped = backend.dropped(request, upstream)
+    dropped = unsent = backend.dropped(request, upstream)
     if effort is not None:  # the nearest that the model has is as good
         dropped = tuple(name for name in dropped if name != "reasoning_effort")
     shorter = shortened(request, model) if translated else None
@@ -80,8 +84,8 @@ def fit(
     if facts.uncounted or (facts.searches is not None and translated):
         check_counted(facts, dropped, model, spend)
     dropped = job.without_kept(dropped)
-    if dropped:
-        check_taken(dropped, bound, job.facts, model, upstream)
+    if unsent:
+        check_taken(request, unsent, bound, job.facts, model, upstream)
     if shorter is not None:
         dropped += ("max_tokens",)
     return Fitted(request, dropped, effort)
@@ -90,14 +94,25 @@ def fit(
 def refuse_lost(dropped: tuple[str, ...], job: Job[Any], model: Model) -> None:
     """Raises UnsupportedParameter for a dropped form of the answer; under ``strict``, for all else, too."""
     if job.facts.intent.strict and (lost := [name for name in dropped if name not in BOOKKEEPING]):
+        _refuse_foreign(lost[0], job)
         raise UnsupportedParameter(
             f"'{model.id}' cannot honour: {', '.join(lost)}. Remove them, or do not ask for strict.",
             param=lost[0],
         )
     form = next((name for name in dropped if name in FORMS), None)
     if form is not None:
+        _refuse_foreign(form, job)
         raise UnsupportedParameter(
             f"'{model.id}' cannot give its answer the form that {form} asks for. Remove it, or choose "
             "another model.",
             param=form,
+        )
+
+
+def _refuse_foreign(name: str, job: Job[Any]) -> None:
+    """Raises UnsupportedParameter, which blames no model, for a chat's field in a request of another API."""
+    if name in job.left_out and name in _RESTATED:
+        raise UnsupportedParameter(
+            f"'{name}' is a field of chats, not of this API. Remove it, or use this API's own field for it.",
+            param=name,
         )

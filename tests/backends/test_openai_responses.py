@@ -10,6 +10,7 @@ import pytest
 from backends.azure import AzureBackend
 from backends.base import Upstream
 from backends.http import HttpClient
+from backends.ollama.request import translate as chat_for_ollama
 from backends.openai.backend import OpenAIBackend
 from backends.openai.parameters import COMPATIBLE, MISTRAL, OPENAI
 from backends.openai.responses.request import translate
@@ -255,6 +256,9 @@ def test_the_smaller_of_two_bounds_is_sent(older: int, newer: int) -> None:
     for table, name in ((OPENAI, "max_completion_tokens"), (COMPATIBLE, "max_tokens"), (MISTRAL, "max_tokens")):
         chat = body_for(request_of(**given), replace(OFFICIAL, wire="chat"), table)
         assert {each: chat[each] for each in given if each in chat} == {name: 50}
+    assert (
+        chat_for_ollama(request_of(**given), replace(OFFICIAL, wire="chat")).body["options"]["num_predict"] == 50
+    )
     only = replace(OFFICIAL, wire="chat", parameters=frozenset({"max_tokens"}))
     assert body_for(request_of(**given), only, COMPATIBLE)["max_tokens"] == 50
 

@@ -361,6 +361,10 @@ async def test_an_error_names_the_field_of_the_chat(client: Client) -> None:
     assert caught.value.param == "response_format"
 
 
-async def test_unknown_parameters_are_the_servers_to_judge(client: Client) -> None:
-    with pytest.raises(InvalidRequest, match="brand_new"):
-        await client.chunks(brand_new=True)
+async def test_an_unknown_parameter_is_not_sent_and_one_that_a_response_alone_has_is_refused(
+    client: Client,
+) -> None:
+    assert await client.chunks(brand_new=True)
+    assert "brand_new" not in client.fake.calls[-1].body
+    with pytest.raises(InvalidRequest, match="max_output_tokens"):
+        await client.chunks(max_output_tokens=99_999)

@@ -35,3 +35,45 @@ async def test_an_answer_that_would_pass_max_cost_ends_with_length_and_names_the
     assert other_language["incomplete_details"] == {"reason": "max_output_tokens"}
     without = await client.post("/v1/chat/completions", json={**chat, "routing": {}})
     assert without.json()["choices"][0]["finish_reason"] == "stop"
+
+
+OF_API: dict[str, Json] = {
+    "responses": {"input": "Hi"},
+    "messages": {"max_tokens": 400, "messages": [{"role": "user", "content": "Hi"}]},
+}
+FOREIGN = [
+    ("responses", "max_tokens"),
+    ("responses", "max_completion_tokens"),
+    ("messages", "max_completion_tokens"),
+    ("messages", "max_output_tokens"),
+]
+
+
+@pytest.mark.parametrize(("door", "name"), FOREIGN)
+async def test_a_field_of_another_api_is_named_and_the_limit_is_kept_all_the_same(
+    client: httpx.AsyncClient, other: FakeOpenAI, door: str, name: str
+) -> None:
+    answer = await client.post(
+        f"/v1/{door}", json={"model": "gpt", **OF_API[door], name: 99_999, "routing": MAX_COST}
+    )
+    assert answer.status_code == 200, answer.text
+    assert name in answer.headers["x-roundhouse-dropped"].split(", ")
+    sent = other.calls[-1].body
+    (bound,) = (
+        sent[each] for each in ("max_tokens", "max_completion_tokens", "max_output_tokens") if each in sent
+    )
+    assert bound < 500
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("door", OF_API)
+async def test_a_form_by_a_field_of_another_api_is_refused_without_blame_for_the_model(
+    client: httpx.AsyncClient, other: FakeOpenAI, door: str, *, strict: bool
+) -> None:
+    form = {"response_format": {"type": "json_object"}}
+    body: Json = {"model": "gpt", **OF_API[door], **form, "routing": {"strict": strict}}
+    answer = await client.post(f"/v1/{door}", json=body)
+    assert answer.status_code == 400
+    assert "is a field of chats, not of this API" in answer.json()["error"]["message"]
+    assert "gpt" not in answer.json()["error"]["message"]
+    assert not other.calls
