@@ -186,8 +186,8 @@ async def test_a_caller_that_leaves_interrupts_its_batches_in_all_lanes_and_no_o
     runner.go.clear()
     texts = [text(90) for _ in range(9)]
     gone = asyncio.create_task(two_lanes.run(texts))
-    await runner.begun.wait()
-    await asyncio.sleep(0)
+    while len(runner.batches) < 2:  # both lanes have begun
+        await asyncio.sleep(0)
     gone.cancel()
     await asyncio.gather(gone, return_exceptions=True)
     assert runner.interrupted == 2
