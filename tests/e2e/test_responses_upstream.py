@@ -114,8 +114,11 @@ def test_a_stream_that_breaks_raises_in_the_sdk(client: openai.OpenAI, upstream:
     assert kinds[-1] == "response.failed"
 
 
-def test_a_refused_request_is_the_callers(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="brand_new"):
-        client.chat.completions.create(
-            model="gpt", messages=[{"role": "user", "content": "Hi"}], extra_body={"brand_new": 1}
-        )
+def test_an_unknown_field_of_a_chat_is_named_and_not_made_one_of_a_response(
+    client: openai.OpenAI, upstream: FakeOpenAI
+) -> None:
+    raw = client.chat.completions.with_raw_response.create(
+        model="gpt", messages=[{"role": "user", "content": "Hi"}], extra_body={"brand_new": 1}
+    )
+    assert raw.headers["x-roundhouse-dropped"] == "brand_new"
+    assert "brand_new" not in upstream.calls[-1].body
