@@ -23,6 +23,7 @@ SECRET = "sk-planted-4f9c1e77d2"
 MARKER = "the-heron-flies-at-dawn"
 FREE = {"input": 0.0, "output": 0.0}
 ASK = [{"role": "user", "content": "Say something."}]
+GREETING = [{"role": "user", "content": "Hi, how are you today?"}]
 PERSON = {
     "type": "json_schema",
     "json_schema": {
@@ -189,9 +190,11 @@ def test_an_invalid_answer_escalates_to_the_other_replica_before_anybody_saw_it(
 
 def test_route_explains_a_choice_so_that_a_stranger_understands(replicated: Served) -> None:
     with calling(replicated) as client:
-        told = client.post("/route", json={"messages": ASK}).json()
+        told = client.post("/route", json={"messages": GREETING}).json()
     assert told["model"] in {"a/twin", "b/twin"}
-    for part in (told["model"], "chat", "expected quality", "observations", "could answer", "could not"):
+    assert (told["request"]["task"], told["request"]["complexity"]) == ("chat", "simple")
+    assert told["request"]["confidence"]["task"] > 0.5
+    for part in (told["model"], "chat (simple)", "expected quality", "observations", "could answer", "could not"):
         assert part in told["reason"]
     assert {each["model"] for each in told["candidates"]} == {"a/twin", "b/twin"}
     for each in told["candidates"]:
