@@ -55,7 +55,8 @@ class RecogniserWeights(NamedTuple):
 def weights() -> RecogniserWeights:
     """The weights as trained. Raises OSError if the file is missing."""
     with np.load(WEIGHTS) as file:
-        hashed = file["hashed"].astype(np.float32) * file["scales"].astype(np.float32)
+        # Rows side by side in memory: taking some of them would copy the whole of a matrix of columns.
+        hashed = np.multiply(file["hashed"], file["scales"], dtype=np.float32, order="C")
         return RecogniserWeights(hashed, file["structure"], file["bias"], file["temperatures"])
 
 

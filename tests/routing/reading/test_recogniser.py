@@ -12,7 +12,7 @@ from catalog.types import Json
 from routing.facts import Complexity, Facts, Task
 from routing.reading import kind
 from routing.reading.ngrams import BUCKETS, buckets_of
-from routing.reading.recogniser import READ_COMPLEXITIES, READ_TASKS, WEIGHTS
+from routing.reading.recogniser import READ_COMPLEXITIES, READ_TASKS, WEIGHTS, weights
 from routing.reading.requests import read_chat
 from tests.routing.reading.labelled import Read, conversations, prompts, read_all, share
 
@@ -118,6 +118,10 @@ def test_any_text_has_features(text: str) -> None:
 
 def test_case_and_digits_make_no_difference() -> None:
     assert (buckets_of("Add 17 and 23") == buckets_of("add 99 AND 10")).all()
+
+
+def test_the_rows_of_the_weights_lie_side_by_side() -> None:
+    assert weights().hashed.flags.c_contiguous, "else taking a few of them copies all"
 
 
 def test_the_weights_are_small() -> None:
