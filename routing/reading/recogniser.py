@@ -26,6 +26,8 @@ READ_TASKS = (
 )  # fmt: skip
 READ_COMPLEXITIES = (Complexity.SIMPLE, Complexity.MEDIUM, Complexity.COMPLEX)
 CLASSES = len(READ_TASKS) + len(READ_COMPLEXITIES)
+_PIECE = 2048
+"""Features that are added up at once: 96 KiB of weights, less than the allocator maps anew each time."""
 STRUCTURE = 13
 """Numbers of the structure that are features."""
 
@@ -87,9 +89,12 @@ def logits_of(text: str, shape: Shape) -> Floats:
     """Scores of all classes for one text, tasks before complexities, shape (CLASSES,)."""
     trained = weights()
     buckets = buckets_of(text)
-    ones = np.full(len(buckets), 1 / math.sqrt(max(1, len(buckets))), dtype=np.float32)
-    found: Floats = ones @ trained.hashed.take(buckets, axis=0) + structure_of(shape) @ trained.structure
-    return found + trained.bias
+    found: Floats = structure_of(shape) @ trained.structure + trained.bias
+    ones = np.full(min(_PIECE, len(buckets)), 1 / math.sqrt(max(1, len(buckets))), dtype=np.float32)
+    for start in range(0, len(buckets), _PIECE):
+        rows = trained.hashed.take(buckets[start : start + _PIECE], axis=0)
+        found += ones[: len(rows)] @ rows
+    return found
 
 
 def recognise(logits: Floats) -> Recognised:

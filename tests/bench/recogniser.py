@@ -79,8 +79,8 @@ KEYWORDS = {
     "reasoning": ("why", "logic", "riddle", "puzzle", "plan", "decide"),
 }
 """A list as routers have them, in the order of its checks."""
-_FITS = 400
-"""Characters of a prompt that MiniLM's window of 256 tokens holds in any script."""
+_FITS = 240
+"""Bytes of a prompt that MiniLM's window of 256 tokens holds in any script."""
 DESCRIPTIONS = {
     "chat": "a question or small talk", "code": "programming", "reasoning": "a logic puzzle or decision",
     "maths": "mathematics", "summarise": "summarise a text", "extract": "extract data from a text",
@@ -94,6 +94,10 @@ def by_keywords(text: str) -> str:
     return next((task for task, words in KEYWORDS.items() if any(word in lower for word in words)), "chat")
 
 
+def _beginning(text: str) -> str:
+    return text.encode()[:_FITS].decode(errors="ignore")
+
+
 def by_vectors(labelled: list[Labelled]) -> list[str]:
     """The task whose description is nearest, by MiniLM's vectors (``/v1/classify``)."""
     names = {text: task for task, text in DESCRIPTIONS.items()}
@@ -104,7 +108,7 @@ def by_vectors(labelled: list[Labelled]) -> list[str]:
         httpx.Client(base_url=server.url, timeout=120) as client,
     ):
         for start in range(0, len(labelled), 32):
-            texts = [each.messages[0]["content"][:_FITS] for each in labelled[start : start + 32]]
+            texts = [_beginning(each.messages[0]["content"]) for each in labelled[start : start + 32]]
             body = {"model": MODEL, "input": texts, "labels": list(names)}
             answer = client.post("/v1/classify", json=body).raise_for_status().json()
             found += [names[row["prediction"]] for row in answer["data"]]
