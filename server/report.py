@@ -200,7 +200,7 @@ def _scenario(runtime: Runtime, body: Json) -> Json:
 
 
 def _prior(row: Model, runtime: Runtime) -> Json:
-    """What is believed of a row before any observation, from where, and how much was observed since."""
+    """The prior of a row, its source, and the amount of observations since."""
     shown: Json = {"model": row.id, "benchmarks": row.benchmarks, "published": row.published}
     place = None if runtime.insight is None else runtime.insight.estimator.index.rows.get(row.id)
     if runtime.insight is None or place is None:

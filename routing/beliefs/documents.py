@@ -89,7 +89,7 @@ class PaceDocument(BaseModel):
 
 
 class ModelProfile(BaseModel):
-    """What one installation learned of a model, for another to start with."""
+    """The profile of a model that one installation learned, for another to start with."""
 
     model_config = _STRICT
     quality: QualityDocument | None = None

@@ -88,7 +88,7 @@ class Estimator:
         self._refresh_speed()
 
     def export_profile(self) -> dict[str, ModelProfile]:
-        """What was learned or imported, by model id, for another installation to start with.
+        """Learned and imported profiles by model id, for another installation to start with.
 
         The speed of this machine's own models is left out: another machine has another.
         """

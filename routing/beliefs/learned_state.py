@@ -106,7 +106,7 @@ class LearnedState:
         return documents
 
     def profile(self, without_pace: Set[str]) -> dict[str, ModelProfile]:
-        """What was observed or imported, by model id; the pace of the models ``without_pace`` is left out."""
+        """Observed and imported profiles by model id; the pace of the models ``without_pace`` is left out."""
         found: dict[str, ModelProfile] = {}
         for name in sorted(self.evidence.keys() | self.paces.keys()):
             evidence, pace = self.evidence.get(name), self.paces.get(name)

@@ -21,7 +21,7 @@ _MOST_MODELS = 8
 
 
 class Held(NamedTuple):
-    """What a model holds of a prompt: the share of its tokens, sent ``at`` this monotonic time.
+    """The part of a prompt that a model holds: the share of its tokens, sent ``at`` this monotonic time.
 
     ``kept`` is the part of such a prefix that the model's cache was seen to keep. ``latest`` marks the model that
     answered the conversation's last turn.
@@ -76,7 +76,7 @@ class PrefixMemory:
             self._sent.popitem(last=False)
 
     def held(self, facts: Facts) -> Mapping[str, Held]:
-        """What each model holds of a prompt, by model id; empty unless the prompt goes on from an earlier one."""
+        """The part of a prompt that each model holds, by model id; empty unless it goes on from an earlier prompt."""
         prefix = facts.prefix
         if prefix is None or not self._settings.enabled:
             return NOTHING

@@ -69,7 +69,7 @@ class _File(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class PriorFiles:
-    """What the files say, by lower-case name of a model; ``paths`` are the files read, in that order."""
+    """The priors of the files by lower-case name of a model; ``paths`` are the files read, in that order."""
 
     given: Mapping[str, Given] = field(default_factory=dict)
     performance: Mapping[str, Performance] = field(default_factory=dict)

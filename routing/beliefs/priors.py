@@ -334,7 +334,7 @@ def _signals(model: Model) -> Floats | None:
 
 
 def _price(model: Model) -> float | None:
-    """What the row's work costs per unit in the end: an introductory price is no signal."""
+    """The lasting cost of a unit of the row's work: an introductory price is no signal."""
     prices = model.price.at(float("inf"))
     work = {
         Capability.TRANSCRIBE: (prices.minute,),

@@ -22,7 +22,7 @@ LEAST_BILLED = 1024
 
 @dataclass(frozen=True, slots=True)
 class Savings:
-    """What caches save of a request, by admitted row; arrays have shape (m,).
+    """The part of a request that caches save, by admitted row; arrays have shape (m,).
 
     ``tokens`` of the prompt are expected in the cache; they save ``seconds`` and ``dollars``. ``latest`` is the
     position of the model that answered the last turn, if it still holds it, and ``age`` the seconds since then.

@@ -174,7 +174,7 @@ def _reason(
 
 
 def _staying(saved: Savings, first: int) -> str:
-    """What caches of the conversation's beginning mean for the choice at this position, in words."""
+    """The saving by caches of the conversation's beginning for the choice at this position, in words."""
     tokens, seconds, dollars = (part.item(first) for part in (saved.tokens, saved.seconds, saved.dollars))
     price = f" and ${dollars:.6f}" if dollars else ""
     if first == saved.latest:

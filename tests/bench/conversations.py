@@ -113,7 +113,7 @@ def replicas(count: int) -> Iterator[list[str]]:
 
 @dataclass
 class Told:
-    """What conversations met: seconds to each first token from the second turn on, and tokens by their usage."""
+    """The course of conversations: seconds to each first token from the second turn on, and tokens by usage."""
 
     firsts: list[float] = field(default_factory=list)
     prompt: int = 0

@@ -141,7 +141,7 @@ class PriorsTaken(TypedDict):
 
 
 class LearnedProfile(TypedDict):
-    """What this server has learned of models, for another server to start with."""
+    """Export the profiles that this server has learned of models, for another server to start with."""
 
     object: Literal["router.profile"]
     version: Literal[1]
@@ -150,7 +150,7 @@ class LearnedProfile(TypedDict):
 
 @route(router, "GET", "/v1/admin/priors", Contract(answers=LearnedProfile, admin=True))
 async def export_priors(request: Request) -> Response:
-    """What was learned or imported, by model. No prompt, key or address is in it; ids of models are."""
+    """Learned and imported profiles by model. They hold ids of models, and no prompt, key or address."""
     found = runtime_of(request).learner.export_profile()
     models = {name: part.model_dump(mode="json", exclude_none=True) for name, part in found.items()}
     return json_response({"object": "router.profile", "version": 1, "models": models})

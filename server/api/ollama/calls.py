@@ -1,4 +1,4 @@
-"""What the endpoints of Ollama's answers do. It is imported at the first request, with the translations."""
+"""Handlers of Ollama's answers, imported at the first request, with the translations."""
 
 from __future__ import annotations
 
