@@ -76,7 +76,7 @@ class PrefixMemory:
             self._sent.popitem(last=False)
 
     def held(self, facts: Facts) -> Mapping[str, Held]:
-        """The part of a prompt that each model holds, by model id; empty unless it goes on from an earlier prompt."""
+        """The part of a prompt that each model holds, by model id; empty for one that goes on from no other."""
         prefix = facts.prefix
         if prefix is None or not self._settings.enabled:
             return NOTHING

@@ -32,7 +32,7 @@ class RequestKind(NamedTuple):
 
 
 def kind_by_structure(shape: Shape, *, images: bool, output_tokens: int | None) -> RequestKind:
-    """The kind of a request whose model is named, which nobody has to choose: without reading its words."""
+    """The kind of a request whose model is named, from its structure alone: there is nothing to choose."""
     task = _certain(shape, images=images)
     return RequestKind(task or _guess(shape, output_tokens), float(task is not None), complexity_of(shape), 0.0)
 
@@ -42,7 +42,7 @@ def kind_of(
 ) -> RequestKind:
     """The kind of a chat whose last user message is ``text``; ``before`` is the user's message before it.
 
-    What is not recognised with some confidence is a chat of medium complexity, or what its structure shows.
+    Below a confidence of :data:`SURE` the structure gives the task, else it is a chat, and the complexity is medium.
     """
     logits = logits_of(text, shape)
     if system and len(system) <= _SYSTEM:
