@@ -42,7 +42,7 @@ def kind_of(
 ) -> RequestKind:
     """The kind of a chat whose last user message is ``text``; ``before`` is the user's message before it.
 
-    Below a confidence of :data:`SURE` the structure gives the task, else it is a chat, and the complexity is medium.
+    Below a confidence of :data:`SURE` the structure gives the task, or it is a chat, of medium complexity.
     """
     logits = logits_of(text, shape)
     if system and len(system) <= _SYSTEM:
