@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,16 +24,23 @@ def test_a_look_that_hangs_spoils_no_other(dead_mount: threading.Event) -> None:
     assert checks.run({"hangs": dead_mount.wait, "answers": lambda: True}) == {"answers": True}
 
 
-def test_looks_that_end_one_after_another_have_more_time_together_than_one_that_hangs() -> None:
-    turn = threading.Lock()
+def test_looks_that_end_one_after_another_have_more_time_together_than_one_that_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float | None] = []
 
-    def slowly() -> bool:
-        with turn:
-            time.sleep(0.4)
-        return True
+    class Ends(threading.Semaphore):
+        def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            return super().acquire(blocking, 20)
 
+    passed = iter(range(20))
+    monkeypatch.setattr("catalog.store.file_checks.threading.Semaphore", Ends)
+    monkeypatch.setattr("catalog.store.file_checks.time.monotonic", lambda: 0.9 * next(passed))
     checks: FileChecks[bool] = FileChecks(timeout=1.0)
-    assert len(checks.run(dict.fromkeys("abcd", slowly))) == 4
+    assert len(checks.run(dict.fromkeys("abcdefg", lambda: True))) == 7
+    assert waits[:4] == [1.0] * 4, "each end renews the wait"
+    assert waits[4] == pytest.approx(0.5), "but not beyond all bounds"
 
 
 def test_a_look_that_hangs_is_not_started_again_until_it_has_ended(dead_mount: threading.Event) -> None:
