@@ -199,9 +199,12 @@ async def test_a_batch_whose_id_was_lost_is_found_again(
         if model == "claude":  # its name is in its results alone
             for each in fake.batches.values():
                 each["status"] = "in_progress"
+        asked = len(fake.calls)
         s.revive()
         if model == "claude":
-            await asyncio.sleep(0.1)
+            async with asyncio.timeout(20):
+                while len(fake.calls) < asked + 3:  # some looks
+                    await asyncio.sleep(0.01)
             assert len(fake.batches) == 1, "a batch that may be ours is waited for"
             for each in fake.batches.values():
                 each["status"] = "ended"
