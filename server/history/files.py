@@ -48,6 +48,9 @@ _UNREAD = frozenset({"annotations", "arguments", "metadata", "parameters", "inpu
 """Fields within which nothing is asked of a provider: sources, schemas, arguments, findings, notes."""
 
 
+_CONTAINERS = frozenset({list, dict})
+
+
 @dataclass(frozen=True, slots=True)
 class _Upload:
     name: str
@@ -137,9 +140,8 @@ def objects_of_response(body: ResponsesRequest) -> list[Any]:
 
 def _ids(value: Any, *, filed: bool) -> Iterator[str]:
     if isinstance(value, list):
-        for each in value:
-            if isinstance(each, list | dict):
-                yield from _ids(each, filed=filed)
+        for each in _containers(value):
+            yield from _ids(each, filed=filed)
     elif isinstance(value, dict):
         if value.get("type") == "anthropic" and value.keys() <= _OFFERED:
             return
@@ -163,15 +165,20 @@ def _named_by(field: str, held: Any) -> Iterator[str]:
 
 def _file_ids(value: Any) -> Iterator[str]:
     if isinstance(value, list):
-        for each in value:
+        for each in _containers(value):
             yield from _file_ids(each)
     elif isinstance(value, dict):
         name = _holder(value).get("file_id")
         if isinstance(name, str) and name:
             yield name
-        for held in value.values():
-            if isinstance(held, list | dict):
-                yield from _file_ids(held)
+        for held in _containers(list(value.values())):
+            yield from _file_ids(held)
+
+
+def _containers(values: list[Any]) -> Iterator[Any]:
+    """The lists and objects among the values: a list may have millions of numbers, so most are not looked at."""
+    if not _CONTAINERS.isdisjoint(map(type, values)):
+        yield from (each for each in values if type(each) in _CONTAINERS)
 
 
 def _holder(part: Json) -> Json:
@@ -185,7 +192,7 @@ def _holder(part: Json) -> Json:
 
 def _rewritten(value: Any, files: Mapping[str, _Upload]) -> Any:
     if isinstance(value, list):
-        return [_rewritten(each, files) for each in value]
+        return [_rewritten(each, files) for each in value] if any(_containers(value)) else value
     if not isinstance(value, dict):
         return value
     name = _holder(value).get("file_id")

@@ -75,6 +75,10 @@ BODIES: dict[str, Callable[[], tuple[str, bytes]]] = {
     "containers": lambda: (CHAT, field(b"[" + b"{}," * 90_000 + b"{}]")),
     "too many containers": lambda: (CHAT, field(b"[" + b"{}," * 9_000_000 + b"{}]")),
     "numbers": lambda: (CHAT, field(b"[" + b"1.5," * 1_900_000 + b"1]")),
+    "numbers in a message with a file": lambda: sent(
+        CHAT,
+        messages=[{"role": "user", "content": [{"type": "file", "file": {"file_id": "f", "x": [1] * 1_900_000}}]}],
+    ),
     "too many numbers": lambda: (CHAT, field(b"[" + b"1.5," * 7_500_000 + b"1]")),
     "names": lambda: (CHAT, field(b"{" + b",".join(b'"%d":1' % i for i in range(190_000)) + b"}")),
     "too many names": lambda: (CHAT, field(b"{" + b",".join(b'"%d":1' % i for i in range(2_500_000)) + b"}")),
