@@ -163,12 +163,17 @@ class PathSource(BaseModel):
 
 
 class HubSource(BaseModel):
-    """A repository of the Hugging Face hub. Without ``pattern`` the largest quantisation that fits is taken."""
+    """A repository of the Hugging Face hub. Without ``pattern`` the largest quantisation that fits is taken.
+
+    ``files`` are globs of the files to take, all of them and no other, of a repository that holds more than one
+    model or no format that is recognised.
+    """
 
     model_config = _FROZEN
     kind: Literal["hub"] = "hub"
     repository: str = Field(pattern=r"^\w[\w.-]*/\w[\w.-]*$")
     pattern: str | None = None
+    files: tuple[str, ...] = ()
     revision: str = "main"
     sha256: dict[str, str] = {}
 

@@ -18,7 +18,9 @@ from catalog.errors import ModelNotFound, RoundhouseError
 from server.processes.standard_streams import open_standard_streams
 
 COMMANDS = {
-    "models": ("pull", "rm", "list", "show"),
+    "models": ("pull", "rm"),
+    "listing": ("list", "show"),
+    "recommend": ("recommend",),
     "workers": ("ps", "load", "warm", "unload", "logs"),
     "router": ("route", "trace", "outcome", "usage", "pin", "discover"),
     "inspect": ("doctor",),

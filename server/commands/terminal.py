@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
 
+_UNITS = {
+    "": 1,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "KI": 2**10,
+    "MI": 2**20,
+    "GI": 2**30,
+    "TI": 2**40,
+}
 _UNBOUNDED = 10_000
 """The width of a pipe or file, where no line is folded or cut."""
 
@@ -43,3 +57,11 @@ def table() -> Table:
                     yield Text.assemble(indent, (f"{name:{width}}", "bold"), f"  {cell}")
 
     return Fitting(box=None, header_style="bold")
+
+
+def bytes_in(text: str) -> int:
+    """The bytes that ``16GB``, ``16 GiB`` or ``16e9`` tell. Raises typer.BadParameter."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*([KMGT]I?)?B?", text.strip().upper().replace("E", "e"))
+    if found is None or not float(found[1]):
+        raise typer.BadParameter(f"{text[:50]!r} is no size; write it as 16GB or 24GiB")
+    return int(float(found[1]) * _UNITS[found[2] or ""])
