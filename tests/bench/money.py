@@ -37,7 +37,7 @@ PRICE = {"input": 3.0, "output": 15.0}
 """Dollars for a million tokens of the remote model, a usual price of a provider's middle class."""
 KNOWN = 0.95
 """The share of questions whose answer the remote model knows."""
-DELAY = 0.4
+DELAY = 0.2
 """Seconds until the remote model's answer."""
 
 
