@@ -14,7 +14,7 @@ MEMORY_LEAST = 16 * 1024 * 1024
 
 
 class WorkerSettings(Section):
-    """Settings of local workers. Times are in seconds, sizes in bytes; ``None`` means a default of the machine."""
+    """Settings of local workers. Times are in seconds, sizes in bytes."""
 
     memory_fraction: float = Field(
         default=0.8, gt=0, le=1, description="share of a device's memory for all workers"

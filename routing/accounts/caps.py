@@ -13,7 +13,7 @@ from routing.accounts.windows import Window
 
 
 class Caps(Section):
-    """Upper bounds of spending in US dollars, per request and window; ``None`` is no bound."""
+    """Upper bounds of spending in US dollars, per request and window; one that is not set bounds nothing."""
 
     request: float | None = Field(
         default=None, ge=0, description="dollars of one request, all attempts together", examples=[0.25]
