@@ -201,7 +201,7 @@ UNITS: dict[Capability, Unit] = {
 
 
 class Limits(Section):
-    """Limits of a model; ``None`` means unknown."""
+    """Limits of a model; one that is left out is unknown."""
 
     model_config = _FROZEN
     context_window: int | None = Field(default=None, gt=0, description="tokens of prompt and answer together")
@@ -259,7 +259,7 @@ class Model(Section):
     """A row of the catalogue.
 
     ``/v1/models`` lists ``id``. ``engine`` names a local engine (``llamacpp``, ``onnx``, ``whisper``, ``speech``,
-    ...) and is ``None`` for a model served by an endpoint. ``options`` are passed to the engine unchanged
+    ...) and is left out for a model served by an endpoint. ``options`` are passed to the engine unchanged
     (pooling, slots, context, voices).
     """
 

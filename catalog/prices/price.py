@@ -60,7 +60,7 @@ class LaterPrices(TokenPrices):
 
 
 class Price(TokenPrices):
-    """Prices in US dollars. ``None`` means unknown, never free.
+    """Prices in US dollars, of tokens by the million. A price that is left out is unknown, never free.
 
     ``tiers`` multiplies the prices of tokens by what a request or an answer says of its service: ``service_tier``
     (flex, priority, batch), ``speed`` (fast), ``inference_geo`` (us). Units (an image, a minute, a character)
