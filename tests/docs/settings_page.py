@@ -21,7 +21,7 @@ HEAD = """# Settings
 
 Settings come from `roundhouse.toml`, then from the environment, then from the flags of `roundhouse serve`: a later
 source wins. The file is the one that `--config` or `ROUNDHOUSE_CONFIG` names, else `roundhouse.toml` in the folder
-where the server starts. A variable's name is `ROUNDHOUSE_`, the section and the setting, with two underscores between
+where the server starts. A variable is named `ROUNDHOUSE_`, section and setting, with two underscores between
 levels: `server.limits.body_bytes` is `ROUNDHOUSE_SERVER__LIMITS__BODY_BYTES`. Its lists and tables are JSON.
 
 Without settings the starter models are served on 127.0.0.1:8000. An unknown name or a wrong value is refused at
