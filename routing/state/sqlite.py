@@ -33,7 +33,7 @@ from routing.state.sqlite_records import SCHEMA as RECORDS_SCHEMA
 from routing.state.sqlite_records import SqliteRecords
 from routing.state.sqlite_writer import NewerLayout, SqliteWriter
 
-_VERSION = 1
+VERSION = 1
 """The layout of the file. A change that an older Roundhouse cannot read gets the next number, and statements that
 bring the one before it up to date (``upgrades`` of the writer)."""
 _MAX_PENDING_OUTCOMES = 100_000
@@ -77,7 +77,7 @@ class SqliteState:
     """:class:`routing.state.protocol.State` in the file ``path``. ``start`` before use, ``close`` after it."""
 
     def __init__(self, path: Path) -> None:
-        self._writer = SqliteWriter(path, _SCHEMA + RECORDS_SCHEMA, version=_VERSION)
+        self._writer = SqliteWriter(path, _SCHEMA + RECORDS_SCHEMA, version=VERSION)
         self.records = SqliteRecords(self._writer)
         self._outcomes = RowBatcher(
             self._writer, "INSERT INTO outcomes VALUES (?, ?, ?)", _outcome_values, max_rows=_MAX_PENDING_OUTCOMES

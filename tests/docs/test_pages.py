@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from catalog.catalog import Catalog
+from routing.reading.intent import IntentBody
 from server.settings import load_settings
 from tests.docs.command_page import PROGRAM, commands
 from tests.docs.pages import DOCS, ROOT, Example, examples, pages
@@ -114,6 +115,11 @@ def _endpoints(page: Path, own: tuple[dict[str, object], ...]) -> list[dict[str,
             for row in tomllib.loads(example.code).get("endpoint", ()):
                 found.setdefault(row["id"], row)
     return list(found.values())
+
+
+def test_every_field_of_routing_is_described() -> None:
+    described = (DOCS / "routing.md").read_text(encoding="utf-8")
+    assert not [name for name in IntentBody.model_fields if f"`{name}`" not in described]
 
 
 def test_every_header_of_ours_is_described() -> None:
