@@ -21,6 +21,8 @@ from catalog.model import Capability, Endpoint, Model, UpstreamSource
 from catalog.store.store import Store
 from routing.calling.lease import upstream_of
 from routing.clock import SystemClock
+from routing.reading.intent import is_auto
+from routing.reading.stand_ins import StandIns, embeds_by_choice, means_embeddings
 from routing.settings import RoutingSettings
 from routing.upstreams.availability import Availability
 from routing.upstreams.discovery import Discovery, Listing
@@ -63,9 +65,11 @@ def log_remarks(catalog: Catalog) -> None:
 
 
 def check_preferred(settings: Settings, catalog: Catalog) -> None:
-    """Raises ConfigurationError for a preferred model without the capability that it is preferred for, and for one
-    that is unknown and cannot be discovered, either.
+    """Raises ConfigurationError for a preferred model or a stand-in without the capability that it is needed for,
+    and for one that is unknown and cannot be discovered, either.
     """
+    for pattern, target in settings.routing.stand_ins.items():
+        _check_stand_in(pattern, target, catalog)
     for setting, name, useful in _preferred(settings.routing):
         with contextlib.suppress(ModelNotFound):
             model = catalog.resolve(name)
@@ -82,7 +86,7 @@ def check_preferred(settings: Settings, catalog: Catalog) -> None:
 
 
 def unknown_preferred(routing: RoutingSettings, catalog: Catalog) -> list[tuple[str, ModelNotFound]]:
-    """The settings that prefer a model which the catalogue does not have."""
+    """The settings that name a model which the catalogue does not have."""
     unknown = []
     for setting, name, _ in _preferred(routing):
         try:
@@ -93,11 +97,33 @@ def unknown_preferred(routing: RoutingSettings, catalog: Catalog) -> list[tuple[
 
 
 def _preferred(routing: RoutingSettings) -> Iterator[tuple[str, str, frozenset[Capability]]]:
-    """The settings that prefer a model, its name, and the capabilities of which it needs one."""
+    """The settings that name a model, its name, and the capabilities of which it needs one."""
     for capability, name in routing.preferred.items():
         yield f"routing.preferred.{capability}", name, frozenset({capability})
     for name in routing.speech.preferred:
         yield "routing.speech.preferred", name, _SPOKEN
+    for pattern, name in routing.stand_ins.items():
+        if not is_auto(name):
+            useful = frozenset({Capability.EMBED}) if means_embeddings(pattern) else frozenset(Capability)
+            yield f'routing.stand_ins."{pattern}"', name, useful
+
+
+def _check_stand_in(pattern: str, target: str, catalog: Catalog) -> None:
+    """Raises ConfigurationError for a stand-in for names of embedding models that is not one model.
+
+    The catalogue knows such names whose form does not tell.
+    """
+    asked = StandIns({pattern: target})
+    names = ((row, name) for row in catalog for name in (row.id, row.name, *row.aliases) if name is not None)
+    meant = [row for row, name in names if asked(name) is not None]
+    embeds = means_embeddings(pattern) or (meant and all(Capability.EMBED in row.capabilities for row in meant))
+    if not embeds:
+        return
+    wrong = embeds_by_choice(pattern, target) if is_auto(target) else None
+    if wrong is None and catalog.knows(target) and len(rows := catalog.replicas(target)) > 1:
+        wrong = f"'{target}' is {' and '.join(row.id for row in rows)}, whose vectors may not compare: name one"
+    if wrong is not None:
+        raise ConfigurationError(f"Invalid setting 'routing.stand_ins.\"{pattern}\"': {wrong}")
 
 
 class LiveCatalog:

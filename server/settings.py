@@ -35,7 +35,7 @@ from backends.settings import BackendSettings
 from backends.workers.settings import WorkerSettings
 from catalog.errors import ConfigurationError
 from catalog.store.file_checks import read_regular
-from catalog.validation.fields import check_origin, split_address
+from catalog.validation.fields import check_network, check_origin, check_path, split_address
 from catalog.validation.section import Section
 from routing.accounts.caps import SpendSettings
 from routing.calling.retry_budget import RetrySettings
@@ -53,8 +53,6 @@ FILE_VARIABLE = "ROUNDHOUSE_CONFIG"
 KEY_SETTINGS = ("api_keys", "admin_keys", "metrics_keys")
 """Settings with secrets of callers. The file may name an environment variable for each, as ``{name}_env``."""
 STATE_FILE = "state.sqlite3"
-KEYS_MARK = "has-keys"
-"""An empty file beside the state: its damage must not open a server that had keys."""
 """Name of the SQLite file in the data folder: spend, virtual keys, breakers, learned state."""
 
 
@@ -158,6 +156,22 @@ class ServerSettings(Section):
     allowed_hosts: tuple[str, ...] = Field(
         default=(), description="accepted Host headers besides loopback names and `host`; '*' is any"
     )
+    proxies: tuple[str, ...] = Field(
+        default=(),
+        description="addresses and networks (10.0.0.0/8) of the reverse proxies whose headers are believed: about "
+        "the client's address, the scheme, the host and the path that it asked for; none by default",
+    )
+    forwarded: Literal["x-forwarded", "forwarded"] = Field(
+        default="x-forwarded",
+        description="the headers that `proxies` set: X-Forwarded-For, -Proto, -Host and -Prefix, or Forwarded "
+        "(RFC 7239); a client could forge the other kind, so it is not read",
+    )
+    root_path: str = Field(
+        default="",
+        max_length=500,
+        description="path under which a reverse proxy serves this server, such as /llm, stripped by the proxy or "
+        "not; addresses in answers begin with it",
+    )
     cors: CorsSettings = CorsSettings()
     limits: LimitSettings = LimitSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
@@ -174,6 +188,18 @@ class ServerSettings(Section):
     backlog: int = Field(default=2048, gt=0, le=65535, description="connections that may wait to be accepted")
     docs: bool = Field(default=True, description="serve /openapi.json")
 
+    @field_validator("proxies")
+    @classmethod
+    def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            check_network(proxy)
+        return proxies
+
+    @field_validator("root_path")
+    @classmethod
+    def _a_path(cls, path: str) -> str:
+        return check_path(path)
+
     @model_validator(mode="after")
     def _admin_address(self) -> Self:
         if self.admin_host is not None and self.admin_port is None:
@@ -183,7 +209,7 @@ class ServerSettings(Section):
     @property
     def loopback(self) -> bool:
         """Whether every address listened on is reachable from this machine only."""
-        return all(_is_loopback(host) for host in (self.host, self.admin_host) if host is not None)
+        return all(is_loopback(host) for host in (self.host, self.admin_host) if host is not None)
 
     @property
     def admin_elsewhere(self) -> bool:
@@ -191,7 +217,8 @@ class ServerSettings(Section):
         return self.admin_port is not None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -377,52 +404,12 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"The settings file {file} is not UTF-8 text.") from error
     except ValidationError as error:
-        from server.settings_errors import one_line  # imported on an error only: start-up is faster
+        from catalog.validation.settings_errors import one_line  # imported on an error only: start-up is faster
 
         raise ConfigurationError(one_line(error, Settings, file)) from error
     except (SettingsError, ValueError) as error:
         raise ConfigurationError(f"The settings cannot be read ({file or 'environment'}): {error}") from error
     return settings
-
-
-def may_allow_anonymous(server: ServerSettings) -> bool:
-    """Whether requests without a key may be served while no key exists."""
-    return server.loopback or server.insecure
-
-
-def check_exposure(settings: Settings, *, virtual_keys: bool = False) -> None:
-    """Raise ConfigurationError for an address that other machines can reach without any key.
-
-    ``virtual_keys``: whether a virtual key exists, even a revoked one.
-    """
-    server = settings.server
-    if may_allow_anonymous(server) or settings.api_keys or settings.admin_keys or virtual_keys:
-        return
-    host = server.host if not _is_loopback(server.host) else server.admin_host
-    raise ConfigurationError(
-        f"Refusing to serve on {host} without API keys: anyone who reaches it could use the models. "
-        "Set ROUNDHOUSE_API_KEYS, make a key with 'roundhouse keys create', or pass --insecure."
-    )
-
-
-def mark_keys(settings: Settings) -> None:
-    """Note beside the state that it holds keys, for :func:`check_lost_keys`."""
-    if settings.state.url is None:
-        (settings.data_dir / KEYS_MARK).touch()
-
-
-def check_lost_keys(settings: Settings) -> None:
-    """Raise ConfigurationError where a damaged state was set aside that held the only API keys."""
-    if settings.state.url is not None or settings.server.insecure or settings.api_keys or settings.admin_keys:
-        return
-    if not (settings.data_dir / KEYS_MARK).exists():
-        return
-    kept = sorted(settings.data_dir.glob(f"{STATE_FILE}.damaged-*"))
-    if kept:
-        raise ConfigurationError(
-            f"The state file with the API keys was damaged and is kept as {kept[-1]}: without keys, the server "
-            "would be open. Set ROUNDHOUSE_ADMIN_KEYS, or move that file away to go on without keys."
-        )
 
 
 def _find_file(path: Path | None) -> Path | None:
