@@ -43,13 +43,11 @@ class StandIns:
         """The stand-in for a name, also one with Ollama's tag ``latest``; ``None`` for the router's own names."""
         if is_auto(name):
             return None
-        for form in dict.fromkeys((name.casefold(), untagged(name.casefold()))):
-            if (target := self._exact.get(form)) is not None:
-                return StandIn(name, target)
-            for pattern, target in self._patterns:
-                if pattern.match(form) is not None:
-                    return StandIn(name, target)
-        return None
+        forms = tuple(dict.fromkeys((name.casefold(), untagged(name.casefold()))))
+        named = (self._exact[form] for form in forms if form in self._exact)
+        patterned = (target for pattern, target in self._patterns if any(map(pattern.match, forms)))
+        target = next(named, None) or next(patterned, None)
+        return None if target is None else StandIn(name, target)
 
 
 def check_stand_in(pattern: str, target: str) -> None:
