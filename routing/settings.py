@@ -215,7 +215,8 @@ class RoutingSettings(Section):
     stand_ins: dict[str, str] = Field(
         default={},
         description="the model that answers for a name, or a pattern of names, which no usable model has: an id, "
-        'or auto, as in "gpt-4o*" = "auto:best"; names of embedding models need one model',
+        "or auto; names of embedding models need one model",
+        examples=[{"gpt-4o*": "auto:best", "whisper-1": "auto"}],
     )
     priors: tuple[Path, ...] = Field(
         default=(), description="files or folders with qualities and speeds of models (.json, .toml)"

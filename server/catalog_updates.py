@@ -65,24 +65,38 @@ def log_remarks(catalog: Catalog) -> None:
 
 
 def check_preferred(settings: Settings, catalog: Catalog) -> None:
-    """Raises ConfigurationError for a preferred model or a stand-in without the capability that it is needed for,
-    and for one that is unknown and cannot be discovered, either.
+    """Raises the first of :func:`wrong_preferences`."""
+    for error in wrong_preferences(settings, catalog):
+        raise error
+
+
+def wrong_preferences(settings: Settings, catalog: Catalog) -> Iterator[ConfigurationError]:
+    """An error for each preferred model or stand-in without the capability that it is needed for, and for each
+    that is unknown and cannot be discovered, either.
     """
     for pattern, target in settings.routing.stand_ins.items():
-        _check_stand_in(pattern, target, catalog)
+        wrong = _wrong_for_embeddings(pattern, target, catalog)
+        if wrong is not None:
+            yield ConfigurationError(f"Invalid setting 'routing.stand_ins.\"{pattern}\"': {wrong}")
     for setting, name, useful in _preferred(settings.routing):
         with contextlib.suppress(ModelNotFound):
             model = catalog.resolve(name)
             if not useful & model.capabilities:
                 able, wanted = ", ".join(sorted(model.capabilities)), " or ".join(sorted(useful))
-                raise ConfigurationError(
+                yield ConfigurationError(
                     f"Invalid setting '{setting}': '{model.id}' cannot {wanted}; it can {able}"
                 )
-    discovery = settings.discovery
-    if discovery.folders or discovery.hugging_face_cache or any(server.discover for server in catalog.servers):
+    if may_discover(settings, catalog):
         return
     for setting, error in unknown_preferred(settings.routing, catalog):
-        raise ConfigurationError(f"Invalid setting '{setting}': {error.message}")
+        yield ConfigurationError(f"Invalid setting '{setting}': {error.message}")
+
+
+def may_discover(settings: Settings, catalog: Catalog) -> bool:
+    """Whether models that the catalogue does not have may be found while the server runs."""
+    discovery = settings.discovery
+    servers = any(server.discover for server in catalog.servers)
+    return bool(discovery.folders or discovery.hugging_face_cache or servers)
 
 
 def unknown_preferred(routing: RoutingSettings, catalog: Catalog) -> list[tuple[str, ModelNotFound]]:
@@ -108,22 +122,22 @@ def _preferred(routing: RoutingSettings) -> Iterator[tuple[str, str, frozenset[C
             yield f'routing.stand_ins."{pattern}"', name, useful
 
 
-def _check_stand_in(pattern: str, target: str, catalog: Catalog) -> None:
-    """Raises ConfigurationError for a stand-in for names of embedding models that is not one model.
+def _wrong_for_embeddings(pattern: str, target: str, catalog: Catalog) -> str | None:
+    """What is wrong with a stand-in for names of embedding models that is not one model.
 
     The catalogue knows such names whose form does not tell.
     """
     asked = StandIns({pattern: target})
     names = ((row, name) for row in catalog for name in (row.id, row.name, *row.aliases) if name is not None)
     meant = [row for row, name in names if asked(name) is not None]
-    embeds = means_embeddings(pattern) or (meant and all(Capability.EMBED in row.capabilities for row in meant))
-    if not embeds:
-        return
-    wrong = embeds_by_choice(pattern, target) if is_auto(target) else None
-    if wrong is None and catalog.knows(target) and len(rows := catalog.replicas(target)) > 1:
-        wrong = f"'{target}' is {' and '.join(row.id for row in rows)}, whose vectors may not compare: name one"
-    if wrong is not None:
-        raise ConfigurationError(f"Invalid setting 'routing.stand_ins.\"{pattern}\"': {wrong}")
+    if not (means_embeddings(pattern) or (meant and all(Capability.EMBED in row.capabilities for row in meant))):
+        return None
+    if is_auto(target):
+        return embeds_by_choice(pattern, target)
+    rows = catalog.replicas(target) if catalog.knows(target) else ()
+    if len(rows) < 2:
+        return None
+    return f"'{target}' is {' and '.join(row.id for row in rows)}, whose vectors may not compare: name one"
 
 
 class LiveCatalog:

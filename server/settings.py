@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import tomllib
+from collections.abc import Iterator, Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -24,6 +25,7 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -49,7 +51,8 @@ from server.storage.settings import StorageSettings
 
 MIB = 1024 * 1024
 FILE_NAME = "roundhouse.toml"
-FILE_VARIABLE = "ROUNDHOUSE_CONFIG"
+ENV_PREFIX = "ROUNDHOUSE_"
+FILE_VARIABLE = f"{ENV_PREFIX}CONFIG"
 KEY_SETTINGS = ("api_keys", "admin_keys", "metrics_keys")
 """Settings with secrets of callers. The file may name an environment variable for each, as ``{name}_env``."""
 STATE_FILE = "state.sqlite3"
@@ -160,6 +163,7 @@ class ServerSettings(Section):
         default=(),
         description="addresses and networks (10.0.0.0/8) of the reverse proxies whose headers are believed: about "
         "the client's address, the scheme, the host and the path that it asked for; none by default",
+        examples=[["10.0.0.0/8"]],
     )
     forwarded: Literal["x-forwarded", "forwarded"] = Field(
         default="x-forwarded",
@@ -169,8 +173,9 @@ class ServerSettings(Section):
     root_path: str = Field(
         default="",
         max_length=500,
-        description="path under which a reverse proxy serves this server, such as /llm, stripped by the proxy or "
-        "not; addresses in answers begin with it",
+        description="path under which a reverse proxy serves this server, stripped by the proxy or not; addresses "
+        "in answers begin with it",
+        examples=["/llm"],
     )
     cors: CorsSettings = CorsSettings()
     limits: LimitSettings = LimitSettings()
@@ -269,7 +274,7 @@ class Settings(Section, BaseSettings):
     """All settings. The defaults serve the starter models on 127.0.0.1:8000."""
 
     model_config = SettingsConfigDict(
-        env_prefix="ROUNDHOUSE_",
+        env_prefix=ENV_PREFIX,
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
@@ -321,16 +326,26 @@ class Settings(Section, BaseSettings):
         default=(), description="[[endpoint]] rows: servers and providers added to the catalogue, or changed in it"
     )
 
+    file_content: ClassVar[Mapping[str, Any]] = {}
+    """The tables of the settings file; set on the type that reads it."""
+
     _file: Path | None = PrivateAttr(default=None)
+    _in_file: Mapping[str, Any] = PrivateAttr(default={})
+    _flags: Mapping[str, Any] = PrivateAttr(default={})
 
     @property
     def file(self) -> Path | None:
         """The settings file, for messages."""
         return self._file
 
-    def read_from(self, file: Path | None) -> Self:
-        """These settings, which remember their file."""
-        self._file = file
+    @property
+    def given(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+        """The nested values that each source gave, the first to win first: flag, environment, file."""
+        return (("flag", self._flags), ("environment", environment_given()), ("file", self._in_file))
+
+    def read_from(self, file: Path | None, in_file: Mapping[str, Any], flags: Mapping[str, Any]) -> Self:
+        """These settings, which remember their file, its content and the flags."""
+        self._file, self._in_file, self._flags = file, in_file, flags
         return self
 
     @model_validator(mode="before")
@@ -380,7 +395,19 @@ class _SettingsFile(TomlConfigSettingsSource):
                 "A password does not belong in the settings file: name an environment variable that holds the "
                 "state's URL with url_env in [state]."
             )
+        if self.settings_cls is not Settings:
+            self.settings_cls.file_content = data  # type: ignore[attr-defined]
         return data
+
+
+def environment_given() -> Mapping[str, Any]:
+    """The nested values of the ``ROUNDHOUSE_*`` variables that are settings."""
+    return EnvSettingsSource(Settings)()
+
+
+def environment_names() -> Mapping[str, str]:
+    """The names of all ``ROUNDHOUSE_*`` variables, as they are written, by those in capitals."""
+    return {name.upper(): name for name in os.environ if name.upper().startswith(ENV_PREFIX)}
 
 
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
@@ -390,13 +417,13 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     working directory, else there is none. ``overrides`` are nested dictionaries from the command line and take
     precedence. Raises ConfigurationError with one line that says how to correct the setting.
     """
-    file = _find_file(path)
+    file = find_file(path)
     source = type("_Source", (Settings,), {"__module__": __name__}, toml_file=file) if file else Settings
     try:
         if file is not None:
             read_regular(file)  # pydantic-settings passes over a path that is no file
         settings = source(**overrides)
-        settings = _with_named_secrets(settings).read_from(file)
+        settings = _with_named_secrets(settings).read_from(file, source.file_content, overrides)
     except OSError as error:
         raise ConfigurationError(
             f"Cannot read the settings file {file}: {error.strerror}. Name another with --config, or remove it."
@@ -412,7 +439,8 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     return settings
 
 
-def _find_file(path: Path | None) -> Path | None:
+def find_file(path: Path | None) -> Path | None:
+    """The settings file: ``path``, else that of ``$ROUNDHOUSE_CONFIG``, else one in the working directory."""
     named = path or (Path(value) if (value := os.environ.get(FILE_VARIABLE)) else None)
     if named is not None:
         return named.expanduser()
@@ -429,6 +457,19 @@ def _with_named_secrets(settings: Settings) -> Settings:
     if settings.state.url_env is not None:
         update["state"] = _state_with_url(settings.state, settings.state.url_env)
     return settings.model_copy(update=update) if update else settings
+
+
+def unset_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
+    """The ``*_env`` settings whose variable has no secret that can be used, and what is wrong."""
+    named = {f"{field}_env": getattr(settings, f"{field}_env") for field in KEY_SETTINGS}
+    for setting, variable in {**named, "state.url_env": settings.state.url_env}.items():
+        try:
+            if variable is not None and setting == "state.url_env":
+                _state_with_url(settings.state, variable)
+            elif variable is not None:
+                _keys_of(variable, setting)
+        except ConfigurationError as error:
+            yield setting, error.message
 
 
 def _keys_of(variable: str, setting: str) -> list[SecretStr]:
