@@ -11,7 +11,8 @@ from catalog.errors import RoundhouseError
 from catalog.hardware import detect
 from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
-from server.commands.models import broken_files, bytes_of, catalog_and_store, faults_of, state_of
+from server.commands.models import broken_files, catalog_and_store, faults_of, state_of
+from server.commands.terminal import bytes_of
 from server.settings import load_settings
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import typer
 
 from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
-from server.commands.models import ModelId, bytes_of
+from server.commands.models import ModelId
+from server.commands.terminal import bytes_of
 
 app = typer.Typer()
 

@@ -34,7 +34,9 @@ from backends.workers.engines.registry import builtin_engines
 from catalog.errors import ConfigurationError, RoundhouseError
 from catalog.store.store import Store
 from server.assembly import own_workers
+from server.processes.data_folder import published
 from server.processes.gateway_child import GatewayChild
+from server.processes.greeting import greet
 from server.processes.reload import SettingsLoader, applicable
 from server.processes.scrape import FleetMetrics
 from server.processes.signals import handle_signals
@@ -204,14 +206,13 @@ class Fleet:
         self._metrics.ended(gateway.pid)
 
     async def _log_listening(self, gateways: Iterable[GatewayChild]) -> None:
-        """Write one line when all serve."""
+        """Tell the address when all serve, and leave it in the data folder until this is cancelled."""
         await asyncio.gather(*(gateway.wait_started() for gateway in gateways))
-        self._log.info(
-            "listening",
-            url=url_of(self._listener),
-            admin=None if self._admin is None else url_of(self._admin),
-            processes=self._settings.server.processes,
-        )
+        url, admin = url_of(self._listener), None if self._admin is None else url_of(self._admin)
+        self._log.info("listening", url=url, admin=admin, processes=self._settings.server.processes)
+        with published(self._settings.data_dir, url, admin):
+            greet(self._settings, url)
+            await asyncio.Event().wait()
 
     # ---- signals
 
