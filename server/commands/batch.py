@@ -17,7 +17,7 @@ import typer
 from catalog.errors import ConfigurationError, RoundhouseError
 from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
-from server.commands.statuses import NoServer
+from server.commands.support.statuses import NoServer
 
 app = typer.Typer()
 POLL = 1.0

@@ -10,7 +10,7 @@ import typer
 
 from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
-from server.commands.statuses import NoServer
+from server.commands.support.statuses import NoServer
 
 app = typer.Typer()
 POLL = 0.5

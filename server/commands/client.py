@@ -11,7 +11,7 @@ import httpx
 import typer
 
 from catalog.errors import RoundhouseError
-from server.commands.statuses import NoServer, ServerAnswered
+from server.commands.support.statuses import NoServer, ServerAnswered
 from server.processes.data_folder import read_address
 from server.processes.sockets import reachable
 from server.program import program

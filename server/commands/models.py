@@ -20,7 +20,7 @@ from catalog.types import Json
 from routing.upstreams.availability import Availability
 from server.catalog_updates import read_catalog
 from server.commands import terminal
-from server.commands.progress import PullProgress
+from server.commands.support.progress import PullProgress
 from server.commands.terminal import bytes_of
 from server.library import pull_into
 from server.settings import Settings, load_settings

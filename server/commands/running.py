@@ -16,7 +16,7 @@ from filelock import FileLock
 from catalog.errors import ConfigurationError
 from server.commands import terminal
 from server.commands.client import Config, ServerClient
-from server.commands.statuses import NoServer, ServerAnswered
+from server.commands.support.statuses import NoServer, ServerAnswered
 from server.processes.data_folder import ServerAddress, check_data_dir, read_address
 from server.processes.sockets import bind, reachable
 from server.program import program
