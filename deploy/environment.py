@@ -1,7 +1,8 @@
 """Makes the virtual environment of the Makefile from a lock, and shows one progress display.
 
 An environment that cannot be used any more (moved, of another Python, half made) is made anew. It uses the
-standard library alone, because nothing is installed yet. Usage: environment.py VENV LOCK MARK [--as-named] [--project]
+standard library alone, because nothing is installed yet. Usage:
+environment.py VENV LOCK MARK [--as-named] [--project]
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOM = 1_500_000_000
@@ -171,6 +173,7 @@ def pip(venv: Path, lock: Path, *arguments: str, watched: bool = False) -> None:
             process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
             )
+            assert process.stdout is not None
             seen = Seen(venv, lock)
             reading = threading.Thread(target=seen.read, args=(process.stdout, kept), daemon=True)
             reading.start()
@@ -199,10 +202,10 @@ class Seen:
         self._before = self._installed()
         self._lines: list[str] = []
 
-    def read(self, lines: object, kept: object) -> None:
+    def read(self, lines: IO[str], kept: IO[str]) -> None:
         """Read pip's output to its end."""
-        for line in lines:  # type: ignore[attr-defined]
-            kept.write(line)  # type: ignore[attr-defined]
+        for line in lines:
+            kept.write(line)
             self._lines.append(line)
             word, _, rest = line.strip().partition(" ")
             if word in ("Collecting", "Requirement"):
@@ -241,7 +244,7 @@ class Seen:
 
 
 def show(process: subprocess.Popen[str], seen: Seen | None) -> None:
-    """Show the progress until the process ends: a line that changes on a terminal, now and then a line elsewhere."""
+    """Show the progress until the process ends: a line that changes on a terminal, a few lines elsewhere."""
     terminal = sys.stderr.isatty()
     every = DRAWN_EVERY if terminal else TOLD_EVERY
     while True:

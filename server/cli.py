@@ -114,10 +114,10 @@ def _prepare(settings: Settings) -> None:
     """Fetch the starter models that are missing, once it is known that the server can start."""
     from server.commands.models import fetch_starter
     from server.processes.data_folder import check_data_dir
-    from server.processes.sockets import bind
+    from server.processes.sockets import bind_public
 
     check_data_dir(settings.data_dir)
-    bind(settings.server.host, settings.server.port, 1).close()
+    bind_public(settings).close()
     fetch_starter(settings)
 
 

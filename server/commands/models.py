@@ -20,6 +20,7 @@ from catalog.types import Json
 from routing.upstreams.availability import Availability
 from server.catalog_updates import read_catalog
 from server.commands import terminal
+from server.commands.support.completion import complete_model
 from server.commands.support.progress import PullProgress
 from server.commands.terminal import bytes_of
 from server.library import pull_into
@@ -29,7 +30,7 @@ app = typer.Typer()
 Config = Annotated[
     Path | None, typer.Option("--config", help="Settings file. Default: ./roundhouse.toml if it exists.")
 ]
-ModelId = Annotated[str, typer.Argument(help="Id or alias of the model.")]
+ModelId = Annotated[str, typer.Argument(help="Id or alias of the model.", autocompletion=complete_model)]
 Token = Annotated[
     str | None,
     typer.Option(envvar="HF_TOKEN", show_envvar=True, help="Access token for gated repositories of the hub."),
@@ -53,7 +54,11 @@ def fetch_starter(settings: Settings) -> None:
 @app.command()
 def pull(
     what: Annotated[
-        str, typer.Argument(help="'starter', a model of the catalogue, or hub:OWNER/REPOSITORY[:PATTERN].")
+        str,
+        typer.Argument(
+            help="'starter', a model of the catalogue, or hub:OWNER/REPOSITORY[:PATTERN].",
+            autocompletion=complete_model,
+        ),
     ],
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of the repository.")] = "main",
     name: Annotated[

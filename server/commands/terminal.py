@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")]
 _UNBOUNDED = 10_000
 """The width of a pipe or file, where no line is folded or cut."""
 
@@ -21,6 +25,11 @@ def console(*, stderr: bool = False) -> Console:
     # The stream itself is asked: FORCE_COLOR makes rich take a pipe for a terminal of 80 columns.
     width = None if stream is not None and stream.isatty() else _UNBOUNDED
     return Console(stderr=stderr, markup=False, width=width)
+
+
+def print_json(document: Any) -> None:
+    """Print a document as JSON, as wide as it is."""
+    typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
 
 
 def table() -> Table:

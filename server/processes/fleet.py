@@ -40,7 +40,7 @@ from server.processes.greeting import greet
 from server.processes.reload import SettingsLoader, applicable
 from server.processes.scrape import FleetMetrics
 from server.processes.signals import handle_signals
-from server.processes.sockets import bind, bind_admin, loop_factory, url_of
+from server.processes.sockets import bind_admin, bind_public, loop_factory, url_of
 from server.settings import Settings
 
 BACKOFF, BACKOFF_LIMIT = 0.25, 10.0
@@ -60,9 +60,8 @@ def run_fleet(settings: Settings, *, reload: SettingsLoader | None = None) -> No
 
     Raises ConfigurationError when an address cannot be bound, or with the first gateway's reason not to start.
     """
-    server = settings.server
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(bind(server.host, server.port, server.backlog))
+        listener = stack.enter_context(bind_public(settings))
         admin = bind_admin(settings)
         if admin is not None:
             stack.enter_context(admin)

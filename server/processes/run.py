@@ -30,7 +30,7 @@ from server.processes.greeting import greet
 from server.processes.reload import SettingsLoader
 from server.processes.shared_listener import SharedListener
 from server.processes.signals import SignalHandlers
-from server.processes.sockets import bind, bind_admin, loop_factory, url_of
+from server.processes.sockets import bind_admin, bind_public, loop_factory, url_of
 from server.scope import ADMIN_LISTENER
 from server.settings import Settings
 
@@ -65,7 +65,7 @@ def run(
 
 def _run_single(settings: Settings, reload: SettingsLoader | None, open_runtime: OpenRuntime | None) -> None:
     app = create_app(settings, open_runtime=open_runtime)
-    listener = bind(settings.server.host, settings.server.port, settings.server.backlog)
+    listener = bind_public(settings)
     with listener, asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(serve(app, settings, listener, reload=reload))
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from catalog.errors import ConfigurationError
+from server.processes.data_folder import read_address
+from server.program import program
 from server.settings import Settings
 
 
@@ -33,6 +35,21 @@ def bind(host: str, port: int, backlog: int) -> socket.socket:
             "Stop the program that uses it, or choose another --port."
         ) from None
     return listener
+
+
+def bind_public(settings: Settings) -> socket.socket:
+    """Open the listening socket of the settings. Raises ConfigurationError, which names a server of ours there."""
+    server = settings.server
+    try:
+        return bind(server.host, server.port, server.backlog)
+    except ConfigurationError:
+        running = read_address(settings.data_dir)
+        if running is None or not running.url.endswith(f":{server.port}"):
+            raise
+        raise ConfigurationError(
+            f"Roundhouse serves {running.url} already (process {running.pid}). Use it, end it with "
+            f"{program()} stop, or choose another --port."
+        ) from None
 
 
 def bind_admin(settings: Settings) -> socket.socket | None:
