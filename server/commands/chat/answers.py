@@ -74,9 +74,17 @@ class ChatAnswer:
             "" if self.tokens is None else f"{self.tokens} tokens",
             "stopped" if self.stopped else "",
             "cut at its limit" if self.finish == "length" else "",
-            "cost unknown" if self.cost is None else f"${self.cost:.6f}".rstrip("0") if self.cost else "free",
+            _dollars(self.cost),
         ]
         return ", ".join(part for part in told if part)
+
+
+def _dollars(cost: float | None) -> str:
+    if cost is None:
+        return "cost unknown"
+    if cost == 0:
+        return "free"
+    return f"${cost:.2f}" if cost >= 0.01 else f"${cost:.6f}".rstrip("0")
 
 
 def ask(client: ServerClient, body: Json, show: Show) -> ChatAnswer:

@@ -53,5 +53,5 @@ def test_a_stream_without_its_end_is_an_error(reply: list[str]) -> None:
 def test_free_unknown_and_small_costs_are_told_apart() -> None:
     assert ChatAnswer(cost=0.0).line() == "free"
     assert ChatAnswer(cost=None).line() == "cost unknown"
-    assert ChatAnswer(cost=0.5).line() == "$0.5"
-    assert ChatAnswer(cost=2.0).line() == "$2.0"
+    assert ChatAnswer(cost=0.5).line() == "$0.50"
+    assert ChatAnswer(cost=2.0).line() == "$2.00"
