@@ -47,6 +47,7 @@ from routing.settings import RoutingSettings
 from routing.state.factory import StateSettings
 from routing.upstreams.breaker import BreakerSettings
 from routing.upstreams.discovery import DiscoverySettings
+from server.configuration.named_secrets import keys_of, state_with_url
 from server.storage.settings import StorageSettings
 
 MIB = 1024 * 1024
@@ -475,9 +476,9 @@ def _with_named_secrets(settings: Settings) -> Settings:
     update: dict[str, Any] = {}
     for field in KEY_SETTINGS:
         if (variable := getattr(settings, f"{field}_env")) is not None:
-            update[field] = (*getattr(settings, field), *_keys_of(variable, f"{field}_env"))
+            update[field] = (*getattr(settings, field), *keys_of(variable, f"{field}_env"))
     if settings.state.url_env is not None:
-        update["state"] = _state_with_url(settings.state, settings.state.url_env)
+        update["state"] = state_with_url(settings.state, settings.state.url_env)
     return settings.model_copy(update=update) if update else settings
 
 
@@ -487,27 +488,8 @@ def unset_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     for setting, variable in {**named, "state.url_env": settings.state.url_env}.items():
         try:
             if variable is not None and setting == "state.url_env":
-                _state_with_url(settings.state, variable)
+                state_with_url(settings.state, variable)
             elif variable is not None:
-                _keys_of(variable, setting)
+                keys_of(variable, setting)
         except ConfigurationError as error:
             yield setting, error.message
-
-
-def _keys_of(variable: str, setting: str) -> list[SecretStr]:
-    keys = [SecretStr(key.strip()) for key in os.environ.get(variable, "").split(",") if key.strip()]
-    if not keys:
-        raise ConfigurationError(f"{setting} names ${variable}, which is not set. Set it, or remove {setting}.")
-    return keys
-
-
-def _state_with_url(state: StateSettings, variable: str) -> StateSettings:
-    url = os.environ.get(variable)
-    if not url:
-        raise ConfigurationError(f"state.url_env names ${variable}, which is not set. Set it, or remove url_env.")
-    try:
-        return StateSettings.model_validate({**state.model_dump(), "url": url})
-    except ValidationError:
-        raise ConfigurationError(
-            f"${variable}, which state.url_env names, must begin with redis://, rediss:// or unix://."
-        ) from None

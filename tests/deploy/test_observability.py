@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from backends.workers.pool import DeviceView, PoolSnapshot
 from server.observability.collectors import pool_families
 from server.observability.metrics import Metrics
-from tests.deploy.metrics_table import described, table
+from tests.deploy.metrics_table import described
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD = DEPLOY / "grafana" / "roundhouse.json"
