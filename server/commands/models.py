@@ -25,7 +25,6 @@ from catalog.store.store import Store
 from routing.upstreams.availability import Availability
 from server.advising import recommended, wanted_of
 from server.catalog_updates import read_catalog
-from server.commands import terminal
 from server.commands.support.completion import complete_model, complete_pull
 from server.commands.support.progress import PullProgress
 from server.commands.terminal import bytes_of
@@ -63,7 +62,7 @@ def pull(
         str,
         typer.Argument(
             help="A model by name (qwen3.5:9b, qwen3-8b-q8_0), an address of the hub "
-            "(hf.co/OWNER/REPOSITORY:Q4_K_M, a pasted link), 'recommended' or 'starter'."
+            "(hf.co/OWNER/REPOSITORY:Q4_K_M, a pasted link), 'recommended' or 'starter'.",
             autocompletion=complete_pull,
         ),
     ],

@@ -6,7 +6,7 @@ from catalog.errors import RoundhouseError
 
 
 def complete_pull(incomplete: str) -> list[str]:
-    """What ``pull`` takes by name, that begins with ``incomplete``: also the models that are known and not here."""
+    """The names that ``pull`` takes and that begin with ``incomplete``: also those of models that are not here."""
     from catalog.curated.collection import curated
     from catalog.curated.pulling import tagged_names
 
