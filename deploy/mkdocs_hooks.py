@@ -9,7 +9,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.utils import get_relative_url
 
 _SHIM = "https://unpkg.com/iframe-worker/shim"
-"""The script of Material's ``offline`` plugin, by which a page that is a file searches. Ours is in ``docs/assets``."""
+"""The script of the plugin ``offline``, by which a page that is a file searches. Ours is in ``docs/assets``."""
 _OWN = "assets/iframe-worker.js"
 _LOADS = re.compile(
     r"<(?:script|img|iframe|link rel=\"(?:stylesheet|preload)\")[^>]*(?:src|href)=\"?(https?://[^\"\s>]+)"
