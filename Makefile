@@ -1,10 +1,15 @@
 # Two commands are all that a newcomer needs: `make serve` and `make test`.
-PYTHON := $(or $(PYTHON),python3)
+# Without PYTHON=..., the first of these that is new enough.
+PYTHONS := python3 python3.14 python3.13 python3.12 python3.11
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+NAMED := $(PYTHON)
+PYTHON := $(or $(NAMED),$(shell for each in $(PYTHONS); do \
+	$$each -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$each && exit; done; echo python3))
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: docs reference models test-clients test-live features fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
+.PHONY: FORCE docs reference install models test-clients test-live features fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
 comma := ,
 empty :=
 space := $(empty) $(empty)
@@ -14,6 +19,10 @@ serve: $(VENV)/.serve  ## Set up what is missing, then serve the starter models.
 	@exec $(BIN)/roundhouse serve $(call option,HOST,--host) $(call option,PORT,--port) --starter
 # An option of serve, if the variable stands on make's own command line: shells export HOST, too.
 option = $(if $(filter command,$(firstword $(origin $1))),$2 $($1))
+
+LINKS ?= $(HOME)/.local/bin
+install: $(VENV)/.serve  ## Put the command on PATH, as a link in LINKS (~/.local/bin).
+	@$(BIN)/python deploy/link.py $(BIN)/roundhouse "$(LINKS)"
 
 setup: $(VENV)/.dev  ## Everything that serve and test need, models included.
 	$(BIN)/roundhouse pull starter
@@ -106,18 +115,21 @@ lock: | $(BIN)/python  ## Resolve pyproject's ranges anew; the locks hold hashes
 
 NEEDED := import sys; sys.version_info < (3, 11) and sys.exit("Roundhouse needs Python 3.11 or newer, and this is " \
 	"%d.%d. If there is another one, name it: make serve PYTHON=python3.12" % sys.version_info[:2])
-$(BIN)/python:
+define check-python
+	@command -v $(PYTHON) >/dev/null || { echo "Roundhouse needs Python 3.11 or newer, and $(PYTHON) is not here." >&2; exit 1; }
 	@$(PYTHON) -c '$(NEEDED)'
+endef
+$(BIN)/python:
+	$(check-python)
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.serve: pyproject.toml deploy/requirements.lock | $(BIN)/python
-	$(PIP) install --quiet --require-hashes --requirement deploy/requirements.lock
-	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
-	@touch $@
+# The script sees whether there is anything to do, also for an environment that was moved or is half made.
+$(VENV)/.serve: FORCE
+	$(check-python)
+	@$(PYTHON) deploy/environment.py $(VENV) deploy/requirements.lock .serve --project $(if $(NAMED),--as-named)
 
-$(VENV)/.dev: $(VENV)/.serve deploy/requirements-dev.lock
-	$(PIP) install --quiet --require-hashes --requirement deploy/requirements-dev.lock
-	@touch $@
+$(VENV)/.dev: $(VENV)/.serve FORCE
+	@$(PYTHON) deploy/environment.py $(VENV) deploy/requirements-dev.lock .dev
 
 clean:
 	rm -rf $(VENV) $(AUDIT) $(LOWEST) .bench .clients dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 
 from backends.registry import trusted_providers
 from catalog.model import Capability
 from catalog.validation.section import Section
 from routing.facts import Mode, Task
+from routing.reading.stand_ins import check_stand_in
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -264,6 +265,12 @@ class RoutingSettings(Section):
         description="the model that auto uses for a capability",
         examples=[{"embed": "all-minilm-l6-v2"}],
     )
+    stand_ins: dict[str, str] = Field(
+        default={},
+        description="the model that answers for a name, or a pattern of names, which no usable model has: an id, "
+        "or auto; names of embedding models need one model",
+        examples=[{"gpt-4o*": "auto:best", "whisper-1": "auto"}],
+    )
     priors: tuple[Path, ...] = Field(
         default=(),
         description="files or folders with qualities and speeds of models (.json, .toml)",
@@ -275,3 +282,10 @@ class RoutingSettings(Section):
     affinity: Affinity = Affinity()
     speech: SpeechPolicy = SpeechPolicy()
     judge: JudgeSettings = JudgeSettings()
+
+    @field_validator("stand_ins")
+    @classmethod
+    def _of_one_model(cls, stand_ins: dict[str, str]) -> dict[str, str]:
+        for pattern, target in stand_ins.items():
+            check_stand_in(pattern, target)
+        return stand_ins

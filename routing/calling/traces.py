@@ -3,7 +3,7 @@
 ``GET /v1/traces/{id}`` answers with this object; times are seconds, costs dollars::
 
     {"id", "object": "trace", "at", "status": "running" | "done" | "failed",
-     "request": {"capability", "requested", "task", "complexity", "prompt_tokens", "stream", "key",
+     "request": {"capability", "requested", "stands_for", "task", "complexity", "prompt_tokens", "stream", "key",
                  "mode", "workload"},
      "plan": {"strategy", "reason",
               "candidates": [{"model", "score", "quality", "latency", "cost", "reason"}],
@@ -217,6 +217,7 @@ def _document(trace: _Trace, shown: int) -> dict[str, Any]:
         "request": {
             "capability": facts.capability.value,
             "requested": facts.requested,
+            "stands_for": facts.stands_for,
             "task": facts.task.value,
             "complexity": facts.complexity.value,
             "prompt_tokens": facts.prompt_tokens,

@@ -15,12 +15,14 @@ from catalog.catalog import Catalog
 from catalog.discovery import rows_from_folder
 from catalog.hardware import detect
 from catalog.model import Model, PathSource
-from catalog.store.progress import PullEvent, Stage
 from catalog.store.store import Store
 from catalog.types import Json
 from routing.upstreams.availability import Availability
 from server.catalog_updates import read_catalog
 from server.commands import terminal
+from server.commands.support.completion import complete_model
+from server.commands.support.progress import PullProgress
+from server.commands.terminal import bytes_of
 from server.library import pull_into
 from server.settings import Settings, load_settings
 
@@ -28,7 +30,7 @@ app = typer.Typer()
 Config = Annotated[
     Path | None, typer.Option("--config", help="Settings file. Default: ./roundhouse.toml if it exists.")
 ]
-ModelId = Annotated[str, typer.Argument(help="Id or alias of the model.")]
+ModelId = Annotated[str, typer.Argument(help="Id or alias of the model.", autocompletion=complete_model)]
 Token = Annotated[
     str | None,
     typer.Option(envvar="HF_TOKEN", show_envvar=True, help="Access token for gated repositories of the hub."),
@@ -44,15 +46,19 @@ def catalog_and_store(settings: Settings) -> tuple[Catalog, Store]:
 def fetch_starter(settings: Settings) -> None:
     """Fetch the starter models that are missing."""
     catalog, store = catalog_and_store(settings)
-    if starter.absent(catalog, store):
-        with PullProgress() as progress:
+    if missing := starter.absent(catalog, store):
+        with PullProgress(len(missing)) as progress:
             starter.ensure(catalog, store, progress)
 
 
 @app.command()
 def pull(
     what: Annotated[
-        str, typer.Argument(help="'starter', a model of the catalogue, or hub:OWNER/REPOSITORY[:PATTERN].")
+        str,
+        typer.Argument(
+            help="'starter', a model of the catalogue, or hub:OWNER/REPOSITORY[:PATTERN].",
+            autocompletion=complete_model,
+        ),
     ],
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of the repository.")] = "main",
     name: Annotated[
@@ -167,55 +173,3 @@ def broken_files(settings: Settings, catalog: Catalog, faults: Mapping[str, str]
             lines.append(f"{folder}: there is no such folder")
         rows_from_folder(folder.expanduser(), lambda path, reason: lines.append(f"{path}: {reason}"))
     return lines
-
-
-def bytes_of(size: int | None) -> str:
-    """A size in bytes as text, in decimal units."""
-    if not size:
-        return ""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
-
-
-class PullProgress:
-    """Shows a progress bar per file; when the output is no terminal, one line per stage."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-        self._console = terminal.console(stderr=True)
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._tasks: dict[tuple[str, str | None], TaskID] = {}
-        self._printed: set[tuple[str, Stage]] = set()
-
-    def __enter__(self) -> PullProgress:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def __call__(self, event: PullEvent) -> None:
-        if not self._console.is_terminal:
-            if (event.model, event.stage) not in self._printed and event.stage is not Stage.CACHED:
-                self._printed.add((event.model, event.stage))
-                self._console.print(f"{event.model}: {event.stage.value}", highlight=False)
-            return
-        if event.stage in (Stage.CACHED, Stage.METADATA):
-            return
-        key = (event.model, event.file)
-        text = f"{event.model} {event.stage.value}"
-        if key not in self._tasks:
-            self._tasks[key] = self._bars.add_task(text, total=event.total)
-        self._bars.update(self._tasks[key], description=text, completed=event.done, total=event.total)
