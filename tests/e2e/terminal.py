@@ -66,7 +66,7 @@ class Terminal:
         except OSError:  # EIO: the other side is closed
             return False
         if _ASKS_CURSOR in data:
-            os.write(self._descriptor, b"\x1b[1;1R")
+            os.write(self._descriptor, b"\x1b[24;1R")  # the last line
         self.raw += data
         return bool(data)
 
