@@ -9,7 +9,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: FORCE install models test-clients test-live features fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
+.PHONY: FORCE docs reference install models test-clients test-live features fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
 comma := ,
 empty :=
 space := $(empty) $(empty)
@@ -48,6 +48,12 @@ test-clients: setup  ## Real clients of OpenAI's, Anthropic's and Ollama's APIs,
 
 features: $(VENV)/.dev  ## Write docs/FEATURES.md: what each provider does with each parameter.
 	$(BIN)/python -m tests.conformance.features.table
+
+docs: $(VENV)/.dev  ## The documentation in dist/docs; a warning or a broken link is an error.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file deploy/mkdocs.yml
+
+reference: $(VENV)/.dev  ## Write the generated pages of docs/reference: settings, commands, metrics.
+	$(BIN)/python -m tests.docs
 
 format:
 	$(BIN)/ruff format --check .
@@ -91,7 +97,7 @@ engines: setup  ## Run the optional engines in environments of their own (severa
 	ROUNDHOUSE_ENGINES=.venv-engines $(BIN)/pytest tests/conformance/test_engines.py tests/e2e/test_engines.py \
 		-k "$(subst $(space), or ,$(strip $(ENGINES)))"
 
-bench: setup  ## Every figure of README, in tables and plots: half an hour. QUICK=1: roughly, in five minutes.
+bench: setup  ## Every figure of docs/performance.md, in tables and plots: half an hour. QUICK=1: roughly, in five minutes.
 	$(BIN)/python -m tests.bench $(if $(QUICK),--quick)
 
 faults: setup  ## Every row of tests/faults with its full counts and times, then the figures.
@@ -105,7 +111,7 @@ LOCKED := $(addprefix --extra ,starter redis otel bedrock vertex)
 lock: | $(BIN)/python  ## Resolve pyproject's ranges anew; the locks hold hashes and name no index.
 	$(PIP) install --quiet pip-tools
 	$(COMPILE) $(LOCKED) --output-file deploy/requirements.lock pyproject.toml
-	$(COMPILE) $(LOCKED) --extra dev --output-file deploy/requirements-dev.lock pyproject.toml
+	$(COMPILE) $(LOCKED) --extra dev --extra docs --output-file deploy/requirements-dev.lock pyproject.toml
 
 NEEDED := import sys; sys.version_info < (3, 11) and sys.exit("Roundhouse needs Python 3.11 or newer, and this is " \
 	"%d.%d. If there is another one, name it: make serve PYTHON=python3.12" % sys.version_info[:2])

@@ -33,7 +33,7 @@ COMMANDS = {
     "running": ("stop",),
 }
 """The commands of each module of :mod:`server.commands`."""
-GROUPS = {"keys": "keys", "smoke": "smoke", "router": "profiles"}
+GROUPS = {"keys": "keys", "config": "config", "smoke": "smoke", "router": "profiles"}
 """Groups of commands, as in ``roundhouse keys create``, and their modules."""
 
 

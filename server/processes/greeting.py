@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from server.configuration.exposure import KEYS_MARK
 from server.processes.sockets import reachable
 from server.program import program
-from server.settings import KEYS_MARK, Settings
+from server.settings import Settings
 
 
 def greet(settings: Settings, url: str) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from server.configuration.exposure import KEYS_MARK
 from server.processes.greeting import pasteable
-from server.settings import KEYS_MARK, Settings
+from server.settings import Settings
 
 
 def test_three_lines_can_be_pasted_and_the_request_is_whole(tmp_path: Path) -> None:
