@@ -71,6 +71,15 @@ class Terminal:
         return bool(data)
 
 
+def _take_terminal() -> None:
+    """Make standard input the controlling terminal, so that Ctrl-C is SIGINT, and heed it.
+
+    A shell lets its background jobs ignore it, and the suite may be one.
+    """
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def terminal(
     *command: str,
@@ -91,7 +100,7 @@ def terminal(
         cwd=cwd,
         env={**own, **(environment or {})},
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is SIGINT
+        preexec_fn=_take_terminal,
     )
     os.close(theirs)
     try:
