@@ -56,7 +56,9 @@ class CommandGroup(TyperGroup):
     def __init__(self, *, commands: Any = None, **attributes: Any) -> None:
         elsewhere = {name: module for module, names in COMMANDS.items() for name in names}
         super().__init__(**attributes)
-        self.commands = LazyCommands({**elsewhere, **(commands or {}), **GROUPS})
+        own = dict(commands or {})
+        first = {name: own.pop(name) for name in ("serve",) if name in own}
+        self.commands = LazyCommands({**first, **elsewhere, **own, **GROUPS})
 
 
 app = typer.Typer(
