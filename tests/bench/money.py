@@ -4,7 +4,7 @@ A server with nothing learned gets three hundred mixed questions through ``/v1/c
 models is a base model). The remote is a fake that knows nineteen answers of twenty and has a price; the local ones
 are real. After each answer the client says at ``POST /v1/outcomes`` whether it was right, as an application does
 that can tell. Beside: always the same model, a model by lot, and the cheapest right one, from each model's answer
-to each question, asked before on a server of its own. The plot ``money-plot.png`` has dollars and right answers of all.
+to each question, asked before on a server of its own. ``money-plot.png`` has dollars and right answers of all.
 """
 
 from __future__ import annotations
