@@ -5,6 +5,17 @@ from __future__ import annotations
 from catalog.errors import RoundhouseError
 
 
+def complete_pull(incomplete: str) -> list[str]:
+    """The names that ``pull`` takes and that begin with ``incomplete``: also those of models that are not here."""
+    from catalog.curated.collection import curated
+    from catalog.curated.pulling import tagged_names
+
+    names = {"recommended", "starter", *complete_model(incomplete)}
+    for entry in curated():
+        names.update((entry.id, *tagged_names(entry), *entry.names))
+    return sorted(name for name in names if name.startswith(incomplete) and not name.startswith("auto"))
+
+
 def complete_model(incomplete: str) -> list[str]:
     """The ids and aliases of the catalogue, and the router's names, that begin with ``incomplete``."""
     from routing.facts import Mode
