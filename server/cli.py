@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 COMMANDS = {
     "chat.command": ("run",),
     "media": ("embed", "speak", "transcribe", "draw"),
-    "models": ("pull", "rm", "list", "show"),
+    "models": ("pull", "rm"),
+    "listing": ("list", "show"),
+    "recommend": ("recommend",),
     "workers": ("ps", "load", "warm", "unload", "logs"),
     "router": ("route", "trace", "outcome", "usage", "pin", "discover"),
     "inspect": ("doctor",),
