@@ -170,6 +170,7 @@ ASKS = (
     Ask("get", "/v1/usage"),
     Ask("get", "/v1/usage", "text/csv", {"params": {"format": "csv"}}),
     Ask("get", "/v1/admin/report"),
+    Ask("get", "/v1/admin/settings"),
     Ask("get", "/v1/models"),
     Ask("get", "/v1/models/{model_id}"),
     Ask("post", "/v1/models/{model_id}/load"),
