@@ -47,6 +47,7 @@ from routing.settings import RoutingSettings
 from routing.state.factory import StateSettings
 from routing.upstreams.breaker import BreakerSettings
 from routing.upstreams.discovery import DiscoverySettings
+from server.configuration.named_secrets import keys_of, state_with_url
 from server.storage.settings import StorageSettings
 
 MIB = 1024 * 1024
@@ -79,26 +80,33 @@ class LimitSettings(Section):
     concurrency_per_key: int | None = Field(
         default=None,
         gt=0,
-        description="most requests in flight with one key, in one gateway process; None: no limit",
+        description="most requests in flight with one key, in one gateway process; by default without limit",
+        examples=[16],
     )
     retry_after: float = Field(
-        default=1.0, gt=0, description="seconds in the Retry-After header of a request refused for concurrency"
+        default=1.0,
+        gt=0,
+        description="seconds in the Retry-After header of a request that is refused for concurrency",
     )
 
 
 class TimeoutSettings(Section):
     """Timeouts towards clients. In seconds."""
 
-    headers: float = Field(default=8.0, gt=0, description="from connecting to the end of the headers")
-    body: float = Field(default=600.0, gt=0, description="from the end of the headers to the end of the body")
-    body_idle: float = Field(default=7.0, gt=0, description="between two pieces of a body")
+    headers: float = Field(default=8.0, gt=0, description="seconds from connecting to the end of the headers")
+    body: float = Field(
+        default=600.0, gt=0, description="seconds from the end of the headers to the end of the body"
+    )
+    body_idle: float = Field(default=7.0, gt=0, description="seconds between two pieces of a body")
     body_rate: int = Field(
         default=4096,
         gt=0,
         description="lowest bytes per second at which a body may arrive, after its first body_idle seconds",
     )
-    send: float = Field(default=30.0, gt=0, description="until a client that reads slowly takes the next piece")
-    keep_alive: float = Field(default=75.0, gt=0, description="until an idle connection is closed")
+    send: float = Field(
+        default=30.0, gt=0, description="seconds until a client that reads slowly takes the next piece"
+    )
+    keep_alive: float = Field(default=75.0, gt=0, description="seconds until an idle connection is closed")
 
 
 class StreamSettings(Section):
@@ -117,7 +125,7 @@ class CorsSettings(Section):
     """Cross-origin requests (CORS): the web pages that may call the API; none by default."""
 
     origins: tuple[str, ...] = Field(
-        default=(), description="allowed origins, such as https://app.example; '*' is any"
+        default=(), description="allowed origins; '*' is any", examples=[["https://app.example"]]
     )
     credentials: bool = Field(
         default=False, description="allow cookies and Authorization headers; not together with the origin '*'"
@@ -145,19 +153,24 @@ class ServerSettings(Section):
     host: str = Field(default="127.0.0.1", max_length=253, description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 chooses a free one")
     admin_host: str | None = Field(
-        default=None, description="address of the admin routes, with admin_port; None: that of `host`"
+        default=None,
+        description="address of the admin routes, with admin_port; by default that of host",
+        examples=["127.0.0.1"],
     )
     admin_port: int | None = Field(
         default=None,
         ge=0,
         le=65535,
-        description="port that alone serves the admin routes; None: they are served at `port`",
+        description="port that alone serves the admin routes; by default they are served at port",
+        examples=[8001],
     )
     insecure: bool = Field(
         default=False, description="allow serving without API keys on an address that other machines can reach"
     )
     allowed_hosts: tuple[str, ...] = Field(
-        default=(), description="accepted Host headers besides loopback names and `host`; '*' is any"
+        default=(),
+        description="accepted Host headers besides loopback names and host; '*' is any",
+        examples=[["models.example.com"]],
     )
     proxies: tuple[str, ...] = Field(
         default=(),
@@ -191,7 +204,10 @@ class ServerSettings(Section):
         default=30.0, ge=0, description="seconds for which running answers may continue on shutdown"
     )
     backlog: int = Field(default=2048, gt=0, le=65535, description="connections that may wait to be accepted")
-    docs: bool = Field(default=True, description="serve /openapi.json")
+    docs: bool = Field(
+        default=True, description="serve /openapi.json, and the API reference for browsers at /docs"
+    )
+    console: bool = Field(default=True, description="serve the console for browsers at /ui, and a page at /")
 
     @field_validator("proxies")
     @classmethod
@@ -253,13 +269,13 @@ class TelemetrySettings(Section):
 
     endpoint: str | None = Field(
         default=None,
-        description="URL of the collector (OTLP over HTTP), such as http://host:4318",
+        description="URL of the collector (OTLP over HTTP); without one no traces are sent",
+        examples=["http://localhost:4318"],
     )
     service_name: str = Field(default="roundhouse", min_length=1, description="service.name of the spans")
     sample: float = Field(
         default=1.0, ge=0, le=1, description="fraction of traces kept, unless the caller's traceparent decides"
     )
-
     propagate: bool = Field(default=True, description="send traceparent and tracestate to upstreams")
 
     @field_validator("endpoint")
@@ -299,10 +315,13 @@ class Settings(Section, BaseSettings):
     telemetry: TelemetrySettings = TelemetrySettings()
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("roundhouse", appauthor=False),
-        description="folder of models, logs and state; default: the user's data folder",
+        description="folder of models, logs and state; by default the user's data folder",
+        examples=["/var/lib/roundhouse"],
     )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        default=(), description="keys that may call the API, comma-separated; not allowed in the settings file"
+        default=(),
+        description="keys that may call the API, comma-separated; not allowed in the settings file",
+        examples=[["choose-a-long-one"]],
     )
     admin_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(), description="keys that may also use the admin routes; not allowed in the settings file"
@@ -311,19 +330,26 @@ class Settings(Section, BaseSettings):
         default=(), description="keys that may read /metrics and nothing else; not allowed in the settings file"
     )
     api_keys_env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")] | None = Field(
-        default=None, description="name of an environment variable with more api_keys, comma-separated"
+        default=None,
+        description="name of an environment variable with more api_keys, comma-separated",
+        examples=["MY_API_KEYS"],
     )
     admin_keys_env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")] | None = Field(
-        default=None, description="name of an environment variable with more admin_keys, comma-separated"
+        default=None,
+        description="name of an environment variable with more admin_keys, comma-separated",
+        examples=["MY_ADMIN_KEYS"],
     )
     metrics_keys_env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")] | None = Field(
-        default=None, description="name of an environment variable with more metrics_keys, comma-separated"
+        default=None,
+        description="name of an environment variable with more metrics_keys, comma-separated",
+        examples=["MY_METRICS_KEYS"],
     )
     model: tuple[dict[str, Any], ...] = Field(
-        default=(), description="[[model]] rows: models added to the catalogue, or changed in it"
+        default=(), description="[[model]] rows: models that are added to the catalogue, or changed in it"
     )
     endpoint: tuple[dict[str, Any], ...] = Field(
-        default=(), description="[[endpoint]] rows: servers and providers added to the catalogue, or changed in it"
+        default=(),
+        description="[[endpoint]] rows: servers and providers that are added to the catalogue, or changed in it",
     )
 
     file_content: ClassVar[Mapping[str, Any]] = {}
@@ -453,9 +479,9 @@ def _with_named_secrets(settings: Settings) -> Settings:
     update: dict[str, Any] = {}
     for field in KEY_SETTINGS:
         if (variable := getattr(settings, f"{field}_env")) is not None:
-            update[field] = (*getattr(settings, field), *_keys_of(variable, f"{field}_env"))
+            update[field] = (*getattr(settings, field), *keys_of(variable, f"{field}_env"))
     if settings.state.url_env is not None:
-        update["state"] = _state_with_url(settings.state, settings.state.url_env)
+        update["state"] = state_with_url(settings.state, settings.state.url_env)
     return settings.model_copy(update=update) if update else settings
 
 
@@ -465,27 +491,8 @@ def unset_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     for setting, variable in {**named, "state.url_env": settings.state.url_env}.items():
         try:
             if variable is not None and setting == "state.url_env":
-                _state_with_url(settings.state, variable)
+                state_with_url(settings.state, variable)
             elif variable is not None:
-                _keys_of(variable, setting)
+                keys_of(variable, setting)
         except ConfigurationError as error:
             yield setting, error.message
-
-
-def _keys_of(variable: str, setting: str) -> list[SecretStr]:
-    keys = [SecretStr(key.strip()) for key in os.environ.get(variable, "").split(",") if key.strip()]
-    if not keys:
-        raise ConfigurationError(f"{setting} names ${variable}, which is not set. Set it, or remove {setting}.")
-    return keys
-
-
-def _state_with_url(state: StateSettings, variable: str) -> StateSettings:
-    url = os.environ.get(variable)
-    if not url:
-        raise ConfigurationError(f"state.url_env names ${variable}, which is not set. Set it, or remove url_env.")
-    try:
-        return StateSettings.model_validate({**state.model_dump(), "url": url})
-    except ValidationError:
-        raise ConfigurationError(
-            f"${variable}, which state.url_env names, must begin with redis://, rediss:// or unix://."
-        ) from None

@@ -357,12 +357,15 @@ def routes() -> list[tuple[str, str]]:
     return found
 
 
-async def test_everything_but_health_and_ready_wants_a_key(running: Site) -> None:
+async def test_everything_but_health_ready_and_the_console_wants_a_key(running: Site) -> None:
     asked_for = routes()
     assert len(asked_for) > 25
     for method, path in asked_for:
         for headers in ({}, {"authorization": "Bearer rh-" + "a" * 43}, {"authorization": "Basic " + ADMIN}):
             answer = await running.client.request(method, path, headers=headers)
+            if path.startswith(("/ui", "/docs")):
+                assert answer.status_code in (200, 307, 404), (method, path, headers)
+                continue
             probed = method == "HEAD" and path in ("/", "/api/hello")
             expected = 200 if path in OPEN_PATHS or probed else 401
             assert answer.status_code == expected, (method, path, headers)
