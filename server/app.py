@@ -17,17 +17,19 @@ from routing.calling.answer import CHOICE_HEADERS
 from server.api import ROUTERS
 from server.api.console import CONSOLE_PATHS
 from server.callers import Authenticator
+from server.configuration.exposure import check_exposure, check_lost_keys, mark_keys, may_allow_anonymous
 from server.edge.admission import InFlight
 from server.edge.auth import Keys
 from server.edge.errors import as_error, error_response
 from server.edge.gate import Gate
+from server.edge.proxies import behind_proxies
 from server.edge.routes import Shortcut, to_its_route
 from server.edge.services import Services
 from server.observability.metrics import Metrics
 from server.observability.open_telemetry import open_telemetry
 from server.observability.telemetry import Telemetry
 from server.runtime import Runtime
-from server.settings import STATE_FILE, Settings, check_exposure, check_lost_keys, mark_keys, may_allow_anonymous
+from server.settings import STATE_FILE, ServerSettings, Settings
 
 VERSION = "0.1.0"
 
@@ -35,13 +37,16 @@ OpenRuntime = Callable[[Settings, Metrics], AbstractAsyncContextManager[Runtime]
 
 
 class _App(FastAPI):
-    """FastAPI with a shortcut to the routes of the hot path."""
+    """FastAPI with a shortcut to the routes of the hot path, behind the proxies of the settings."""
+
+    server: ServerSettings
 
     def build_middleware_stack(self) -> ASGIApp:
         direct: ASGIApp = to_its_route
         for layer in reversed(self.user_middleware):
             direct = layer.cls(direct, *layer.args, **layer.kwargs)
-        return Shortcut(super().build_middleware_stack(), direct, self.routes)
+        shortcut = Shortcut(super().build_middleware_stack(), direct, self.routes)
+        return behind_proxies(shortcut, self.server)
 
 
 def create_app(
@@ -98,6 +103,7 @@ def create_app(
             "logs": False,
         },  # ours are in server.observability
     )
+    app.server = settings.server
     app.state.services = services
     app.state.begin_drain = in_flight.begin_drain
     for router in ROUTERS:  # include_router would put a layer of matching before each route
@@ -143,7 +149,7 @@ def _lifespan(
         ):
             if telemetry is not None and parts.attach is not None:
                 parts.attach(telemetry)
-            has_keys = parts.keys is not None and bool(parts.keys.list())
+            has_keys = parts.keys is not None and parts.keys.any_calls
             check_exposure(services.settings, virtual_keys=has_keys)
             if has_keys:
                 mark_keys(services.settings)

@@ -46,6 +46,7 @@ from routing.clock import Clock, SystemClock
 from routing.deferred.calls import DeferredCalls
 from routing.persistence import Persistence
 from routing.plan import Block
+from routing.reading.stand_ins import StandIns
 from routing.state.factory import StateSettings, create_state
 from routing.state.redis_peers import RedisPeers
 from routing.upstreams.availability import Availability
@@ -59,6 +60,7 @@ from server.library import Library
 from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
+from server.observability.totals import RequestTotals
 from server.peers import announce_models, answer_peer
 from server.probing.sampling import Sampler
 from server.runtime import Insight, Peers, Runtime
@@ -113,7 +115,8 @@ async def open_runtime(
         runtime.deferred = _deferred(clock, metrics, models, memory, calls, routing, dispatcher)
         sampler = Sampler(runtime, settings.routing.judge)
         runtime.samples = sampler
-        runtime.reload = partial(_reload, updates, memory, routing, sampler)
+        runtime.stand_ins = StandIns(settings.routing.stand_ins)
+        runtime.reload = partial(_reload, updates, memory, routing, runtime, sampler)
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
         runtime.library = Library(
@@ -311,6 +314,7 @@ def _dispatcher(clock: Clock, metrics: Metrics, memory: _Memory, calls: _Calls, 
             memory.traces,
             memory.virtual_keys,
             AttemptLog(),
+            RequestTotals(),
             calls.telemetry,
         ),
         batched_sinks=(memory.learner, memory.persistence, memory.prefixes),
@@ -343,7 +347,12 @@ def _deferred(
 
 
 async def _reload(
-    updates: CatalogUpdates, memory: _Memory, routing: _Routing, sampler: Sampler, settings: Settings
+    updates: CatalogUpdates,
+    memory: _Memory,
+    routing: _Routing,
+    runtime: Runtime,
+    sampler: Sampler,
+    settings: Settings,
 ) -> None:
     """Apply every setting of :data:`server.processes.reload.APPLIED` that a part behind the gate holds.
 
@@ -362,6 +371,7 @@ async def _reload(
     routing.leases.configure(settings.backends.timeouts())
     routing.retries.configure(settings.retries)
     sampler.configure(settings.routing.judge)
+    runtime.stand_ins = StandIns(settings.routing.stand_ins)
 
 
 def _updates(settings: Settings, clock: Clock, models: _Models, memory: _Memory, calls: _Calls) -> CatalogUpdates:

@@ -8,25 +8,34 @@ import sys
 from collections import UserDict
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
 from catalog.errors import ModelNotFound, RoundhouseError
+from server.commands.support.statuses import EXPLAINED, status_of
 from server.processes.standard_streams import open_standard_streams
 
+if TYPE_CHECKING:
+    from server.settings import Settings
+
 COMMANDS = {
-    "models": ("pull", "rm", "list", "show"),
+    "chat.command": ("run",),
+    "media": ("embed", "speak", "transcribe", "draw"),
+    "models": ("pull", "rm"),
+    "listing": ("list", "show"),
+    "recommend": ("recommend",),
     "workers": ("ps", "load", "warm", "unload", "logs"),
     "router": ("route", "trace", "outcome", "usage", "pin", "discover"),
     "inspect": ("doctor",),
     "batch": ("batch",),
     "calibrate": ("calibrate",),
+    "running": ("stop",),
 }
 """The commands of each module of :mod:`server.commands`."""
-GROUPS = {"keys": "keys", "smoke": "smoke", "router": "profiles"}
+GROUPS = {"keys": "keys", "config": "config", "smoke": "smoke", "router": "profiles"}
 """Groups of commands, as in ``roundhouse keys create``, and their modules."""
 
 
@@ -49,7 +58,9 @@ class CommandGroup(TyperGroup):
     def __init__(self, *, commands: Any = None, **attributes: Any) -> None:
         elsewhere = {name: module for module, names in COMMANDS.items() for name in names}
         super().__init__(**attributes)
-        self.commands = LazyCommands({**elsewhere, **(commands or {}), **GROUPS})
+        own = dict(commands or {})
+        first = {name: own.pop(name) for name in ("serve",) if name in own}
+        self.commands = LazyCommands({**first, **elsewhere, **own, **GROUPS})
 
 
 app = typer.Typer(
@@ -58,6 +69,7 @@ app = typer.Typer(
     help="An OpenAI-compatible inference server that runs local models and routes to remote ones.",
     no_args_is_help=True,
     add_completion=True,
+    epilog=EXPLAINED,
     pretty_exceptions_show_locals=False,
 )
 
@@ -98,10 +110,19 @@ def serve(
     overrides = _without_none(server=server or None, log=_without_none(level=log_level) or None)
     settings = load_settings(config, **overrides)
     if starter:
-        from server.commands.models import fetch_starter
-
-        fetch_starter(settings)
+        _prepare(settings)
     raise typer.Exit(run(settings, reload=lambda: load_settings(config, **overrides)))
+
+
+def _prepare(settings: Settings) -> None:
+    """Fetch the starter models that are missing, once it is known that the server can start."""
+    from server.commands.models import fetch_starter
+    from server.processes.data_folder import check_data_dir
+    from server.processes.sockets import bind_public
+
+    check_data_dir(settings.data_dir)
+    bind_public(settings).close()
+    fetch_starter(settings)
 
 
 def _print_version(asked: bool) -> None:
@@ -135,14 +156,14 @@ def _without_none(**values: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Entry point. A RoundhouseError is one line on standard error and exit status 1."""
+    """Entry point. A RoundhouseError is one line on standard error, and its kind the exit status."""
     open_standard_streams()
     try:
         app()
     except RoundhouseError as error:
         message = error.message.replace(ModelNotFound.where, "All models: roundhouse list --all")
         typer.echo(f"roundhouse: {message}", err=True)
-        sys.exit(1)
+        sys.exit(status_of(error))
 
 
 if __name__ == "__main__":

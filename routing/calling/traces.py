@@ -3,7 +3,7 @@
 ``GET /v1/traces/{id}`` answers with this object; times are seconds, costs dollars::
 
     {"id", "object": "trace", "at", "status": "running" | "done" | "failed",
-     "request": {"capability", "requested", "task", "complexity", "prompt_tokens", "stream", "key",
+     "request": {"capability", "requested", "stands_for", "task", "complexity", "prompt_tokens", "stream", "key",
                  "mode", "workload"},
      "plan": {"strategy", "reason",
               "candidates": [{"model", "score", "quality", "latency", "cost", "reason"}],
@@ -44,7 +44,7 @@ from routing.state.protocol import State
 class TraceSettings(Section):
     """Limits of the traces kept."""
 
-    capacity: int = Field(default=10_000, ge=1, description="traces in memory; the oldest goes first")
+    capacity: int = Field(default=10_000, ge=1, description="traces kept in memory; the oldest goes first")
     candidates: int = Field(default=8, ge=1, description="candidates kept of each plan")
     excluded: int = Field(default=32, ge=0, description="exclusions shown of each plan")
     explained: int = Field(
@@ -54,13 +54,17 @@ class TraceSettings(Section):
         default=False, description="keep the request's body in the trace, without an audio file's bytes"
     )
     prompt_bytes: int = Field(
-        default=100_000, ge=1, description="of a kept prompt as JSON; of a longer one only its beginning is kept"
+        default=100_000,
+        ge=1,
+        description="bytes of a kept prompt as JSON; of a longer one only its beginning is kept",
     )
     prompt_memory: int = Field(
         default=64 * 1024 * 1024, ge=1, description="bytes of all prompts in memory; the oldest are dropped first"
     )
     persist: bool = Field(default=False, description="keep finished traces in the state, too")
-    persist_seconds: float = Field(default=7 * 86_400.0, gt=0)
+    persist_seconds: float = Field(
+        default=7 * 86_400.0, gt=0, description="seconds for which the state keeps a trace"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +270,7 @@ def _document(trace: _Trace, shown: int) -> dict[str, Any]:
         "request": {
             "capability": facts.capability.value,
             "requested": facts.requested,
+            "stands_for": facts.stands_for,
             "task": facts.task.value,
             "complexity": facts.complexity.value,
             "prompt_tokens": facts.prompt_tokens,

@@ -20,12 +20,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from catalog.errors import InvalidRequest, NotPermitted
 from server.callers import ANONYMOUS
-from server.edge.access_log import AccessLog
+from server.edge.access_log import AccessLog, Served
 from server.edge.callers import presented_key
 from server.edge.disconnect import ClientGone, ResponseCut
 from server.edge.errors import ANTHROPIC_PATHS, as_error, error_response
 from server.edge.identifiers import RandomHex
 from server.edge.services import Services
+from server.observability.totals import Totals, begin_totals, end_totals
 from server.scope import ABORT, CALLER, REQUEST_ID, SERVICES, STATUS, TRACE
 from server.settings import ServerSettings
 from server.ui.pages import is_page
@@ -93,6 +94,7 @@ class _Passage:
             scope[TRACE] = self._random(16)
         scope[CALLER] = ANONYMOUS
         tokens = structlog.contextvars.bind_contextvars(request_id=self._id, trace=scope[TRACE])
+        totals, of_totals = begin_totals()
         try:
             await self._pass(headers, receive)
         except ClientGone:
@@ -109,16 +111,26 @@ class _Passage:
             route = route_of(scope)
             services.metrics.request(route, scope["method"], self.status, took)
             if services.settings.log.access and scope["path"] not in OPEN_PATHS:
-                self._log.write(
-                    request_id=self._id,
-                    trace=scope[TRACE],
-                    method=scope["method"],
-                    path=scope["path"][:200],
-                    status=self.status,
-                    seconds=took,
-                    key=scope[CALLER].id,
-                )
+                self._write_line(took, totals)
+            end_totals(of_totals)
             structlog.contextvars.reset_contextvars(**tokens)
+
+    def _write_line(self, took: float, totals: Totals) -> None:
+        scope = self._scope
+        client = scope.get("client")
+        self._log.write(
+            Served(
+                request_id=self._id,
+                trace=scope[TRACE],
+                method=scope["method"],
+                path=scope["path"][:200],
+                status=self.status,
+                seconds=took,
+                key=scope[CALLER].id,
+                client=client[0] if client else "",
+                totals=totals,
+            )
+        )
 
     async def _pass(self, headers: Headers, receive: Receive) -> None:
         scope, services = self._scope, self._services

@@ -126,6 +126,9 @@ class BatchedStream(io.TextIOBase):
     def isatty(self) -> bool:
         return self._stream.isatty()
 
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
 
 def configure_structlog(settings: LogSettings, stream: TextIO) -> None:
     """Set up the logger of Roundhouse's own lines."""
@@ -173,7 +176,7 @@ def _shared_processors(settings: LogSettings) -> list[Any]:
 
 def renderer(settings: LogSettings, stream: TextIO) -> Any:
     """The processor that renders a line for a terminal, or as one JSON object."""
-    return _render_json if settings.format == "json" else Console(colors=stream.isatty())
+    return _render_json if settings.format == "json" else Console(colors=stream.isatty(), stream=stream)
 
 
 def _render_json(logger: WrappedLogger, name: str, entry: EventDict) -> str:
@@ -187,9 +190,18 @@ class Console:
     structlog's own renderer takes longer for one access log line than all JSON processing of its request.
     """
 
-    def __init__(self, *, colors: bool) -> None:
+    def __init__(self, *, colors: bool, stream: TextIO | None = None) -> None:
+        self.colors = colors
+        self._stream = stream
         self._dim, self._bold, self._name, self._reset = _COLORS if colors else ("", "", "", "")
         self._levels = {name: (color if colors else "") + name for name, color in _LEVEL_COLORS.items()}
+
+    @property
+    def descriptor(self) -> int | None:
+        """The file descriptor that the lines go to, if they go to one."""
+        with contextlib.suppress(OSError, AttributeError):
+            return None if self._stream is None else self._stream.fileno()
+        return None
 
     def __call__(self, logger: WrappedLogger, name: str, entry: EventDict) -> str:
         del logger, name
@@ -201,7 +213,7 @@ class Console:
             f"{self._bold}{event!s:<30}{reset}"
         )
         for key in sorted(entry):
-            line += f" {self._name}{key}{reset}={_quoted(entry[key])}"
+            line += f" {self._name}{key}{reset}={quoted(entry[key])}"
         return line if exception is None else f"{line}\n{exception}"
 
 
@@ -216,7 +228,7 @@ _LEVEL_COLORS = {
 _PLAIN = re.compile(r"[^\s\"'=\x00-\x1f\x7f-\x9f]+")
 
 
-def _quoted(value: object) -> str:
+def quoted(value: object) -> str:
     """A value as text; as its ``repr`` if it contains spaces, quotes, ``=`` or control characters."""
     text = value if isinstance(value, str) else repr(value)
     return text if _PLAIN.fullmatch(text) else repr(value)

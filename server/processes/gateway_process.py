@@ -87,7 +87,7 @@ async def _run(control: socket.socket, listener: socket.socket, admin: socket.so
 
 def _settings(sent: JsonValue) -> Settings:
     file = sent["file"]
-    return Settings.model_validate(sent["settings"]).read_from(None if file is None else Path(file))
+    return Settings.model_validate(sent["settings"]).read_from(None if file is None else Path(file), {}, {})
 
 
 class _Fleet:

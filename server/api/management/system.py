@@ -69,7 +69,10 @@ async def root(request: Request) -> Response:
 async def get_openapi(request: Request) -> Response:
     """This document: OpenAPI 3.1. There is none if ``[server] docs`` is off."""
     # Generated in a thread, as it takes half a second the first time.
-    return json_response(await asyncio.to_thread(describe, request.app))
+    document = await asyncio.to_thread(describe, request.app)
+    if root := request.scope.get("root_path"):
+        document = {**document, "servers": [{"url": root}]}
+    return json_response(document)
 
 
 class Health(TypedDict):
@@ -106,12 +109,11 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Every metric in Prometheus' text format; the sum over all gateway processes.
 
-    They tell of every key's requests and of all models, so a key of the administrator or of ``metrics_keys``
-    is needed.
+    They tell of every key's requests and of all models, so an admin key is needed, or one for metrics.
     """
     services, caller = services_of(request), caller_of(request)
     if not (caller.admin or caller.metrics):
-        raise NotPermitted("This needs an admin key, or one of metrics_keys in the settings.")
+        raise NotPermitted("This needs an admin key, or one for metrics: roundhouse keys create NAME --metrics.")
     scrape = services.runtime.scrape if services.runtime is not None else None
     text = services.metrics.render() if scrape is None else await scrape()
     return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
