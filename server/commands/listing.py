@@ -25,11 +25,11 @@ from server.commands.models import (
     Config,
     ModelId,
     broken_files,
-    bytes_of,
     catalog_and_store,
     faults_of,
     state_of,
 )
+from server.commands.terminal import bytes_of
 from server.library import resolved
 from server.settings import load_settings
 

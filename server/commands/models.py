@@ -48,12 +48,13 @@ def catalog_and_store(settings: Settings) -> tuple[Catalog, Store]:
     return read_catalog(settings, store), store
 
 
-def fetch_starter(settings: Settings) -> None:
-    """Fetch the starter models that are missing."""
+def fetch_starter(settings: Settings) -> bool:
+    """Fetch the starter models that are missing; returns whether any was."""
     catalog, store = catalog_and_store(settings)
     if missing := starter.absent(catalog, store):
         with PullProgress(len(missing)) as progress:
             starter.ensure(catalog, store, progress)
+    return bool(missing)
 
 
 @app.command()

@@ -7,14 +7,14 @@ import inspect
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from catalog.model import Endpoint, Model
-from server.settings import Settings
+from server.configuration.tree import ROWS, SectionOfSettings, Setting, sections, toml, toml_key
 from tests.docs.markdown import prose, table
 
 HEAD = """# Settings
@@ -30,152 +30,71 @@ the file, which names the variables that hold them.
 
 `make reference` writes this page from the types.
 """
-ROWS = """## Rows: models and endpoints
+OF_ROWS = """## Rows: models and endpoints
 
 A row of the file is added to the catalogue. One with the id of a built-in row changes only the fields that it
 names. [Providers and keys](../providers.md) and [Models](../models.md) have whole examples.
 """
-_SECRET = ("api_keys", "admin_keys", "metrics_keys")
 
 
-class Setting(NamedTuple):
-    """One setting: its dotted name, and its field."""
-
-    name: str
-    field: FieldInfo
-
-    @property
-    def key(self) -> str:
-        """The name within its section."""
-        return self.name.rpartition(".")[2]
-
-    @property
-    def default(self) -> Any:
-        """The default as plain values; ``None`` where there is none."""
-        return None if self.field.is_required() else plain(self.field.get_default(call_default_factory=True))
-
-    @property
-    def example(self) -> Any:
-        """A value that may stand in the file: the field's first example, else its default."""
-        return plain(self.field.examples[0]) if self.field.examples else self.default
-
-
-class SettingsSection(NamedTuple):
-    """A section: its dotted name (empty for the top), its type, and its own settings."""
-
-    name: str
-    model: type[BaseModel]
-    settings: tuple[Setting, ...]
-
-    @property
-    def words(self) -> str:
-        """The words above the settings, in Markdown: the type's, and those of the tables in it."""
-        parts = [prose(inspect.getdoc(self.model) or "")]
-        inner = dict.fromkeys(each for setting in self.settings for each in tables(setting.field.annotation))
-        for each in inner:
-            fields = (f"`{name}` ({field.description})" for name, field in each.model_fields.items())
-            parts.append(f"Tables here have {_join(fields)}.")
-        return "\n\n".join(parts)
-
-
-def sections(model: type[BaseModel], prefix: str = "") -> Iterator[SettingsSection]:
-    """The sections of a settings model: its own settings, then those of the models nested in it.
-
-    A nested model whose fields all have no default, such as three weights, is a table and one setting.
-    """
-    own: list[Setting] = []
-    nested: list[tuple[str, type[BaseModel]]] = []
-    for name, field in model.model_fields.items():
-        inner = [each for each in _models(field.annotation) if not _is_table(each)]
-        nested += [(f"{prefix}{name}", each) for each in inner]
-        if len(inner) != 1:
-            own.append(Setting(f"{prefix}{name}", field))
-    yield SettingsSection(prefix.removesuffix("."), model, tuple(own))
-    for name, each in nested:
-        yield from sections(each, f"{name}.")
+def rows() -> Iterator[tuple[str, SectionOfSettings]]:
+    """The sections of the rows, each with the row's kind; the kinds of a source are sections of their own."""
+    for kind, row in (("model", Model), ("endpoint", Endpoint)):
+        for section in sections(row):
+            yield kind, section
+            for setting in section.settings:
+                for each in _alternatives(setting.field.annotation):
+                    yield kind, next(sections(each, f"{setting.name}."))
 
 
 def page() -> str:
     """The page as Markdown."""
-    parts = [HEAD]
-    parts += [_section(section) for section in sections(Settings)]
-    parts.append(ROWS)
-    for kind, model in (("model", Model), ("endpoint", Endpoint)):
-        parts += [_section(section, row=kind) for section in sections(model)]
-    return "\n".join(parts)
+    parts = [HEAD, *(_section(section) for section in sections()), OF_ROWS]
+    parts += [_section(section, row=kind) for kind, section in rows()]
+    return "\n".join(part for part in parts if part)
 
 
-def toml(section: SettingsSection) -> str:
-    """An example of every setting of a section, as it stands in the file."""
+def example(section: SectionOfSettings) -> str:
+    """A value of every setting of a section, as it stands in the file."""
     lines = [f"[{section.name}]"] if section.name else []
     for setting in section.settings:
-        if setting.key in _SECRET or setting.example in (None, [], {}):
-            continue
-        lines.append(f"{setting.key} = {value(setting.example)}")
+        value = "/var/lib/roundhouse" if setting.name == "data_dir" else setting.example
+        if setting.in_file and setting.name not in ROWS and value not in (None, [], {}, ""):
+            lines.append(f"{toml_key(setting.key)} = {toml(value)}")
     return "\n".join(lines) + "\n"
 
 
-def value(item: Any) -> str:
-    """A value in TOML."""
-    match item:
-        case bool():
-            return str(item).lower()
-        case Mapping():
-            return "{ " + ", ".join(f"{_key(name)} = {value(each)}" for name, each in item.items()) + " }"
-        case list():
-            return f"[{', '.join(map(value, item))}]"
-        case str():
-            return '"' + item.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        case int():
-            return f"{item:_}" if item >= 100_000 else str(item)
-    return str(item)
-
-
-def plain(item: Any) -> Any:
-    """A default or an example in TOML's own types: sets as sorted lists, models as tables."""
-    match item:
-        case BaseModel():
-            return {name: plain(getattr(item, name)) for name in type(item).model_fields}
-        case enum.Enum():
-            return item.value
-        case Mapping():
-            return {str(plain(name)): plain(each) for name, each in item.items()}
-        case set() | frozenset():
-            return sorted(map(plain, item))
-        case list() | tuple():
-            return [plain(each) for each in item]
-        case Path():
-            return str(item)
-        case SecretStr():
-            return item.get_secret_value()
-    return item
-
-
-def _key(name: str) -> str:
-    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else f'"{name}"'
-
-
-def _section(section: SettingsSection, row: str = "") -> str:
+def _section(section: SectionOfSettings, row: str = "") -> str:
     if not section.settings:
         return ""
-    parts = [f"{'###' if row else '##'} {_title(section, row)}\n", f"{section.words}\n"]
-    rows = [
+    described = [
         (f"`{setting.key}`", kind(setting.field), _default(setting), setting.field.description or "")
         for setting in section.settings
     ]
-    parts.append(table(("setting", "type", "default", "meaning"), rows))
+    parts = [f"{'###' if row else '##'} {_title(section, row)}\n", f"{_words(section)}\n"]
+    parts.append(table(("setting", "type", "default", "meaning"), described))
     if not row:
-        parts.append(f"```toml\n{toml(section)}```\n")
+        parts.append(f"```toml\n{example(section)}```\n")
     return "\n".join(parts)
 
 
-def _title(section: SettingsSection, row: str) -> str:
+def _words(section: SectionOfSettings) -> str:
+    """What the type says of itself, and what the tables in it have."""
+    parts = [prose(inspect.getdoc(section.type) or "")]
+    inner = dict.fromkeys(each for setting in section.settings for each in tables(setting.field.annotation))
+    for each in inner:
+        fields = (f"`{name}` ({field.description})" for name, field in each.model_fields.items())
+        parts.append(f"Tables here have {_join(fields)}.")
+    return "\n\n".join(parts)
+
+
+def _title(section: SectionOfSettings, row: str) -> str:
     if not row:
         return f"[{section.name}]" if section.name else "At the top of the file"
     if not section.name:
         return f"[[{row}]]"
+    own = section.type.model_fields.get("kind")
     said = f"[{row}.{section.name}]"
-    own = section.model.model_fields.get("kind")
     return said if own is None else f'{said} of kind "{own.default}"'
 
 
@@ -190,11 +109,9 @@ def _default(setting: Setting) -> str:
     if setting.name == "data_dir":
         return "of the system"
     default = setting.default
-    if default is None or default in ([], {}, ""):
+    if default in (None, [], {}, ""):
         return ""
-    if isinstance(default, dict) and len(value(default)) > 60:
-        return "below"
-    return f"`{value(default)}`"
+    return "below" if isinstance(default, dict) and len(toml(default)) > 60 else f"`{toml(default)}`"
 
 
 def kind(field: FieldInfo) -> str:
@@ -262,13 +179,12 @@ def tables(annotation: Any) -> list[type[BaseModel]]:
     return [each for part in get_args(annotation) for each in tables(part)]
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The nested sections of an annotation: one, or those of a union; none within a list or table."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [each for part in get_args(annotation) for each in _models(part)]
-    return []
+def _alternatives(annotation: Any) -> list[type[BaseModel]]:
+    """The sections of a union of several, which is one setting."""
+    if get_origin(annotation) not in (Union, types.UnionType):
+        return []
+    found = [each for each in get_args(annotation) if isinstance(each, type) and issubclass(each, BaseModel)]
+    return found if len(found) > 1 else []
 
 
 def _is_table(model: type[BaseModel]) -> bool:

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from catalog.errors import RoundhouseError
-from catalog.model import Endpoint, Model
-from server.settings import Settings, load_settings
+from server.configuration.tree import ROWS, SectionOfSettings, Setting, every_setting, sections
+from server.settings import load_settings
 from tests.docs.command_page import commands
 from tests.docs.pages import GENERATED, REFERENCE, ROOT
-from tests.docs.settings_page import Setting, sections, tables, toml
+from tests.docs.settings_page import example, rows, tables
 
 ERRORS = REFERENCE / "errors.md"
-SETTINGS = [setting for section in sections(Settings) for setting in section.settings]
-ROWS = [setting for row in (Model, Endpoint) for section in sections(row) for setting in section.settings]
+SETTINGS = list(every_setting())
+FIELDS_OF_ROWS = [setting for _, section in rows() for setting in section.settings]
 _ROW = re.compile(r"^\| `(\w+)` \| ([\w ]+) \| (.+) \| (.+) \|$", re.MULTILINE)
 
 
@@ -28,7 +28,7 @@ def test_a_generated_page_is_current(name: str) -> None:
     assert (REFERENCE / name).read_text(encoding="utf-8") == GENERATED[name](), "write it anew: make reference"
 
 
-@pytest.mark.parametrize("setting", [*SETTINGS, *ROWS], ids=lambda setting: setting.name)
+@pytest.mark.parametrize("setting", [*SETTINGS, *FIELDS_OF_ROWS], ids=lambda setting: setting.name)
 def test_a_setting_says_what_it_means(setting: Setting) -> None:
     assert setting.field.description, "its Field has no description"
     for table in tables(setting.field.annotation):
@@ -37,19 +37,19 @@ def test_a_setting_says_what_it_means(setting: Setting) -> None:
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_a_setting_has_an_example_unless_its_default_shows_one(setting: Setting) -> None:
-    if setting.name not in Settings.rows | {"admin_keys", "metrics_keys"}:
+    if setting.name not in (*ROWS, "admin_keys", "metrics_keys"):
         assert setting.example not in (None, [], {}, ""), "its Field has no examples"
 
 
-@pytest.mark.parametrize("section", list(sections(Settings)), ids=lambda section: section.name or "top")
+@pytest.mark.parametrize("section", list(sections()), ids=lambda section: section.name or "top")
 def test_the_examples_of_a_section_are_valid_together(
-    section: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    section: SectionOfSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("MY_API_KEYS", "MY_ADMIN_KEYS", "MY_METRICS_KEYS"):
         monkeypatch.setenv(name, "a-key")
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1")
     certificates = import_module("certifi").where()
-    text = toml(section).replace("/etc/ssl/certs/company.pem", certificates)
+    text = example(section).replace("/etc/ssl/certs/company.pem", certificates)
     file = tmp_path / "roundhouse.toml"
     file.write_text(text)
     load_settings(file)

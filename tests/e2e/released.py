@@ -99,7 +99,7 @@ def _fill(server: Served, key: str) -> dict[str, Any]:
             )
             facts["chat"], facts["trace"] = chat.parse().id, chat.headers["x-roundhouse-trace"]
         sdk.post("/outcomes", body={"trace": facts["trace"], "score": 0.25}, cast_to=object)
-        facts["vector"] = sdk.embeddings.create(model="auto", input="a cat").data[0].embedding
+        sdk.embeddings.create(model="auto", input="a cat")
         response = sdk.responses.create(model="chats", input="My name is Ada.")
         facts["response"], facts["said"] = response.id, response.output_text
         conversation = sdk.conversations.create(
@@ -125,8 +125,15 @@ def _fill(server: Served, key: str) -> dict[str, Any]:
         admin.post("/v1/admin/pins", json={"alias": "auto:fast", "model": "vectors"}).raise_for_status()
         time.sleep(2.5)  # the next exchange of what was learned with the state (persistence.interval)
         facts["usage"] = admin.get("/v1/usage", params={"by": "model"}).json()["data"]
-        facts["pins"] = admin.get("/v1/admin/pins").json()["data"]
+        facts["day"] = admin.get("/v1/usage", params={"by": "day"}).json()["data"][0]["day"]
+        facts["pins"] = admin.get("/v1/admin/pins").json()["pins"]
+        facts["learned"] = observed(admin.get("/v1/admin/priors").json())
     return facts
+
+
+def observed(profile: Any) -> dict[str, Any]:
+    """The observations of quality in an exported profile, by model; its priors may differ between versions."""
+    return {name: model["quality"]["cells"] for name, model in profile["models"].items()}
 
 
 def write(data: Path, released: Path, facts: dict[str, Any]) -> None:
