@@ -16,11 +16,11 @@ from routing.accounts.caps import CapUsage
 from routing.accounts.virtual_keys import KeyInfo, KeyLimits, NewKey, VirtualKeys
 from server.answers.whole import json_response
 from server.callers import ANONYMOUS
+from server.configuration.exposure import mark_keys
 from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of, services_of
 from server.runtime import Runtime
-from server.settings import mark_keys
 
 router = APIRouter(tags=["keys"])
 EVERYONE = "all"
