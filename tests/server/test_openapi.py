@@ -171,6 +171,7 @@ ASKS = (
     Ask("get", "/v1/usage"),
     Ask("get", "/v1/usage", "text/csv", {"params": {"format": "csv"}}),
     Ask("get", "/v1/admin/report"),
+    Ask("get", "/v1/admin/settings"),
     Ask("get", "/v1/key"),
     Ask("get", "/v1/admin/keys"),
     post("/v1/admin/keys", {"name": "me", "admin": True}),

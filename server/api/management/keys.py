@@ -57,7 +57,10 @@ class OwnKey(TypedDict):
 
 
 class KeyCard(TypedDict):
-    """A key without its secret, of which ``hint`` has the first characters; times are Unix time."""
+    """A key without its secret, of which ``hint`` has the first characters; times are Unix time.
+
+    ``metrics`` marks a key that may read /metrics and nothing else.
+    """
 
     id: str
     object: Literal["api_key"]
@@ -68,6 +71,7 @@ class KeyCard(TypedDict):
     revoked_at: float | None
     previous_until: float | None
     admin: bool
+    metrics: bool
     models: list[str]
     limits: Json
     caps: list[CapCard]
@@ -85,13 +89,17 @@ class CreatedKey(KeyCard):
 
 
 class KeyRequest(WireModel):
-    """``models`` are ids, patterns of ids (``openai/*``), names or aliases; without any, the key may use all."""
+    """``models`` are ids, patterns of ids (``openai/*``), names or aliases; without any, the key may use all.
+
+    ``metrics`` makes a key that may read /metrics and nothing else.
+    """
 
     model_config = ConfigDict(extra="forbid")
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     models: Annotated[list[Identifier], Field(max_length=1000)] = Field(default_factory=list)
     expires_in_days: Annotated[Finite, Field(gt=0, le=36_500)] | None = None
     admin: bool = False
+    metrics: bool = False
     limits: KeyLimits = KeyLimits()
 
 
@@ -134,7 +142,7 @@ async def create_key(request: Request, body: KeyRequest) -> Response:
     """Create a key. The server's first is an admin key, because every request needs a key from then on."""
     runtime = runtime_of(request)
     keys = _keys(runtime)
-    if caller_of(request) is ANONYMOUS and not body.admin:
+    if caller_of(request) is ANONYMOUS and not (body.admin or body.metrics):
         raise InvalidRequest(
             "The first key closes the server to requests without one: make it an admin key ('admin': true).",
             param="admin",
@@ -147,8 +155,10 @@ async def create_key(request: Request, body: KeyRequest) -> Response:
         limits=body.limits,
         expires_at=None if days is None else runtime.spend.now() + days * 86_400,
         admin=body.admin,
+        metrics=body.metrics,
     )
-    mark_keys(services_of(request).settings)
+    if keys.any_calls:
+        mark_keys(services_of(request).settings)
     return _created(made, runtime)
 
 

@@ -130,7 +130,7 @@ async def test_values_that_are_no_part_of_a_url_are_not_used(bad: dict[str, str]
 
 @pytest.mark.parametrize(
     ("asked", "routed"),
-    [("/llm/v1/models", "/v1/models"), ("/v1/models", "/v1/models"), ("/llm", "/"), ("/llmx", "/llmx")],
+    [("/llm/v1/models", "/v1/models"), ("/v1/models", "/v1/models"), ("/llm/", "/"), ("/llmx", "/llmx")],
 )
 async def test_a_root_path_may_be_stripped_by_the_proxy_or_not(asked: str, routed: str) -> None:
     request = await seen({}, path=asked, peer="127.0.0.1", root_path="/llm")
@@ -147,6 +147,10 @@ async def test_addresses_in_answers_begin_with_the_root_path(start: Start) -> No
         assert welcome["base_url"] == "https://models.example/llm/v1"
         document = (await gateway.client.get("/llm/openapi.json")).json()
         assert document["servers"] == [{"url": "/llm"}]
+        folder = await gateway.client.get("/llm")
+        assert (folder.status_code, folder.headers["location"]) == (307, "/llm/")
+        console = await gateway.client.get("/llm/ui", headers=headers)
+        assert (console.status_code, console.headers["location"]) == (307, "ui/")
         for path in (PATH, f"/llm{PATH}"):
             answer = await gateway.client.post(path, json=BODY)
             assert answer.status_code == 200, answer.text
