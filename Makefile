@@ -9,7 +9,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: FORCE docs reference install models test-clients test-live features fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
+.PHONY: FORCE docs reference install models hub test-clients test-live features fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
 comma := ,
 empty :=
 space := $(empty) $(empty)
@@ -66,6 +66,9 @@ imports:
 
 models: $(VENV)/.dev  ## Models of the providers that the built-in rows lack, and rows that end.
 	$(BIN)/python -m tests.catalog.provider_models
+
+hub: $(VENV)/.dev  ## The curated catalogue beside the hub's own API: what differs, and sizes. Needs a network.
+	$(BIN)/python -m catalog.curated.refreshing --write
 
 fuzz: $(VENV)/.dev  ## A hundred thousand bodies, and ten thousand wrong answers of upstreams: minutes.
 	ROUNDHOUSE_FUZZ=100000 $(BIN)/pytest tests/security/test_fuzz.py tests/security/test_fuzz_upstream.py

@@ -163,12 +163,17 @@ class PathSource(BaseModel):
 
 
 class HubSource(BaseModel):
-    """A repository of the Hugging Face hub. Without ``pattern`` the largest quantisation that fits is taken."""
+    """A repository of the Hugging Face hub. Without ``pattern`` the largest quantisation that fits is taken.
+
+    ``files`` are globs of the files to take, all of them and no other, of a repository that holds more than one
+    model or no format that is recognised.
+    """
 
     model_config = _FROZEN
     kind: Literal["hub"] = Field(default="hub", description="the kind of source")
     repository: str = Field(pattern=r"^\w[\w.-]*/\w[\w.-]*$", description="as OWNER/NAME")
     pattern: str | None = Field(default=None, description="part of the files' names, such as Q4_K_M")
+    files: tuple[str, ...] = Field(default=(), description="globs of the files to take, and no other")
     revision: str = Field(default="main", description="branch, tag or commit")
     sha256: dict[str, str] = Field(default={}, description="digests of files")
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from routing.calling.answer import CHOICE_HEADERS
 from server.api import ROUTERS
+from server.api.console import CONSOLE_PATHS
 from server.callers import Authenticator
 from server.configuration.exposure import check_exposure, check_lost_keys, mark_keys, may_allow_anonymous
 from server.edge.admission import InFlight
@@ -107,10 +108,16 @@ def create_app(
     app.state.begin_drain = in_flight.begin_drain
     for router in ROUTERS:  # include_router would put a layer of matching before each route
         app.router.routes.extend(router.routes)
-    if not settings.server.docs:
-        app.router.routes[:] = [its for its in app.routes if getattr(its, "path", None) != "/openapi.json"]
+    hidden = _switched_off(settings)
+    app.router.routes[:] = [its for its in app.routes if getattr(its, "path", None) not in hidden]
     _add_middleware(app, services, telemetry)
     return app
+
+
+def _switched_off(settings: Settings) -> frozenset[str]:
+    """The paths that these settings do not serve."""
+    console = frozenset() if settings.server.console else CONSOLE_PATHS
+    return console if settings.server.docs else console | {"/openapi.json", "/docs"}
 
 
 def _add_middleware(app: FastAPI, services: Services, telemetry: Telemetry | None) -> None:

@@ -67,6 +67,10 @@ class Peers(Protocol):
         """The first answer that is not ``None``; ``None`` if no process knows."""
         ...
 
+    async def ask_all(self, question: Json) -> list[Any]:
+        """The answer of each process that has one."""
+        ...
+
 
 class Traffic(Protocol):
     """The requests of clients to models: how many are at work, and how many there have been."""

@@ -204,7 +204,10 @@ class ServerSettings(Section):
         default=30.0, ge=0, description="seconds for which running answers may continue on shutdown"
     )
     backlog: int = Field(default=2048, gt=0, le=65535, description="connections that may wait to be accepted")
-    docs: bool = Field(default=True, description="serve /openapi.json")
+    docs: bool = Field(
+        default=True, description="serve /openapi.json, and the API reference for browsers at /docs"
+    )
+    console: bool = Field(default=True, description="serve the console for browsers at /ui, and a page at /")
 
     @field_validator("proxies")
     @classmethod

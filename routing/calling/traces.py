@@ -67,6 +67,17 @@ class TraceSettings(Section):
     )
 
 
+@dataclass(frozen=True, slots=True)
+class TraceQuery:
+    """Which traces to list: those of the key ``key`` (None: of all) that began before ``before`` (Unix time)."""
+
+    limit: int
+    before: float | None = None
+    key: str | None = None
+    status: str | None = None
+    model: str | None = None
+
+
 @dataclass(slots=True)
 class _Trace:
     id: str
@@ -167,6 +178,23 @@ class Traces:
         found = self._ring.get(trace)
         return None if found is None else self._document(found)
 
+    def recent(self, query: TraceQuery) -> list[dict[str, Any]]:
+        """Summaries of the newest traces in memory that match, newest first."""
+        found: list[dict[str, Any]] = []
+        for trace in reversed(self._ring.values()):
+            if len(found) == query.limit:
+                break
+            if query.before is not None and trace.at >= query.before:
+                continue
+            if query.key is not None and trace.facts.key != query.key:
+                continue
+            if query.status is not None and _status(trace) != query.status:
+                continue
+            summary = _summary(trace)
+            if query.model is None or query.model in (summary["answered_by"], summary["requested"]):
+                found.append(summary)
+        return found
+
     async def find(self, trace: str) -> dict[str, Any] | None:
         """As :meth:`get`; also looks in the state if traces are persisted."""
         found = self.get(trace)
@@ -204,6 +232,31 @@ def _status(trace: _Trace) -> str:
     if last in (Result.SUCCESS, Result.REFUSAL, Result.CANCELLED):
         return "done"
     return "failed" if trace.finished or last is Result.REJECTED else "running"
+
+
+def _summary(trace: _Trace) -> dict[str, Any]:
+    """A line of the list: sums over the attempts, and the times of the one that answered; unknown is null."""
+    facts, answered, attempts = trace.facts, _answered(trace), trace.attempts
+    known = bool(attempts) and all(each.cost is not None and not each.unknown_parts for each in attempts)
+    last = attempts[-1] if attempts else None
+    return {
+        "id": trace.id,
+        "object": "trace.summary",
+        "at": trace.at,
+        "status": _status(trace),
+        "capability": facts.capability.value,
+        "requested": facts.requested,
+        "task": facts.task.value,
+        "key": facts.key,
+        "answered_by": answered.model if answered else None,
+        "attempts": len(attempts),
+        "first_chunk": answered.first_chunk if answered else None,
+        "duration": None if last is None else max(0.0, last.at - trace.at),
+        "input_tokens": sum(each.usage.input for each in attempts),
+        "output_tokens": sum(each.usage.output for each in attempts),
+        "cost": sum(each.cost or 0.0 for each in attempts) if known else None,
+        "error": None if trace.error is None else trace.error["code"],
+    }
 
 
 def _document(trace: _Trace, shown: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The endpoints, one file per resource. A handler makes a job of a request and formats its answer."""
 
+from server.api import console
 from server.api.inference import (
     audio,
     classify,
@@ -14,7 +15,19 @@ from server.api.inference import (
     responses,
     tokens,
 )
-from server.api.management import admin, calibrations, models, outcomes, route, system, usage, workers
+from server.api.management import (
+    admin,
+    calibrations,
+    keys,
+    logs,
+    models,
+    outcomes,
+    route,
+    system,
+    traces,
+    usage,
+    workers,
+)
 from server.api.ollama import answers as ollama_answers
 from server.api.ollama import models as ollama_models
 from server.api.ollama import store as ollama_store
@@ -50,12 +63,16 @@ ROUTERS = (
     message_batches.router,
     uploads.router,
     route.router,
+    traces.router,
     outcomes.router,
     usage.router,
+    keys.router,
+    logs.router,
     admin.router,
     calibrations.router,
     workers.router,
     models.router,
     system.router,
+    console.router,
 )
 """Every router of the app, in the order in which paths are matched."""

@@ -72,8 +72,7 @@ def start(settings: Settings, config: Path | None) -> ServerAddress:
             )
         address = _wait_ready(process, settings, log)
     told.print(
-        f"No server was running: started one at {address.url} (log: {log}). It stays; stop it with: "
-        f"{program()} stop",
+        f"No server was running: started one at {address.url}, which stays. Stop it: {program()} stop",
         style="dim",
         highlight=False,
         soft_wrap=True,

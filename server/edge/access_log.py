@@ -8,6 +8,7 @@ here, and only the configured renderer, the last processor, is structlog's. For 
 from __future__ import annotations
 
 import logging
+import math
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import structlog
 from server.observability.logging import Console, quoted, redacted
 from server.observability.totals import Totals
 
-NARROWEST = 60
+NARROWEST = 80
 """Columns of the narrowest terminal that the line is cut for."""
 LEAST_OF_MODEL = 12
 """Characters of a model's name that stay where the line is cut."""
@@ -183,7 +184,6 @@ def _dollars(totals: Totals) -> str:
     """The known cost to two digits; a plus says that a part is unknown."""
     if totals.unknown and not totals.cost:
         return "$?"
-    told = "0" if not totals.cost else f"{totals.cost:.2g}" if totals.cost < 0.01 else f"{totals.cost:.2f}"
-    if "e" in told:
-        told = f"{totals.cost:.8f}".rstrip("0").rstrip(".") if totals.cost >= 1e-8 else "0.00000001"
+    digits = min(9, max(2, 1 - math.floor(math.log10(totals.cost)))) if totals.cost > 0 else 0
+    told = f"{totals.cost:.{digits}f}"
     return f"${told}{'+' if totals.unknown else ''}"

@@ -29,6 +29,7 @@ from server.edge.services import Services
 from server.observability.totals import Totals, begin_totals, end_totals
 from server.scope import ABORT, CALLER, REQUEST_ID, SERVICES, STATUS, TRACE
 from server.settings import ServerSettings
+from server.ui.pages import is_page
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """Paths that are answered without a key."""
@@ -134,7 +135,7 @@ class _Passage:
     async def _pass(self, headers: Headers, receive: Receive) -> None:
         scope, services = self._scope, self._services
         check_host(headers.get("host"), services.settings.server)
-        if scope["path"] in OPEN_PATHS or (scope["method"] == "HEAD" and scope["path"] in PROBED_PATHS):
+        if scope["path"] in OPEN_PATHS or (scope["method"] != "POST" and _is_open(scope, headers, services)):
             await self._app(scope, receive, self._send_marked)
             return
         caller = services.authenticator.authenticate(presented_key(headers))
@@ -175,6 +176,14 @@ class _Passage:
         abort: Callable[[], None] | None = self._scope.get(ABORT)
         if abort is not None:
             abort()
+
+
+def _is_open(scope: Scope, headers: Headers, services: Services) -> bool:
+    """Whether a request needs no key: a look for whether a server is there, or for a file of the console."""
+    method, path = scope["method"], scope["path"]
+    if method == "HEAD" and path in PROBED_PATHS:
+        return True
+    return method in ("GET", "HEAD") and services.settings.server.console and is_page(path, headers)
 
 
 def request_id(given: str | None, random: Callable[[int], str] = token_hex) -> str:

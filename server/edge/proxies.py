@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from starlette.datastructures import Headers
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from catalog.validation.fields import is_path
@@ -60,6 +61,10 @@ class BehindProxies:
             peer = scope.get("client")
             if peer is not None and self._is_proxy(peer[0]):
                 root = self._believe(scope) or root
+            if root and scope["path"] == root and scope.get("method") in ("GET", "HEAD"):
+                # Pages name their files relative to the folder that they are in.
+                await RedirectResponse(f"{root}/")(scope, receive, send)
+                return
             if root:
                 _serve_under(root, scope)
         await self._app(scope, receive, send)

@@ -17,6 +17,7 @@ import re
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,9 @@ _SECRET_NAMES = frozenset(
 )
 _SECRETS = re.compile(r"(?i)(bearer\s+|\bsk-|\brh-|\bkey=)[A-Za-z0-9._~+/=-]{6,}")
 REDACTED = "[hidden]"
+KEPT_LINES = 1000
+"""Log lines that a process keeps in memory, to show them to administrators."""
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
@@ -41,6 +45,15 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
     atexit.register(batched.finish)
     configure_structlog(settings, cast("TextIO", batched))
     configure_libraries(settings, cast("TextIO", batched))
+
+
+def recent_lines(count: int) -> list[str]:
+    """The last entries of this process's log, oldest first, without colours; a traceback is part of its entry."""
+    for handler in logging.getLogger().handlers:
+        stream = handler.stream if isinstance(handler, logging.StreamHandler) else None
+        if isinstance(stream, BatchedStream):
+            return stream.recent(count)
+    return []
 
 
 class BatchedStream(io.TextIOBase):
@@ -55,13 +68,21 @@ class BatchedStream(io.TextIOBase):
         self._settings = settings
         self._lost = 0
         self._pending: list[str] = []
+        self._recent: deque[str] = deque(maxlen=KEPT_LINES)
         self._scheduled: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
 
     def write(self, text: str) -> int:
         with self._lock:
             self._pending.append(text)
+            self._recent.append(text)
         return len(text)
+
+    def recent(self, count: int) -> list[str]:
+        """The last ``count`` entries, whether they could be written or not."""
+        with self._lock:
+            kept = list(self._recent)
+        return [_COLOR.sub("", text).rstrip("\n") for text in kept[-count:]]
 
     def flush(self) -> None:
         try:

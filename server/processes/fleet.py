@@ -158,12 +158,16 @@ class Fleet:
             return await self._metrics.render()
 
         async def peers(question: JsonValue) -> JsonValue:
+            return next(iter(await self._ask_others(gateway, question)), None)
+
+        async def all_peers(question: JsonValue) -> JsonValue:
             return await self._ask_others(gateway, question)
 
         service.offer(channel)
         channel.answer("settings", settings)
         channel.answer("metrics", metrics)
         channel.answer("peers", peers)
+        channel.answer("all peers", all_peers)
         gateway = await GatewayChild.start(
             channel, self._listener, self._admin, liveness=self._settings.server.liveness
         )
@@ -173,11 +177,11 @@ class Fleet:
             gateway.terminate()
         return gateway
 
-    async def _ask_others(self, asking: GatewayChild, question: JsonValue) -> JsonValue:
-        """The first answer of another gateway that knows one, or ``None``."""
+    async def _ask_others(self, asking: GatewayChild, question: JsonValue) -> list[JsonValue]:
+        """The answers of the other gateways that know one."""
         others = [other for other in self._gateways if other is not asking and other.ready.is_set()]
         answers = await asyncio.gather(*(self._ask(other, question) for other in others))
-        return next((answer for answer in answers if answer is not None), None)
+        return [answer for answer in answers if answer is not None]
 
     async def _ask(self, gateway: GatewayChild, question: JsonValue) -> JsonValue:
         with contextlib.suppress(RoundhouseError, TimeoutError):

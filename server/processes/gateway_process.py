@@ -99,6 +99,10 @@ class _Fleet:
     async def ask(self, question: JsonValue) -> JsonValue:
         return await self._channel.call("peers", question)
 
+    async def ask_all(self, question: JsonValue) -> list[JsonValue]:
+        found: list[JsonValue] = await self._channel.call("all peers", question)
+        return found
+
 
 async def _alive(_: JsonValue) -> None:
     """The answer that shows the parent that the event loop runs."""

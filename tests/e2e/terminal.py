@@ -66,9 +66,18 @@ class Terminal:
         except OSError:  # EIO: the other side is closed
             return False
         if _ASKS_CURSOR in data:
-            os.write(self._descriptor, b"\x1b[1;1R")
+            os.write(self._descriptor, b"\x1b[24;1R")  # the last line
         self.raw += data
         return bool(data)
+
+
+def _take_terminal() -> None:
+    """Make standard input the controlling terminal, so that Ctrl-C is SIGINT, and heed it.
+
+    A shell lets its background jobs ignore it, and the suite may be one.
+    """
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager
@@ -91,7 +100,7 @@ def terminal(
         cwd=cwd,
         env={**own, **(environment or {})},
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is SIGINT
+        preexec_fn=_take_terminal,
     )
     os.close(theirs)
     try:

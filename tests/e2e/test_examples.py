@@ -46,7 +46,12 @@ def test_example_runs(example: Example, server: Served, tmp_path: Path) -> None:
         command = ["bash", "-c", code]
     else:
         command = [sys.executable, "-c", code]
-    environment = {**os.environ, "ROUNDHOUSE_DATA_DIR": str(load_settings().data_dir)}
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "ROUNDHOUSE_DATA_DIR": str(load_settings().data_dir),
+        "ROUNDHOUSE_URL": server.url,
+    }
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment, check=False
     )

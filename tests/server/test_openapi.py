@@ -163,6 +163,7 @@ ASKS = (
     post("/v1/uploads/{upload_id}/complete", {"part_ids": ["PART"]}),
     Ask("post", "/v1/uploads/{upload_id}/cancel"),
     post("/v1/route", BODY),
+    Ask("get", "/v1/traces"),
     Ask("get", "/v1/traces/{trace_id}"),
     post("/v1/outcomes", {"trace": "TRACE", "accepted": True}),
     post("/v1/admin/priors", {"benchmarks": {"parrot": {"chat": 0.5}}}),
@@ -170,6 +171,11 @@ ASKS = (
     Ask("get", "/v1/usage"),
     Ask("get", "/v1/usage", "text/csv", {"params": {"format": "csv"}}),
     Ask("get", "/v1/admin/report"),
+    Ask("get", "/v1/admin/settings"),
+    Ask("get", "/v1/key"),
+    Ask("get", "/v1/admin/keys"),
+    post("/v1/admin/keys", {"name": "me", "admin": True}),
+    Ask("get", "/v1/admin/log", "text/plain"),
     Ask("get", "/v1/models"),
     Ask("get", "/v1/models/{model_id}"),
     Ask("post", "/v1/models/{model_id}/load"),
@@ -184,6 +190,8 @@ ASKS = (
 )
 ELSEWHERE = {("/v1/admin/pins", "get"), ("/v1/admin/pins", "post"), ("/api/pull", "post")} | {
     ("/v1/models/{model_id:path}", "delete"),
+    ("/v1/admin/keys/{key_id}", "delete"),
+    ("/v1/admin/keys/{key_id}/rotate", "post"),
     ("/v1/admin/calibrations", "get"),
     ("/v1/admin/calibrations", "post"),
     ("/v1/admin/calibrations/{calibration_id}", "get"),

@@ -78,9 +78,9 @@ class MarkdownDisplay:
         self._console = console
         self._open = ""
         self._thought = ""
-        self._begun = False
+        self._begun = self._ended = False
         self._live = Live(
-            get_renderable=lambda: _Tail(self._open, self._thought),
+            get_renderable=lambda: "" if self._ended else _Tail(self._open, self._thought),
             console=console,
             refresh_per_second=_FRAMES,
             transient=True,
@@ -94,10 +94,10 @@ class MarkdownDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        rest, self._open, self._thought = self._open, "", ""
+        self._ended = True
         self._live.stop()
-        if rest.strip():
-            self._print(rest)
+        if self._open.strip():
+            self._print(self._open)
 
     def show(self, piece: str, reasoning: bool) -> None:
         """Add a piece of the answer, or of its reasoning, which is shown until the answer begins."""

@@ -36,9 +36,7 @@ class ChatSession:
 
     def run(self, read: Read) -> None:
         """Read messages and answer them. An error is one line, and the chat goes on."""
-        self._tell(
-            f"Chat with {self._said.model}. /help lists commands; Ctrl-C stops an answer, Ctrl-D ends the chat."
-        )
+        self._tell(f"{self._said.model}: /help lists commands, Ctrl-C stops an answer, Ctrl-D ends the chat.")
         while True:
             try:
                 typed = read(PROMPT).strip()

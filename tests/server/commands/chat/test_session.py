@@ -110,10 +110,12 @@ def test_what_was_not_saved_by_a_chat_is_not_loaded(tmp_path: Path, content: str
 def test_a_file_is_sent_with_the_question_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("alpha")
-    client = FakeServerClient(["x"], ["y"])
+    client = FakeServerClient(["x"], ["y"], ["z"])
     told = chat(client, "/file a.txt what is it?", "/file b.txt", "and @a.txt", "//file is a word")
     assert "There is no file b.txt" in told
-    assert [message[-1][1] for message in said(client)[:1]] == ["a.txt:\n```\nalpha\n```\n\na.txt what is it?"]
+    asked = [messages[-1][1] for messages in said(client)]
+    assert asked[:2] == [f"a.txt:\n```\nalpha\n```\n\n{text}" for text in ("a.txt what is it?", "and a.txt")]
+    assert asked[2] == "/file is a word"
 
 
 def test_a_message_may_begin_with_a_slash_and_a_path_is_no_command(tmp_path: Path) -> None:
