@@ -20,6 +20,7 @@ from server.processes.standard_streams import open_standard_streams
 COMMANDS = {
     "models": ("pull", "rm", "list", "show"),
     "workers": ("ps", "load", "warm", "unload", "logs"),
+    "registering": ("register", "unregister"),
     "router": ("route", "trace", "outcome", "usage", "pin", "discover"),
     "inspect": ("doctor",),
     "batch": ("batch",),

@@ -14,7 +14,18 @@ from server.api.inference import (
     responses,
     tokens,
 )
-from server.api.management import admin, calibrations, models, outcomes, route, system, usage, workers
+from server.api.management import (
+    admin,
+    calibrations,
+    models,
+    outcomes,
+    pulls,
+    registration,
+    route,
+    system,
+    usage,
+    workers,
+)
 from server.api.ollama import answers as ollama_answers
 from server.api.ollama import models as ollama_models
 from server.api.ollama import store as ollama_store
@@ -55,6 +66,8 @@ ROUTERS = (
     admin.router,
     calibrations.router,
     workers.router,
+    pulls.router,
+    registration.router,
     models.router,
     system.router,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,7 @@ from catalog.store.progress import PullEvent, Stage
 from catalog.store.store import Store
 from catalog.types import Json
 from routing.upstreams.availability import Availability
-from server.catalog_updates import read_catalog
+from server.catalog_updates import read_catalog, registered_in
 from server.commands import terminal
 from server.library import pull_into
 from server.settings import Settings, load_settings
@@ -38,12 +39,13 @@ Token = Annotated[
 def catalog_and_store(settings: Settings) -> tuple[Catalog, Store]:
     """The catalogue and the store of these settings."""
     store = Store(settings.data_dir / "models")
-    return read_catalog(settings, store), store
+    return read_catalog(settings, store, registered=asyncio.run(registered_in(settings))), store
 
 
 def fetch_starter(settings: Settings) -> None:
     """Fetch the starter models that are missing."""
-    catalog, store = catalog_and_store(settings)
+    store = Store(settings.data_dir / "models")
+    catalog = read_catalog(settings, store, registered=None)
     if starter.absent(catalog, store):
         with PullProgress() as progress:
             starter.ensure(catalog, store, progress)

@@ -56,6 +56,7 @@ APPLIED = (
     "routing.judge",
     "routing.classify_floor",
     "discovery",
+    "models",
     "spend",
     "breakers",
     "retries",
