@@ -114,11 +114,11 @@ class _PulledFirst(AbstractAsyncContextManager[Answer[T]]):
 
 
 def progress_line(record: Record) -> str:
-    """The state of a pull in a line, such as ``pulling qwen3-8b: 1.2 of 4.9 GB``."""
+    """The state of a pull in a line, such as ``pulling qwen3-8b: 1,204 of 4,683 MB``."""
     done, total = record.body["completed_bytes"], record.body["total_bytes"]
     if record.status in ENDED or not total:
         return f"pulling {record.body['model']}: {record.body['stage'] or record.status}"
-    return f"pulling {record.body['model']}: {done / 1e9:.2f} of {total / 1e9:.2f} GB"
+    return f"pulling {record.body['model']}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB"
 
 
 def _failed(name: str, record: Record) -> ModelUnavailable:

@@ -150,7 +150,7 @@ class Registry:
             return await self._check(registered)
         except ConfigurationError as error:
             _, colon, told = error.message.partition("]] ")
-            message = f"The row {told}" if colon else error.message
+            message = (f"The row {told}" if colon else error.message).rstrip(".") + "."
             raise InvalidRequest(message, param=error.param) from None
 
 
