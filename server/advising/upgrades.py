@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
+from backends.workers.engines.registry import Engines
 from catalog.errors import ModelNotFound
 from catalog.model import Model
 from server.settings import Settings
+
+if TYPE_CHECKING:
+    from catalog.curated.choosing import Wanted
 
 
 class Upgrades:
@@ -33,6 +38,14 @@ class Upgrades:
         from server.advising.models import upgrades
 
         return {name: fit.entry.id for name, fit in upgrades(self._settings, rows).items()}
+
+
+def wanted_here(settings: Settings, engines: Engines) -> Wanted:
+    """What a model that is pulled by name must keep on this machine. It asks drivers: call it in a thread."""
+    from catalog.hardware import detect
+    from server.advising.models import wanted_of
+
+    return wanted_of(settings, detect(), engines=engines)
 
 
 async def with_command(error: ModelNotFound) -> ModelNotFound:
