@@ -127,7 +127,7 @@ def _prepare(settings: Settings) -> None:
     check_data_dir(settings.data_dir)
     bind_public(settings).close()
     if fetch_starter(settings):
-        from server.advising import advice_lines, recommended
+        from server.advising.models import advice_lines, recommended
 
         for line in (
             "",
