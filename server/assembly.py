@@ -54,6 +54,7 @@ from routing.upstreams.breaker import Breakers
 from routing.upstreams.concurrency import ConcurrencyLimits
 from routing.upstreams.discovery import Discovery
 from routing.upstreams.provider_keys import KeyPools, SecretResolver, needs_key
+from server.advising.upgrades import wanted_here
 from server.background import works
 from server.catalog_updates import CatalogUpdates, LiveCatalog, log_remarks, read_catalog
 from server.library import Library
@@ -124,7 +125,14 @@ async def open_runtime(
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
         announce = partial(announce_models, runtime)
-        runtime.library = Library(models.store, models.live.snapshot, pool, look=updates.look, announce=announce)
+        runtime.library = Library(
+            models.store,
+            models.live.snapshot,
+            pool,
+            look=updates.look,
+            announce=announce,
+            wanted=lambda: wanted_here(settings, models.engines),
+        )
         live = await live_models(
             settings.models,
             registered,

@@ -60,7 +60,7 @@ class PullOnUse:
         try:
             rows = self._catalog().replicas(facts.requested)
         except ModelNotFound:
-            return None
+            return known_to_pull(facts.requested)
         blocks = [self._unavailable(row) for row in rows]
         if None in blocks:
             return None
@@ -90,6 +90,15 @@ class PullOnUse:
         if record.status != DONE:
             raise _failed(name, record)
         await self._look()  # the end of the pull may not have been announced to this process yet
+
+
+def known_to_pull(name: str) -> str | None:
+    """The name of the curated catalogue's model that a pulled row will answer to by ``name``, or ``None``."""
+    from catalog.curated.collection import curated
+    from catalog.curated.pulling import answers_to
+
+    found = curated().find(name)
+    return name if found is not None and answers_to(found, name) else None
 
 
 class _PulledFirst(AbstractAsyncContextManager[Answer[T]]):
