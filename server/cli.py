@@ -115,14 +115,25 @@ def serve(
 
 
 def _prepare(settings: Settings) -> None:
-    """Fetch the starter models that are missing, once it is known that the server can start."""
+    """Fetch the starter models that are missing, once it is known that the server can start.
+
+    The first time, say what else this machine can run.
+    """
     from server.commands.models import fetch_starter
     from server.processes.data_folder import check_data_dir
     from server.processes.sockets import bind_public
 
     check_data_dir(settings.data_dir)
     bind_public(settings).close()
-    fetch_starter(settings)
+    if fetch_starter(settings):
+        from server.advising import advice_lines, recommended
+
+        for line in (
+            "",
+            "This machine can run more than the starter models:",
+            *advice_lines(recommended(settings)),
+        ):
+            typer.echo(line, err=True)
 
 
 def _print_version(asked: bool) -> None:

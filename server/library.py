@@ -79,10 +79,10 @@ def pull_into(
     if is_address(what, catalog):
         from catalog.curated.pulling import described
 
-        source = parse_address(what, revision)
-        row = store.pull_source(
-            source, progress, token=token, memory=memory, model_id=model_id, described=described
-        )
+        row = store.pull_hub(
+            what, progress,
+            revision=revision, token=token, memory=memory, model_id=model_id, described=described,
+        )  # fmt: skip
         return (row.id,)
     model = resolved(what, catalog)
     store.pull(model, progress, token=token, memory=memory)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from catalog.curated.choosing import ENOUGH, PLAIN, Choice, Wanted, best
+from catalog.curated.choosing import ENOUGH, PLAIN, Fit, Wanted, best
 from catalog.curated.collection import Curated
 from catalog.curated.entries import Entry
 from catalog.discovery import upgrades
@@ -38,7 +38,7 @@ class Advice:
     """The recommended model for a capability; ``choice`` is ``None`` where nothing of the catalogue fits."""
 
     capability: Capability
-    choice: Choice | None
+    choice: Fit | None
 
 
 def advise(
@@ -65,12 +65,12 @@ def advise(
     ]
 
 
-def _best_of(choices: list[Choice | None], capability: Capability) -> Choice | None:
+def _best_of(choices: list[Fit | None], capability: Capability) -> Fit | None:
     fitting = [choice for choice in choices if choice is not None and _keeps(choice, capability)]
     return max(fitting, key=lambda choice: (_worth(choice, capability), choice.size), default=None)
 
 
-def _worth(choice: Choice, capability: Capability) -> float:
+def _worth(choice: Fit, capability: Capability) -> float:
     """The score of a choice, less a penalty for each halving of the speed that is enough."""
     if choice.tokens_per_second is not None:
         lack = max(0.0, math.log2(ENOUGH / max(choice.tokens_per_second, 1e-3)))
@@ -81,7 +81,7 @@ def _worth(choice: Choice, capability: Capability) -> float:
     return score(choice.entry) - _PER_HALVING * lack
 
 
-def _keeps(choice: Choice, capability: Capability) -> bool:
+def _keeps(choice: Fit, capability: Capability) -> bool:
     """Whether the chosen form still has the capability: MLX's language models have no eyes here."""
     return not (choice.engine == "mlx" and capability is Capability.VISION)
 
@@ -118,7 +118,7 @@ def _resized(device: Device, memory: int) -> Device:
     return replace(device, memory=memory)
 
 
-def row_of_entry(entry: Entry, choice: Choice | None = None) -> Model:
+def row_of_entry(entry: Entry, choice: Fit | None = None) -> Model:
     """The entry as a row of the catalogue, of the chosen form: for listings and comparisons, not for requests."""
     repository = choice.source if choice else HubSource(repository=next(entry.repositories()))
     return Model(
@@ -149,11 +149,11 @@ def row_of_entry(entry: Entry, choice: Choice | None = None) -> Model:
 
 def better(
     installed: Iterable[Model], collection: Curated, machine: Machine, wanted: Wanted = PLAIN
-) -> dict[str, Choice]:
+) -> dict[str, Fit]:
     """Map the id of each installed model to a better one that fits here, as :func:`catalog.discovery.upgrades`."""
     rows = list(installed)
     known = {row.id: entry for row in rows if (entry := entry_of(row, collection)) is not None}
-    chosen: dict[str, Choice] = {}
+    chosen: dict[str, Fit] = {}
 
     def fits(row: Model) -> bool:
         entry = collection.get(row.id)

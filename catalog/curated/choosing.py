@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from catalog.curated.entries import BITS, ENGINES, Entry, Gguf, Weights
+from catalog.curated.entries import BITS, ENGINES, Entry, Gguf, WeightFiles
 from catalog.hardware import Device, Machine, needed
 from catalog.model import Capability, HubSource
 
@@ -32,7 +32,7 @@ _BEST_BITS = 8.6
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Fit:
     """A form of a model on a device.
 
     ``size`` counts the bytes to fetch, ``exact`` says that the hub gave them. ``memory`` counts the bytes when
@@ -77,7 +77,7 @@ PLAIN = Wanted()
 """Four requests of 8192 tokens, with any engine."""
 
 
-def best(entry: Entry, machine: Machine, wanted: Wanted = PLAIN) -> Choice | None:
+def best(entry: Entry, machine: Machine, wanted: Wanted = PLAIN) -> Fit | None:
     """The form to run on this machine, or ``None`` if none fits or no engine is here.
 
     Accelerators come before the processor, and an engine before the next one in the order for the device. Of
@@ -106,23 +106,23 @@ def smallest(entry: Entry, wanted: Wanted = PLAIN) -> int | None:
     return min(needs, default=None)
 
 
-def _forms(entry: Entry, device: Device, engines: Collection[str]) -> Iterator[tuple[Gguf | Weights, str]]:
+def _forms(entry: Entry, device: Device, engines: Collection[str]) -> Iterator[tuple[Gguf | WeightFiles, str]]:
     order = _ORDER.get(device.kind, ())
     ranked = sorted(ENGINES.items(), key=lambda item: order.index(item[1]) if item[1] in order else len(order))
     for form, engine in ranked:
-        found: Gguf | Weights | None = getattr(entry, form)
+        found: Gguf | WeightFiles | None = getattr(entry, form)
         if found is not None and engine in engines and device.kind in _DEVICES[engine]:
             yield found, engine
 
 
-def _choices(entry: Entry, form: Gguf | Weights, engine: str, device: Device, wanted: Wanted) -> Iterator[Choice]:
+def _choices(entry: Entry, form: Gguf | WeightFiles, engine: str, device: Device, wanted: Wanted) -> Iterator[Fit]:
     context = min(wanted.context, entry.limits.context_window or wanted.context)
     streams = wanted.streams if entry.cache else 1
     cache = entry.cache_bytes(context) * streams
     for source, quantization, size, exact in _files(entry, form):
         if wanted.quantization not in (None, quantization):
             continue
-        yield Choice(
+        yield Fit(
             entry=entry,
             engine=engine,
             source=source,
@@ -137,8 +137,8 @@ def _choices(entry: Entry, form: Gguf | Weights, engine: str, device: Device, wa
         )
 
 
-def _files(entry: Entry, form: Gguf | Weights) -> Iterator[tuple[HubSource, str | None, int, bool]]:
-    if isinstance(form, Weights):
+def _files(entry: Entry, form: Gguf | WeightFiles) -> Iterator[tuple[HubSource, str | None, int, bool]]:
+    if isinstance(form, WeightFiles):
         source = HubSource(repository=form.repository, files=form.files)
         yield source, form.quantization, form.size or entry.estimated(form.bits), form.size is not None
         return
@@ -147,11 +147,11 @@ def _files(entry: Entry, form: Gguf | Weights) -> Iterator[tuple[HubSource, str 
             yield HubSource(repository=form.repository, pattern=name), name, size + form.projector, exact
 
 
-def _fits(choice: Choice, device: Device) -> bool:
+def _fits(choice: Fit, device: Device) -> bool:
     return choice.memory <= device.budget
 
 
-def _coarse(choice: Choice) -> bool:
+def _coarse(choice: Fit) -> bool:
     """Whether a quantisation has less than four bits, which costs much quality."""
     bits = BITS.get((choice.quantization or "").removeprefix("UD-"))
     return bits is not None and bits < 4.2

@@ -54,7 +54,7 @@ class Gguf(Section):
         return self
 
 
-class Weights(Section):
+class WeightFiles(Section):
     """A form that is one repository: MLX, safetensors, ONNX, CTranslate2, diffusers.
 
     ``size`` in bytes as the hub gives it; else estimated from ``bits`` per weight. ``files`` are globs of the
@@ -108,13 +108,13 @@ class Entry(Section):
     limits: Limits = Limits()
     cache: tuple[Layers, ...] = ()
     gguf: Gguf | None = None
-    mlx: Weights | None = None
-    vllm: Weights | None = None
-    onnx: Weights | None = None
-    whisper: Weights | None = None
-    speech: Weights | None = None
-    diffusion: Weights | None = None
-    weights: Weights | None = Field(default=None, description="a form that no engine here runs")
+    mlx: WeightFiles | None = None
+    vllm: WeightFiles | None = None
+    onnx: WeightFiles | None = None
+    whisper: WeightFiles | None = None
+    speech: WeightFiles | None = None
+    diffusion: WeightFiles | None = None
+    weights: WeightFiles | None = Field(default=None, description="a form that no engine here runs")
     tool_parser: str | None = None
     reasoning_parser: str | None = None
     options: dict[str, dict[str, Any]] = Field(default={}, description="options of a row, by engine")
@@ -139,7 +139,7 @@ class Entry(Section):
     def repositories(self) -> Iterator[str]:
         """The repositories of all forms."""
         for form in (*ENGINES, "weights"):
-            found: Gguf | Weights | None = getattr(self, form)
+            found: Gguf | WeightFiles | None = getattr(self, form)
             if found is not None:
                 yield found.repository
 

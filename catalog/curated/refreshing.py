@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.curated.collection import read_entries
-from catalog.curated.entries import ENGINES, Entry, Gguf, Weights
+from catalog.curated.entries import ENGINES, Entry, Gguf, WeightFiles
 from catalog.errors import PullError
 from catalog.files.quantization import quantization_of
 from catalog.selection import RemoteFile, select
@@ -31,7 +31,7 @@ _NEAR = 0.15
 
 
 @dataclass
-class Finding:
+class HubFinding:
     """What the hub says of one entry: the sizes of its quantisations, and what differs from the file.
 
     ``resized`` are the sizes that differ, which can be written; ``differences`` is the rest, for a person.
@@ -42,11 +42,11 @@ class Finding:
     differences: list[str] = field(default_factory=list)
 
 
-def look_up(entry: Entry, hub: Hub, token: str | None = None) -> Finding:
+def look_up(entry: Entry, hub: Hub, token: str | None = None) -> HubFinding:
     """Compare an entry with its repositories. A repository that cannot be read is a difference."""
-    finding = Finding()
+    finding = HubFinding()
     for form in (*ENGINES, "weights"):
-        given: Gguf | Weights | None = getattr(entry, form)
+        given: Gguf | WeightFiles | None = getattr(entry, form)
         if given is None:
             continue
         try:
@@ -73,7 +73,7 @@ def _of_card(entry: Entry, terms: str | None, gated: bool) -> Iterator[str]:
         yield "it is gated, and here it is not"
 
 
-def _of_gguf(entry: Entry, form: Gguf, files: Sequence[RemoteFile], finding: Finding) -> Iterator[str]:
+def _of_gguf(entry: Entry, form: Gguf, files: Sequence[RemoteFile], finding: HubFinding) -> Iterator[str]:
     there: dict[str, int] = {}
     for file in files:
         name = quantization_of(file.name)
@@ -96,7 +96,7 @@ def _of_gguf(entry: Entry, form: Gguf, files: Sequence[RemoteFile], finding: Fin
         yield f"gguf: it has {'a' if seeing else 'no'} projector"
 
 
-def _of_weights(entry: Entry, form: Weights, files: Sequence[RemoteFile]) -> Iterator[str]:
+def _of_weights(entry: Entry, form: WeightFiles, files: Sequence[RemoteFile]) -> Iterator[str]:
     try:
         size = select(files, only=form.files).size
     except PullError as error:
@@ -119,13 +119,13 @@ def _of_config(entry: Entry, config: dict[str, Any]) -> Iterator[str]:
         yield f"it has {heads} KV heads, and here {entry.cache[0][1]}"
 
 
-def written(text: str, findings: dict[str, Finding], today: date) -> str:
+def written(text: str, findings: dict[str, HubFinding], today: date) -> str:
     """The text of a file with the sizes that were found, and the day, in the entries' own lines."""
     blocks = re.split(r"(?m)^(?=\[\[model\]\]$)", text)
     return "".join(_block(block, findings, today) for block in blocks)
 
 
-def _block(block: str, findings: dict[str, Finding], today: date) -> str:
+def _block(block: str, findings: dict[str, HubFinding], today: date) -> str:
     found = re.search(r'(?m)^id = "([^"]+)"$', block)
     finding = findings.get(found[1]) if found else None
     if found is None or finding is None:
@@ -154,7 +154,7 @@ def refresh(
     count = 0
     for file in sorted(folder.glob("*.toml")):
         text = file.read_text("utf-8")
-        findings: dict[str, Finding] = {}
+        findings: dict[str, HubFinding] = {}
         for entry in read_entries(tomllib.loads(text), file.name):
             if only and entry.id not in only:
                 continue

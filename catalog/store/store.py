@@ -152,6 +152,7 @@ class Store:
         token: str | None = None,
         memory: int | None = None,
         model_id: str | None = None,
+        described: Callable[[Model], Model] = lambda row: row,
     ) -> Model:
         """Pull ``owner/repository[:pattern]`` (``hub:`` in front is allowed) and return its catalogue row.
 
@@ -160,7 +161,9 @@ class Store:
         Raises PullError, ChecksumMismatch.
         """
         source = parse_address(address, revision)
-        return self.pull_source(source, progress, token=token, memory=memory, model_id=model_id)
+        return self.pull_source(
+            source, progress, token=token, memory=memory, model_id=model_id, described=described
+        )
 
     def pull_source(
         self,

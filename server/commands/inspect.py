@@ -71,17 +71,39 @@ def _print_machine(console: Console, facts: dict[str, Any], *, show_all: bool) -
         if each["matters"] or show_all:
             table.add_row(each["engine"], "ready" if each["ready"] else each["missing"])
     console.print(table)
+    console.print()
     models = terminal.table()
     models.add_column("STARTER MODEL")
     models.add_column("STATE", overflow="fold")
     for model, state in facts["starter"].items():
         models.add_row(model, state)
     console.print(models)
+    if facts["recommended"]:
+        console.print()
+        _print_advice(console, facts)
     own = [model for model in facts["chat"] if model not in facts["starter"]]
     if own:
         console.print(f"chat models of your own: {', '.join(own)}", highlight=False, soft_wrap=True)
     for line in (*facts["problems"], *facts["remarks"]):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_advice(console: Console, facts: dict[str, Any]) -> None:
+    """Print the models that this machine should run, and those of it that have a better one."""
+    table = terminal.table()
+    for column in ("RECOMMENDED FOR", "MODEL", "FETCH", "TOKENS/S"):
+        table.add_column(column, overflow="fold")
+    for each in facts["recommended"]:
+        speed = each["tokens_per_second"]
+        table.add_row(
+            each["capability"],
+            each["model"],
+            f"{'' if each['size_is_exact'] else '~'}{bytes_of(each['size_bytes'])}",
+            "" if speed is None else f"~{speed:.0f}",
+        )
+    console.print(table)
+    for old, new in facts["upgrades"].items():
+        console.print(f"{old}: a better one fits here, {new}", highlight=False)
 
 
 def _print_report(console: Console, report: dict[str, Any], *, show_all: bool) -> None:

@@ -12,14 +12,14 @@ from backends.registry import wire_of
 from backends.workers.engines.registry import Engines, builtin_engines
 from catalog.catalog import Catalog
 from catalog.curated.advice import entry_of
-from catalog.curated.choosing import Choice, Wanted, best, smallest
+from catalog.curated.choosing import Fit, Wanted, best, smallest
 from catalog.curated.collection import Curated, curated
 from catalog.curated.entries import ENGINES, Entry
 from catalog.curated.pulling import tagged_names, why_not
 from catalog.hardware import Machine, detect
 from catalog.model import ENDPOINTS, Capability, Model, PathSource
 from catalog.types import Json
-from server.advising import as_json, this_machine, upgrade_lines, upgrades, wanted_of
+from server.advising.models import as_json, this_machine, upgrade_lines, upgrades, wanted_of
 from server.commands import terminal
 from server.commands.models import (
     Config,
@@ -177,7 +177,7 @@ def engines_of(entry: Entry) -> list[str]:
     return [engine for form, engine in ENGINES.items() if getattr(entry, form) is not None]
 
 
-def _json_of(line: Listed, better: Choice | None) -> Json:
+def _json_of(line: Listed, better: Fit | None) -> Json:
     return {
         "id": line.id,
         "engine": line.engine,

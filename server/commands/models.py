@@ -15,7 +15,7 @@ from backends.workers.engines.registry import Engines, builtin_engines
 from catalog import starter
 from catalog.catalog import Catalog
 from catalog.curated.advice import CAPABILITIES
-from catalog.curated.choosing import Choice
+from catalog.curated.choosing import Fit
 from catalog.curated.collection import curated
 from catalog.discovery import rows_from_folder
 from catalog.errors import PullError
@@ -23,9 +23,9 @@ from catalog.hardware import detect
 from catalog.model import Capability, Model, PathSource
 from catalog.store.store import Store
 from routing.upstreams.availability import Availability
-from server.advising import recommended, wanted_of
+from server.advising.models import recommended, wanted_of
 from server.catalog_updates import read_catalog
-from server.commands.support.completion import complete_model
+from server.commands.support.completion import complete_model, complete_pull
 from server.commands.support.progress import PullProgress
 from server.commands.terminal import bytes_of
 from server.library import pull_into
@@ -48,12 +48,13 @@ def catalog_and_store(settings: Settings) -> tuple[Catalog, Store]:
     return read_catalog(settings, store), store
 
 
-def fetch_starter(settings: Settings) -> None:
-    """Fetch the starter models that are missing."""
+def fetch_starter(settings: Settings) -> bool:
+    """Fetch the starter models that are missing; returns whether any was."""
     catalog, store = catalog_and_store(settings)
     if missing := starter.absent(catalog, store):
         with PullProgress(len(missing)) as progress:
             starter.ensure(catalog, store, progress)
+    return bool(missing)
 
 
 @app.command()
@@ -63,7 +64,7 @@ def pull(
         typer.Argument(
             help="A model by name (qwen3.5:9b, qwen3-8b-q8_0), an address of the hub "
             "(hf.co/OWNER/REPOSITORY:Q4_K_M, a pasted link), 'recommended' or 'starter'.",
-            autocompletion=complete_model,
+            autocompletion=complete_pull,
         ),
     ],
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of the repository.")] = "main",
@@ -112,7 +113,7 @@ def _recommended(settings: Settings, store: Store, capabilities: list[str] | Non
 
     Raises PullError if the disk has no room for them.
     """
-    chosen: dict[str, Choice] = {}
+    chosen: dict[str, Fit] = {}
     for advice in recommended(settings, capabilities=map(capability_named, capabilities or CAPABILITIES)):
         if advice.choice is not None:
             chosen.setdefault(advice.choice.entry.id, advice.choice)

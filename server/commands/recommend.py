@@ -9,9 +9,10 @@ import typer
 from catalog.curated.advice import CAPABILITIES, Advice
 from catalog.curated.choosing import ENOUGH
 from catalog.types import Json
-from server.advising import as_json, recommended
+from server.advising.models import as_json, recommended
 from server.commands import terminal
-from server.commands.models import Config, bytes_of, capability_named
+from server.commands.models import Config, capability_named
+from server.commands.terminal import bytes_of
 from server.settings import load_settings
 
 app = typer.Typer()

@@ -38,7 +38,7 @@ def ended(page: Page, count: int = 1) -> Locator:
 
 def test_an_answer_streams_and_says_who_gave_it_why_and_for_how_much(opened: Open, picture: Picture) -> None:
     page = opened()
-    pick(page, "lab/deep")
+    pick(page, "auto:best")
     say(page, "What is a turntable?")
     expect(answers(page)).to_have_attribute("aria-busy", "true")
     expect(page.get_by_role("button", name="Stop")).to_be_visible()
@@ -50,7 +50,7 @@ def test_an_answer_streams_and_says_who_gave_it_why_and_for_how_much(opened: Ope
     expect(answer.locator("footer")).to_contain_text("tokens")
     expect(answer.locator("footer")).to_contain_text("first after")
     answer.get_by_role("button", name="Why this model?").click()
-    expect(answer.get_by_role("region", name="Candidates")).to_contain_text("chosen")
+    expect(answer.get_by_role("region", name="Candidates")).to_contain_text("lab/quick")
     picture(page, "chat")
 
 

@@ -13,6 +13,7 @@ from catalog.catalog import Catalog
 from catalog.hardware import Machine, detect
 from catalog.model import Capability
 from catalog.types import Json
+from server.advising import as_json, recommended, upgrades
 from server.commands.models import broken_files, catalog_and_store, faults_of, state_of
 from server.commands.terminal import bytes_of
 from server.program import program
@@ -29,6 +30,8 @@ def diagnose(settings: Settings) -> Json:
     check_memory(settings.workers.memory, machine.devices)
     engines = builtin_engines(settings.workers.python)
     faults = faults_of(catalog, store, engines)
+    installed = [row for row in catalog.models(local=True) if row.id not in faults]
+    advices = recommended(settings)
     missing = {name: engines.missing(name) for name in sorted(engines)}
     return {
         "machine": {
@@ -54,6 +57,10 @@ def diagnose(settings: Settings) -> Json:
             for model in starter.starters(catalog, optional=True)
         },
         "chat": own_chat_models(catalog, faults, engines),
+        "recommended": [
+            {"capability": str(advice.capability), **as_json(advice.choice)} for advice in advices if advice.choice
+        ],
+        "upgrades": {name: choice.entry.id for name, choice in upgrades(settings, installed, engines).items()},
         "problems": [*broken_files(settings, catalog, faults), *_disk(settings.data_dir)],
         "remarks": list(catalog.remarks()),
         "data_dir": str(settings.data_dir),
@@ -96,12 +103,13 @@ def next_step(facts: Json, report: Json | None, starters: frozenset[str]) -> str
     if any(state.startswith("not pulled") or "pull" in state for state in _needed(facts, starters)):
         return f"Fetch the starter models: {command} pull starter"
     remote = report is not None and any(each["usable"] and each["needs_key"] for each in report["providers"])
-    better = facts.get("recommended")
-    if better and not remote and set(facts["chat"]) <= starters:
-        return f"Get a model worth talking to: {command} pull {better[0]['model']}"
-    if upgrades := facts.get("upgrades"):
-        old, new = next(iter(upgrades.items()))
-        return f"{new} is a better {old}: {command} pull {new}"
+    better = next((each for each in facts["recommended"] if each["capability"] == Capability.CHAT), None)
+    if better is not None and not remote and set(facts["chat"]) <= starters:
+        size = bytes_of(better["size_bytes"])
+        return f"Get a model worth talking to, {size}: {command} pull {better['model']}"
+    if facts["upgrades"]:
+        old, new = next(iter(facts["upgrades"].items()))
+        return f"Get {new}, which is better than {old}: {command} pull {new}"
     return f"Talk to it: {command} run" if report is not None else f"Start it and talk to it: {command} run"
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from backends.workers.engines.registry import Engines, builtin_engines
 from catalog.bandwidth import with_bandwidth
 from catalog.curated.advice import CAPABILITIES, Advice, advise, better, with_memory
-from catalog.curated.choosing import Choice, Wanted
+from catalog.curated.choosing import Fit, Wanted
 from catalog.curated.collection import curated
 from catalog.hardware import Machine, detect
 from catalog.model import Capability, Model
@@ -46,7 +46,7 @@ def recommended(
     return advise(curated(), machine, wanted, capabilities=capabilities, licenses=licenses)
 
 
-def upgrades(settings: Settings, rows: Iterable[Model], engines: Engines | None = None) -> dict[str, Choice]:
+def upgrades(settings: Settings, rows: Iterable[Model], engines: Engines | None = None) -> dict[str, Fit]:
     """Map the ids of installed models to a better one that fits here."""
     machine = detect()
     return better(rows, curated(), machine, wanted_of(settings, machine, engines=engines))
@@ -61,7 +61,7 @@ def advice_lines(advices: Sequence[Advice]) -> list[str]:
     return [*lines, "Pull them with: roundhouse pull recommended"] if lines else []
 
 
-def upgrade_lines(found: Mapping[str, Choice]) -> list[str]:
+def upgrade_lines(found: Mapping[str, Fit]) -> list[str]:
     """A line for each installed model that has a better one: for ``list`` and ``doctor``."""
     return [
         f"{name}: a better one fits here, {choice.entry.id}. Pull it with: roundhouse pull {choice.entry.id}"
@@ -69,7 +69,7 @@ def upgrade_lines(found: Mapping[str, Choice]) -> list[str]:
     ]
 
 
-def _told(choice: Choice) -> str:
+def _told(choice: Fit) -> str:
     speed = "" if choice.tokens_per_second is None else f", about {choice.tokens_per_second:.0f} tokens/s"
     form = f" {choice.quantization}" if choice.quantization else ""
     about = "" if choice.exact else "about "
@@ -79,7 +79,7 @@ def _told(choice: Choice) -> str:
     )
 
 
-def as_json(choice: Choice) -> Json:
+def as_json(choice: Fit) -> Json:
     """A chosen form of a model as a JSON object."""
     return {
         "model": choice.entry.id,
