@@ -13,6 +13,7 @@ from catalog.errors import RoundhouseError
 from server.edge.admission import InFlight
 from server.edge.disconnect import ResponseCut
 from server.edge.errors import as_error
+from server.observability.totals import current_totals
 
 S = TypeVar("S", bound=AsyncIterable[Any])
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -69,6 +70,9 @@ class Relay(Generic[S]):
         self._news = _Signal()
         self._room = _Signal()
         self._works = in_flight.works
+        self._totals = current_totals()
+        if self._totals is not None:
+            self._totals.hold()
         self._task = asyncio.create_task(self._run())
         in_flight.begin(self)
         self._task.add_done_callback(self._done)
@@ -163,6 +167,8 @@ class Relay(Generic[S]):
         del task
         self._works.discard(self)
         self._end()
+        if self._totals is not None:
+            self._totals.release()
 
     def _fail(self, error: RoundhouseError) -> None:
         if self._ended:

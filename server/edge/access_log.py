@@ -125,7 +125,7 @@ class AccessLine:
         head = f"{timestamp[11:19]} {served.status:3} {quoted(redacted(served.method))[:7]} "
         totals = served.totals
         figures = f" {_seconds(totals.first, served.seconds)}"
-        if totals.counted:
+        if totals.input or totals.output:
             figures += f" {totals.input}+{totals.output}"
         if totals.model:
             figures += f" {_dollars(totals)}"
