@@ -123,17 +123,20 @@ class _Passage:
         scope = self._scope
         client = scope.get("client")
         served = Served(
-            request_id=self._id,
-            trace=scope[TRACE],
-            method=scope["method"],
-            path=scope["path"][:200],
-            status=self.status,
-            seconds=took,
-            key=scope[CALLER].id,
-            client=client[0] if client else "",
-            totals=totals,
+            self._id,
+            scope[TRACE],
+            scope["method"],
+            scope["path"][:200],
+            self.status,
+            took,
+            scope[CALLER].id,
+            client[0] if client else "",
+            totals,
         )
-        totals.when_whole(partial(self._log.write, served))
+        if totals.open:
+            totals.when_whole(partial(self._log.write, served))
+        else:
+            self._log.write(served)
 
     async def _pass(self, headers: Headers, receive: Receive) -> None:
         scope, services = self._scope, self._services
