@@ -264,8 +264,11 @@ class Conversation:
         }
 
 
+_OF_ROLE: dict[str, Json] = {"user": {"options": {}}, "response": {"assets": []}}
+
+
 def _entry(role: str, text: str) -> Json:
-    of_role: Json = {"user": {"options": {}}, "response": {"assets": []}}.get(role, {})
+    of_role = _OF_ROLE.get(role, {})
     contents = [{"type": "text", "text": text, "id": str(uuid4()).upper()}]
     return {"id": str(uuid4()).upper(), "role": role, "contents": contents, **of_role}
 

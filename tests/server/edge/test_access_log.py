@@ -14,8 +14,8 @@ from routing.facts import Capability, Facts
 from routing.outcomes import Outcome, Result, Usage
 from server.edge.access_log import AccessLine, Served
 from server.observability.logging import Console, configure_structlog
+from server.observability.settings import LogSettings
 from server.observability.totals import RequestTotals, Totals, begin_totals, end_totals
-from server.settings import LogSettings
 from tests.fakes.openai import FakeOpenAI
 from tests.security.conftest import CHAT, OpenSite, logs, provider, site
 from tests.server.conftest import Start
