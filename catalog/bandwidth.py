@@ -10,6 +10,7 @@ import ctypes
 import platform
 import re
 import subprocess
+from importlib import import_module
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -78,7 +79,7 @@ def apple_chip() -> str:
 def nvidia_bandwidth(index: int, nvml: Any = None) -> int:
     """Bytes per second of an NVIDIA device: two transfers per clock over the width of its bus; 0 if not told."""
     if nvml is None:
-        import pynvml as nvml
+        nvml = import_module("pynvml")
     try:
         nvml.nvmlInit()
     except nvml.NVMLError:

@@ -38,7 +38,9 @@ from backends.settings import BackendSettings
 from backends.workers.settings import WorkerSettings
 from catalog.errors import ConfigurationError
 from catalog.store.file_checks import read_regular
+from catalog.store.settings import ModelSettings
 from catalog.validation.fields import check_network, check_origin, check_path
+from catalog.validation.named_secrets import keys_of
 from catalog.validation.section import Section
 from routing.accounts.caps import SpendSettings
 from routing.calling.retry_budget import RetrySettings
@@ -48,7 +50,6 @@ from routing.settings import RoutingSettings
 from routing.state.factory import StateSettings
 from routing.upstreams.breaker import BreakerSettings
 from routing.upstreams.discovery import DiscoverySettings
-from server.configuration.named_secrets import keys_of, state_with_url
 from server.observability.settings import LogSettings, TelemetrySettings
 from server.storage.settings import StorageSettings
 
@@ -268,6 +269,7 @@ class Settings(Section, BaseSettings):
     workers: WorkerSettings = WorkerSettings()
     routing: RoutingSettings = RoutingSettings()
     discovery: DiscoverySettings = DiscoverySettings()
+    models: ModelSettings = ModelSettings()
     spend: SpendSettings = SpendSettings()
     breakers: BreakerSettings = BreakerSettings()
     retries: RetrySettings = RetrySettings()
@@ -420,7 +422,7 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     precedence. Raises ConfigurationError with one line that says how to correct the setting.
     """
     file = find_file(path)
-    source = type("_Source", (Settings,), {"__module__": __name__}, toml_file=file) if file else Settings
+    source: Any = type("_Source", (Settings,), {"__module__": __name__}, toml_file=file) if file else Settings
     try:
         if file is not None:
             read_regular(file)  # pydantic-settings passes over a path that is no file
@@ -457,7 +459,7 @@ def _with_named_secrets(settings: Settings) -> Settings:
         if (variable := getattr(settings, f"{field}_env")) is not None:
             update[field] = (*getattr(settings, field), *keys_of(variable, f"{field}_env"))
     if settings.state.url_env is not None:
-        update["state"] = state_with_url(settings.state, settings.state.url_env)
+        update["state"] = settings.state.with_url_of(settings.state.url_env)
     return settings.model_copy(update=update) if update else settings
 
 
@@ -467,7 +469,7 @@ def unset_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     for setting, variable in {**named, "state.url_env": settings.state.url_env}.items():
         try:
             if variable is not None and setting == "state.url_env":
-                state_with_url(settings.state, variable)
+                settings.state.with_url_of(variable)
             elif variable is not None:
                 keys_of(variable, setting)
         except ConfigurationError as error:

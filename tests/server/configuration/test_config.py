@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 from typer.testing import CliRunner
 
@@ -275,6 +275,7 @@ def test_init_writes_the_sample_and_its_schema_once() -> None:
 
 
 def test_values_are_written_as_toml_reads_them() -> None:
+    value: Any
     for value in ("a", 'b"\\\n\t\x7f', 1, 1_000_000, 0.5, True, ["a", 1], {"a b": {"c": []}}):
         assert tomllib.loads(f"x = {toml(value)}")["x"] == value
     assert [section.name for section in sections()][:2] == ["", "server"]

@@ -10,7 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
-from routing.facts import Capability, Facts
+from catalog.model import Capability
+from routing.facts import Facts
 from routing.outcomes import Outcome, Result, Usage
 from server.edge.access_log import AccessLine, Served
 from server.observability.logging import Console, configure_structlog
@@ -35,7 +36,7 @@ def served(totals: Totals | None = None, **fields: Any) -> Served:
 
 def answered(**fields: Any) -> Totals:
     usual = {"model": "smollm2-135m-instruct", "attempts": 1, "input": 31, "output": 64, "counted": True}
-    return Totals(**{**usual, "first": 0.2134, **fields})  # type: ignore[arg-type]
+    return Totals(**{**usual, "first": 0.2134, **fields})
 
 
 TERMINAL = AccessLine(columns=80, colors=False)

@@ -21,7 +21,7 @@ from catalog.model import ENDPOINTS, Capability, Model, PathSource
 from catalog.types import Json
 from server.advising.models import as_json, this_machine, upgrade_lines, upgrades, wanted_of
 from server.commands import terminal
-from server.commands.models import (
+from server.commands.library.local import (
     Config,
     ModelId,
     broken_files,
