@@ -69,6 +69,15 @@ def test_each_setting_is_shown_with_the_source_that_won(monkeypatch: pytest.Monk
     assert found["server.drain"] == (30.0, "default", None)
 
 
+def test_a_gateway_of_several_knows_the_origins_that_its_parent_knows() -> None:
+    file = written('[server]\nport = 1\n[[model]]\nid = "a"\nends = 2027-01-14\n')
+    settings = load_settings(file, log={"level": "debug"})
+    sent = json.loads(json.dumps(settings.sources))
+    assert "2027" not in json.dumps(sent)
+    there = settings.model_copy().read_from(Path(sent["file"]), sent["in_file"], sent["flags"])
+    assert shown(there) == shown(settings)
+
+
 def test_every_setting_is_shown_and_none_twice() -> None:
     names = [each["name"] for each in in_force(Settings())]
     assert len(set(names)) == len(names)
