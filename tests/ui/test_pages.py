@@ -87,8 +87,8 @@ def test_models_are_searched_filtered_and_described(opened: Open, picture: Pictu
     expect(page.get_by_role("button", name="lab/painter")).to_be_visible()
     page.get_by_label("Can").select_option("")
     page.get_by_label("Search").fill("deep")
-    expect(page.locator("main .tile")).to_have_count(1)
-    expect(page.locator("main .tile")).to_contain_text("$3.00 / $15.00 per million")
+    expect(page.locator(".catalogue .tile")).to_have_count(1)
+    expect(page.locator(".catalogue .tile")).to_contain_text("$3.00 / $15.00 per million")
     page.get_by_role("button", name="lab/deep").click()
     dialog = page.get_by_role("dialog", name="lab/deep")
     expect(dialog).to_contain_text("200,000")
@@ -96,13 +96,13 @@ def test_models_are_searched_filtered_and_described(opened: Open, picture: Pictu
     expect(dialog).to_have_count(0)
     page.get_by_label("Search").fill("")
     page.get_by_label("Also those that lack").check()
-    expect(page.locator("main .tile", has_text="not usable").first).to_be_visible()
+    expect(page.locator(".catalogue .tile", has_text="not usable").first).to_be_visible()
 
 
 def test_a_local_model_is_loaded_and_unloaded(opened: Open, picture: Picture) -> None:
     page = opened("ui/#/models")
     settled(page)
-    tile = page.locator("main .tile", has=page.get_by_role("button", name=LOCAL, exact=True))
+    tile = page.locator(".catalogue .tile", has=page.get_by_role("button", name=LOCAL, exact=True))
     if not tile.count():
         pytest.skip(f"{LOCAL} is not pulled here")
     tile.get_by_role("button", name="Load").click()
@@ -132,7 +132,7 @@ def test_a_route_is_explained_with_every_candidates_numbers(opened: Open, pictur
     page.get_by_role("button", name="Show the choice").click()
     table = page.get_by_role("region", name="Candidates")
     for model in ("lab/quick", "lab/deep"):
-        row = table.get_by_role("row").filter(has_text=model)
+        row = table.locator("tr", has=page.locator("td:first-child", has_text=model))
         expect(row).to_contain_text("$0.0")
         expect(row).to_contain_text("%")
     expect(table.locator("tr.chosen")).to_have_count(1)
@@ -214,11 +214,12 @@ def test_the_log_is_followed_and_filtered(opened: Open, picture: Picture) -> Non
     page = opened("ui/#/logs")
     settled(page)
     expect(page.get_by_role("log")).to_contain_text("listening")
-    picture(page, "logs")
     page.get_by_label("With", exact=True).fill("no such line at all")
     expect(page.locator("main")).to_contain_text("None matches.")
     page.get_by_label("With", exact=True).fill("listening")
     expect(page.get_by_role("log").locator("span")).to_have_count(1)
+    page.get_by_label("With", exact=True).fill("completions")
+    picture(page, "logs")
 
 
 def test_the_page_at_the_root_opens_the_doors(opened: Open, picture: Picture, console: Served) -> None:

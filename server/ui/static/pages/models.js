@@ -108,16 +108,23 @@ function Pull({ one, onDone }) {
 /** What this machine should run, where the server tells it. */
 function Recommended({ onChange }) {
   const found = useLoad((signal) => getJson("v1/admin/recommendations", { signal }));
-  if (!found.data?.data?.length) return null;
+  const fitting = (found.data?.data ?? []).filter((each) => each.model);
+  if (!fitting.length) return null;
+  const about = (each) => [
+    each.quantization,
+    `${each.size_is_exact ? "" : "about "}${bytes(each.size_bytes)} to fetch`,
+    `${bytes(each.memory_bytes)} of memory`,
+    each.tokens_per_second && `about ${Math.round(each.tokens_per_second)} tokens/s`,
+    each.license,
+    each.needs_token && "the hub asks for a token",
+  ];
   return html`<${Card} title="Recommended for this machine">
-    <div class="cards">${found.data.data.map((each) => html`<div class="tile">
-      <${Tag}>${words(each.capability)}<//> <strong>${each.model}</strong>
-      <div class="hint">${[each.quantization, each.memory && `${bytes(each.memory)} of memory`, each.context_window && `${compact(each.context_window)} tokens`,
-        each.tokens_per_second && `about ${Math.round(each.tokens_per_second)} tokens/s`, each.license].filter(Boolean).join(" · ")}</div>
-      ${each.reason && html`<div class="hint">${each.reason}</div>`}
-      ${each.downloaded
+    <div class="cards">${fitting.map((each) => html`<div class="tile">
+      <div class="tile-head"><strong>${each.model}</strong> <${Tag}>${words(each.capability)}<//></div>
+      <div class="hint">${about(each).filter(Boolean).join(" · ")}</div>
+      <div class="row">${each.downloaded
         ? html`<${Tag} kind="good">here<//>`
-        : html`<button type="button" class="small" onClick=${() => pull(each.model).then(onChange)}><${Icon} name="download" /> Pull</button>`}
+        : html`<button type="button" class="small" aria-label=${`Pull ${each.model}`} onClick=${() => pull(each.model).then(onChange)}><${Icon} name="download" /> Pull</button>`}</div>
     </div>`)}</div>
   <//>`;
 }
@@ -133,7 +140,7 @@ function Catalogue({ rows, workers, all, onAll, onShow, onChange }) {
     (!capability || row.capabilities.includes(capability)) &&
     (!place || row.local === (place === "here")) &&
     (!wanted || [row.id, row.name, row.family, ...row.aliases, ...row.tags].some((each) => each?.toLowerCase().includes(wanted))));
-  return html`<${Card} title=${plural(found.length, "model")}>
+  return html`<${Card} title=${plural(found.length, "model")} className="catalogue">
     <div class="filters">
       <${Text} label="Search" type="search" value=${text} onInput=${setText} />
       <${Select} label="Can" value=${capability} onInput=${setCapability} options=${[["", "anything"], ...capabilities.map((each) => [each, words(each)])]} />
