@@ -217,8 +217,8 @@ def test_the_log_is_followed_and_filtered(opened: Open, picture: Picture) -> Non
     page.get_by_label("With", exact=True).fill("no such line at all")
     expect(page.locator("main")).to_contain_text("None matches.")
     page.get_by_label("With", exact=True).fill("listening")
-    expect(page.get_by_role("log").locator("span")).to_have_count(1)
-    page.get_by_label("With", exact=True).fill("completions")
+    expect(page.get_by_role("log").locator("> span")).to_have_count(1)
+    page.get_by_label("With", exact=True).fill("")
     picture(page, "logs")
 
 

@@ -33,7 +33,7 @@ def test_an_operation_is_found_read_and_tried(opened: Open, picture: Picture) ->
     page.get_by_label("Search").fill("chat/completions")
     page.locator("nav").get_by_role("link", name="post /v1/chat/completions", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_be_visible()
-    expect(page.locator("section", has_text="Body").locator("code", has_text="messages").first).to_be_visible()
+    expect(page.locator(".schema").first.locator("code", has_text="messages").first).to_be_visible()
     assert violations(page) == []
     picture(page, "reference-operation")
     body = page.get_by_label("Body")

@@ -21,8 +21,8 @@ export default function Models() {
   useEvery(REFRESH, () => workers.error || workers.reload());
   return html`<${Page} title="Models" wide>
     <${Memory} workers=${workers} onChange=${refresh} />
-    <${Recommended} onChange=${refresh} />
     <${Pulling} onDone=${refresh} />
+    <${Recommended} onChange=${refresh} />
     <${Loaded} from=${models}>
       ${(rows) => html`<${Catalogue} rows=${rows.filter((row) => !row.router)} workers=${workers.data} all=${all} onAll=${setAll} onShow=${setShown} onChange=${refresh} />`}
     <//>
