@@ -122,6 +122,12 @@ def test_every_field_of_routing_is_described() -> None:
     assert not [name for name in IntentBody.model_fields if f"`{name}`" not in described]
 
 
+def test_every_client_that_is_tried_is_named() -> None:
+    text = (DOCS / "clients.md").read_text(encoding="utf-8").lower()
+    tried = tomllib.loads((ROOT / "tests" / "clients" / "clients.toml").read_text())["client"]
+    assert not [name for name in tried if name not in text and name.partition("-")[0] not in text]
+
+
 def test_every_header_of_ours_is_described() -> None:
     named = {
         header
