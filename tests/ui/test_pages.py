@@ -99,13 +99,22 @@ def test_models_are_searched_filtered_and_described(opened: Open, picture: Pictu
     expect(page.locator(".catalogue .tile", has_text="not usable").first).to_be_visible()
 
 
-def test_a_local_model_is_loaded_and_unloaded(opened: Open, picture: Picture) -> None:
+def test_a_local_model_is_loaded_with_options_and_unloaded(
+    opened: Open, console: Served, picture: Picture
+) -> None:
     page = opened("ui/#/models")
     settled(page)
     tile = page.locator(".catalogue .tile", has=page.get_by_role("button", name=LOCAL, exact=True))
     if not tile.count():
         pytest.skip(f"{LOCAL} is not pulled here")
-    tile.get_by_role("button", name="Load").click()
+    page.get_by_role("button", name=LOCAL, exact=True).click()
+    dialog = page.get_by_role("dialog", name=LOCAL)
+    dialog.get_by_label("Tokens of a request").fill("1024")
+    dialog.get_by_label("Requests at a time").fill("2")
+    dialog.get_by_role("button", name="Load").click()
+    expect(dialog).to_have_count(0, timeout=60_000)
+    workers = page.request.get(f"{console.url}/v1/admin/workers").json()["workers"]
+    assert [worker["slots"] for worker in workers if worker["model"] == LOCAL] == [2]
     expect(tile).to_contain_text("loaded", timeout=60_000)
     expect(page.locator("main .line", has_text=LOCAL)).to_contain_text("ready")
     expect(page.get_by_role("meter").first).to_be_visible()
@@ -121,7 +130,6 @@ def test_a_pull_of_nothing_says_what_is_wrong(opened: Open) -> None:
     page.get_by_label("Name, or repository").fill("no-such-model")
     page.get_by_role("button", name="Pull", exact=True).first.click()
     expect(page.get_by_role("alert")).to_contain_text("no-such-model")
-    expect(page.get_by_role("button", name="Go on")).to_be_visible()
 
 
 def test_a_route_is_explained_with_every_candidates_numbers(opened: Open, picture: Picture) -> None:
@@ -137,6 +145,7 @@ def test_a_route_is_explained_with_every_candidates_numbers(opened: Open, pictur
         expect(row).to_contain_text("%")
     expect(table.locator("tr.chosen")).to_have_count(1)
     expect(table.locator("tr:not(.chosen) td:nth-child(6)").first).to_have_text(re.compile(r"^\S\$0\.0"))
+    page.get_by_role("heading", name="would answer").evaluate("heading => heading.scrollIntoView()")
     picture(page, "route")
     page.get_by_label("With a picture").check()
     page.get_by_role("button", name="Show the choice").click()

@@ -143,3 +143,6 @@ class PeerOf:
 
     async def ask(self, question: Json) -> Any:
         return await answer_peer(self.other.runtime, question)
+
+    async def ask_all(self, question: Json) -> list[Any]:
+        return [await self.ask(question)]

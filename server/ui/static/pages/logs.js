@@ -41,7 +41,7 @@ const ACCESS = /^(\d\d:\d\d:\d\d .*?) request_id=\S+ trace=(\w+) key=(\S+)(.*)$/
 function Line({ line }) {
   const [, head, trace, owner, rest] = ACCESS.exec(line) ?? [];
   if (!head) return line;
-  const asked = head.includes(" POST /");
+  const asked = /\d\+\d/.test(head);
   return html`${head}${rest} <span class="hint">${owner}</span>${asked && html` <a href=${`#/traces/${trace}`}>trace</a>`}`;
 }
 
