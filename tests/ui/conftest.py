@@ -145,7 +145,7 @@ def picture() -> Picture:
 
     def take(page: Page, name: str) -> None:
         if PICTURES:
-            target = Path(PICTURES) / f"{name}.png"
+            target = Path(PICTURES) / f"console-{name}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             page.screenshot(path=target, animations="disabled")
             assert target.stat().st_size < LARGEST_PICTURE, f"{target} is too large"

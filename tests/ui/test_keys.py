@@ -26,16 +26,13 @@ def enter(page: Page, key: str, *, keep: bool = False) -> None:
 
 
 @pytest.mark.parametrize("path", ["ui/", "ui/#/traces", "docs"])
-def test_a_key_is_asked_for_and_a_wrong_one_refused_in_words(
-    opened: Open, locked: Served, path: str, picture: Picture
-) -> None:
+def test_a_key_is_asked_for_and_a_wrong_one_refused_in_words(opened: Open, locked: Served, path: str) -> None:
     page = opened(path, server=locked, expects=REFUSED)
     expect(page.get_by_role("heading", name="A key, please")).to_be_visible()
     assert violations(page) == []
     enter(page, "wrong-key")
     expect(page.get_by_role("heading", name="The key was refused")).to_be_visible()
     expect(page.locator("form")).to_contain_text("unknown, expired or revoked")
-    picture(page, "key")
     enter(page, "admin-key")
     expect(page.get_by_label("API key")).to_have_count(0)
     expect(page.locator("main h1").first).to_be_attached()
@@ -101,7 +98,7 @@ def test_a_model_is_pulled_with_progress_and_removed(
     expect(tile).to_have_count(0)
 
 
-def test_an_administrator_makes_a_key_and_revokes_it(opened: Open, locked: Served, picture: Picture) -> None:
+def test_an_administrator_makes_a_key_and_revokes_it(opened: Open, locked: Served) -> None:
     page = opened("ui/#/usage", server=locked, expects=REFUSED)
     enter(page, "admin-key")
     page.get_by_role("button", name="Create a key").click()
@@ -109,7 +106,6 @@ def test_an_administrator_makes_a_key_and_revokes_it(opened: Open, locked: Serve
     dialog.get_by_label("Name").fill("laptop")
     dialog.get_by_label("Models").fill("lab/*")
     dialog.get_by_label("Dollars per month").fill("5")
-    picture(page, "key-create")
     assert violations(page) == []
     dialog.get_by_role("button", name="Create", exact=True).click()
     secret = page.get_by_role("status").locator("code")

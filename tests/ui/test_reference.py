@@ -14,13 +14,12 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed: 
 from playwright.sync_api import expect
 
 
-def test_every_operation_of_the_document_is_shown(opened: Open, console: Served, picture: Picture) -> None:
+def test_every_operation_of_the_document_is_shown(opened: Open, console: Served) -> None:
     paths = httpx.get(f"{console.url}/openapi.json", trust_env=False).json()["paths"]
     page = opened("docs")
     expect(page.get_by_role("heading", level=1)).to_contain_text("Roundhouse")
     links = page.locator("nav a.operation")
     expect(links).to_have_count(sum(len(methods) for methods in paths.values()))
-    picture(page, "reference")
     assert violations(page) == []
     for address in [link.get_attribute("href") for link in links.all()]:
         page.evaluate("address => { location.hash = address }", address)
