@@ -55,7 +55,8 @@ class Catalog:
         for row in self.own:
             if isinstance(row.source, UpstreamSource) and row.source.endpoint not in known:
                 raise ConfigurationError(
-                    f"[[model]] '{row.id}': source.endpoint: there is no [[endpoint]] '{row.source.endpoint}'"
+                    f"[[model]] '{row.id}': source.endpoint: there is no [[endpoint]] '{row.source.endpoint}'",
+                    param="source.endpoint",
                 )
         everything: dict[str, Model] = {}
         found = (row for rows in self.discovered.values() for row in rows)

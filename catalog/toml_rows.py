@@ -67,7 +67,7 @@ def user_models(tables: Sequence[Table | Model], known: Mapping[str, Model]) -> 
             row = _row(Model, "model", {**merged, "origin": "user"})
             _check(row)
         if row.id.lower() in rows:
-            raise ConfigurationError(f"[[model]] '{row.id}' is given twice; remove one.")
+            raise ConfigurationError(f"[[model]] '{row.id}' is given twice; remove one.", param="id")
         rows[row.id.lower()] = row
     return list(rows.values())
 
@@ -103,7 +103,7 @@ def user_endpoints(tables: Sequence[Table | Endpoint], known: Mapping[str, Endpo
             base = known.get(str(table.get("id", "")))
             row = _row(Endpoint, "endpoint", {**_fields(base), **table})
         if row.id in rows:
-            raise ConfigurationError(f"[[endpoint]] '{row.id}' is given twice; remove one.")
+            raise ConfigurationError(f"[[endpoint]] '{row.id}' is given twice; remove one.", param="endpoint.id")
         rows[row.id] = row
     return list(rows.values())
 
@@ -113,11 +113,14 @@ def _check(row: Model) -> None:
     limits = row.limits
     if not row.endpoints:
         known = ", ".join(sorted(ENDPOINTS))
-        raise ConfigurationError(f"[[model]] '{row.id}': capabilities: it needs at least one of {known}.")
+        raise ConfigurationError(
+            f"[[model]] '{row.id}': capabilities: it needs at least one of {known}.", param="capabilities"
+        )
     if limits.context_window and limits.max_output_tokens and limits.max_output_tokens > limits.context_window:
         raise ConfigurationError(
             f"[[model]] '{row.id}': limits.max_output_tokens: it must be at most limits.context_window, which is "
-            f"{limits.context_window} (it is {limits.max_output_tokens})."
+            f"{limits.context_window} (it is {limits.max_output_tokens}).",
+            param="limits.max_output_tokens",
         )
 
 
@@ -133,7 +136,10 @@ def _row(kind: type[Row], table_name: str, table: Table) -> Row:
         field = place(first) or "id"
         value = str(first["loc"][0] if first["loc"] else "") not in MAY_BE_SECRET
         label = str(table.get("id") or table.get("name") or "without an id")[:100]
-        raise ConfigurationError(f"[[{table_name}]] '{label}': {field}: {describe(first, value=value)}") from error
+        raise ConfigurationError(
+            f"[[{table_name}]] '{label}': {field}: {describe(first, value=value)}",
+            param=field if table_name == "model" else f"{table_name}.{field}",
+        ) from error
 
 
 MAY_BE_SECRET = frozenset({"base_url", "key_env", "key_keyring", "headers", "query"})

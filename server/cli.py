@@ -28,6 +28,7 @@ COMMANDS = {
     "listing": ("list", "show"),
     "recommend": ("recommend",),
     "workers": ("ps", "load", "warm", "unload", "logs"),
+    "registering": ("register", "unregister"),
     "router": ("route", "trace", "outcome", "usage", "pin", "discover"),
     "inspect": ("doctor",),
     "batch": ("batch",),

@@ -136,7 +136,9 @@ class Library:
             resolved(what, catalog)
 
     @asynccontextmanager
-    async def pull(self, what: str) -> AsyncIterator[AsyncIterator[PullEvent]]:
+    async def pull(
+        self, what: str, *, revision: str = "main", model_id: str | None = None
+    ) -> AsyncIterator[AsyncIterator[PullEvent]]:
         """Pull ``what`` while the block runs; leaving it earlier stops the pull, and a later one resumes it.
 
         The iterator has the events, and ends once the model can be used. It raises as :func:`pull_into`.
@@ -144,7 +146,15 @@ class Library:
         memory = max((device.budget for device in self._pool.snapshot().devices), default=None)
         async with self._turns:
             pulling = _Pulling(
-                lambda progress: pull_into(self._store, self._catalog(), what, progress, memory=memory)
+                lambda progress: pull_into(
+                    self._store,
+                    self._catalog(),
+                    what,
+                    progress,
+                    revision=revision,
+                    memory=memory,
+                    model_id=model_id,
+                )
             )
             try:
                 yield self._until_usable(pulling)
@@ -160,6 +170,10 @@ class Library:
         await self.look()
         await self._announce()
 
+    async def has(self, row: Model) -> bool:
+        """Whether the store has files of a model, which :meth:`remove` deletes."""
+        return any(stored.id == row.id for stored in await asyncio.to_thread(self._store.list))
+
     async def remove(self, row: Model) -> int:
         """Delete a model's files, except those that another model uses, and unload it; return the bytes freed.
 
@@ -167,7 +181,7 @@ class Library:
         """
         if not isinstance(row.source, PackageSource | HubSource):
             raise InvalidRequest(_not_ours(row), param="model")
-        if not any(stored.id == row.id for stored in await asyncio.to_thread(self._store.list)):
+        if not await self.has(row):
             raise ModelUnavailable(f"The model '{row.id}' has no files on this machine.")
         freed = await asyncio.to_thread(self._store.remove, row.id)
         await self._publish()

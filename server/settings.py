@@ -37,6 +37,7 @@ from backends.settings import BackendSettings
 from backends.workers.settings import WorkerSettings
 from catalog.errors import ConfigurationError
 from catalog.store.file_checks import read_regular
+from catalog.store.settings import ModelSettings
 from catalog.validation.fields import check_network, check_origin, check_path, split_address
 from catalog.validation.section import Section
 from routing.accounts.caps import SpendSettings
@@ -304,6 +305,7 @@ class Settings(Section, BaseSettings):
     workers: WorkerSettings = WorkerSettings()
     routing: RoutingSettings = RoutingSettings()
     discovery: DiscoverySettings = DiscoverySettings()
+    models: ModelSettings = ModelSettings()
     spend: SpendSettings = SpendSettings()
     breakers: BreakerSettings = BreakerSettings()
     retries: RetrySettings = RetrySettings()

@@ -13,6 +13,7 @@ from catalog.errors import RoundhouseError
 from server.edge.admission import InFlight
 from server.edge.disconnect import ResponseCut
 from server.edge.errors import as_error
+from server.models.on_use import TELL
 
 S = TypeVar("S", bound=AsyncIterable[Any])
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -53,12 +54,17 @@ class Relay(Generic[S]):
         in_flight: InFlight,
         capacity: int,
         on_error: Callable[[str], None] = lambda _: None,
+        comment: Callable[[str], bytes] | None = None,
     ) -> None:
-        """``on_error`` is called with the code of an error that is reported within the answer."""
+        """``on_error`` is called with the code of an error that is reported within the answer.
+
+        ``comment`` makes lines on the progress of the opening into bytes of the response; ``None``: it has none.
+        """
         self._opening = opening
         self._encoder = encoder
         self._capacity = capacity
         self._on_error = on_error
+        self._comment = comment
         self._buffer: list[bytes] = []
         self._answer: S | None = None
         self._error: RoundhouseError | None = None
@@ -121,6 +127,9 @@ class Relay(Generic[S]):
             self._task.cancel()
 
     async def _run(self) -> None:
+        comment = self._comment
+        if comment is not None:
+            TELL.set(lambda line: self.interject(comment(line)))
         try:
             await self._relay()
         except asyncio.CancelledError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
@@ -24,7 +25,7 @@ from catalog.model import Capability, Model, PathSource
 from catalog.store.store import Store
 from routing.upstreams.availability import Availability
 from server.advising.models import recommended, wanted_of
-from server.catalog_updates import read_catalog
+from server.catalog_updates import read_catalog, registered_in
 from server.commands.support.completion import complete_model, complete_pull
 from server.commands.support.progress import PullProgress
 from server.commands.terminal import bytes_of
@@ -45,12 +46,13 @@ Token = Annotated[
 def catalog_and_store(settings: Settings) -> tuple[Catalog, Store]:
     """The catalogue and the store of these settings."""
     store = Store(settings.data_dir / "models")
-    return read_catalog(settings, store), store
+    return read_catalog(settings, store, registered=asyncio.run(registered_in(settings))), store
 
 
 def fetch_starter(settings: Settings) -> bool:
     """Fetch the starter models that are missing; returns whether any was."""
-    catalog, store = catalog_and_store(settings)
+    store = Store(settings.data_dir / "models")
+    catalog = read_catalog(settings, store, registered=None)
     if missing := starter.absent(catalog, store):
         with PullProgress(len(missing)) as progress:
             starter.ensure(catalog, store, progress)

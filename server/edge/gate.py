@@ -29,10 +29,13 @@ from server.edge.services import Services
 from server.observability.totals import Totals, begin_totals, end_totals
 from server.scope import ABORT, CALLER, REQUEST_ID, SERVICES, STATUS, TRACE
 from server.settings import ServerSettings
-from server.ui.pages import is_page
+from server.ui.pages import is_file, is_page
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """Paths that are answered without a key."""
+
+UNLOGGED = OPEN_PATHS | {"/v1/admin/log"}
+"""Paths without an access line: probes, and the look at the log, which would fill the log with itself."""
 
 PROBED_PATHS = frozenset({"/", "/api/hello"})
 """Paths that clients ask by HEAD, without a key, for whether a server is there. Claude Code does so first."""
@@ -110,7 +113,7 @@ class _Passage:
             scope[STATUS] = self.status
             route = route_of(scope)
             services.metrics.request(route, scope["method"], self.status, took)
-            if services.settings.log.access and scope["path"] not in OPEN_PATHS:
+            if services.settings.log.access and not (scope["path"] in UNLOGGED or is_file(scope["path"])):
                 self._write_line(took, totals)
             end_totals(of_totals)
             structlog.contextvars.reset_contextvars(**tokens)

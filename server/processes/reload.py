@@ -57,6 +57,7 @@ APPLIED = (
     "routing.classify_floor",
     "routing.stand_ins",
     "discovery",
+    "models",
     "spend",
     "breakers",
     "retries",

@@ -170,12 +170,13 @@ def check_engines(models: Iterable[Model], engines: Engines) -> None:
             meant = f" Did you mean '{near[0]}'?" if near else ""
             raise ConfigurationError(
                 f"[[model]] '{model.id}': engine: there is no '{model.engine}'; the engines are "
-                f"{', '.join(sorted(engines))}.{meant}"
+                f"{', '.join(sorted(engines))}.{meant}",
+                param="engine",
             )
         try:
             engines.options_of(model)
         except ConfigurationError as error:
-            raise ConfigurationError(f"[[model]] '{model.id}': {error.message}") from error
+            raise ConfigurationError(f"[[model]] '{model.id}': {error.message}", param=error.param) from error
 
 
 _GPU = frozenset({"cpu", "cuda", "mps"})

@@ -59,10 +59,10 @@ function Shown({ document }) {
   const tags = [...new Set(operations.map((each) => each.tag))];
   const chosen = operations.find((each) => each.id === id);
   return html`
-    <div class="top">
+    <header class="top">
       <button type="button" class="quiet" aria-label="Operations" aria-expanded=${open} onClick=${() => setOpen(!open)}><${Icon} name="menu" /></button>
       <a class="brand" href="#"><${Logo} /> API reference</a>
-    </div>
+    </header>
     <nav class=${open ? "side reference-side open" : "side reference-side"} aria-label="Operations">
       <a class="brand" href="#"><${Logo} /> API reference</a>
       <a href="ui/"><${Icon} name="chat" /> Console</a>

@@ -4,7 +4,7 @@ import { getJson, getText, inPath } from "../core/api.js";
 import { Check, Empty, Loaded, Page, Select, Text, useEvery, useLoad } from "../core/parts.js";
 
 const REFRESH = 2000;
-const LINES = 500;
+const LINES = 1000;
 
 export default function Logs() {
   const [source, setSource] = useState("");
@@ -28,8 +28,12 @@ export default function Logs() {
 
 const LEVELS = { warning: ["warning", "error", "critical"], error: ["error", "critical"] };
 
-/** The level of a line in either of the log's formats; a line of a traceback has none. */
-const levelOf = (line) => /^\S+ \[(\w+)/.exec(line)?.[1] ?? /"level":\s*"(\w+)"/.exec(line)?.[1] ?? null;
+/** The level of a line in any of the log's forms: an access line has that of its status, a traceback's line none. */
+function levelOf(line) {
+  const status = /^\d\d:\d\d:\d\d (\d{3}) /.exec(line)?.[1];
+  if (status) return status >= "500" ? "error" : "info";
+  return (/^\S+ \[(\w+)/.exec(line) ?? /"level":\s*"(\w+)"/.exec(line))?.[1] ?? null;
+}
 
 function Lines({ text, wanted, level, follow }) {
   const element = useRef(null);
