@@ -1,10 +1,15 @@
 # Two commands are all that a newcomer needs: `make serve` and `make test`.
-PYTHON := $(or $(PYTHON),python3)
+# Without PYTHON=..., the first of these that is new enough.
+PYTHONS := python3 python3.14 python3.13 python3.12 python3.11
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+NAMED := $(PYTHON)
+PYTHON := $(or $(NAMED),$(shell for each in $(PYTHONS); do \
+	$$each -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$each && exit; done; echo python3))
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: models test-clients test-live features fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
+.PHONY: FORCE docs reference install models hub test-clients test-live features fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
 comma := ,
 empty :=
 space := $(empty) $(empty)
@@ -14,6 +19,10 @@ serve: $(VENV)/.serve  ## Set up what is missing, then serve the starter models.
 	@exec $(BIN)/roundhouse serve $(call option,HOST,--host) $(call option,PORT,--port) --starter
 # An option of serve, if the variable stands on make's own command line: shells export HOST, too.
 option = $(if $(filter command,$(firstword $(origin $1))),$2 $($1))
+
+LINKS ?= $(HOME)/.local/bin
+install: $(VENV)/.serve  ## Put the command on PATH, as a link in LINKS (~/.local/bin).
+	@$(BIN)/python deploy/link.py $(BIN)/roundhouse "$(LINKS)"
 
 setup: $(VENV)/.dev  ## Everything that serve and test need, models included.
 	$(BIN)/roundhouse pull starter
@@ -40,6 +49,12 @@ test-clients: setup  ## Real clients of OpenAI's, Anthropic's and Ollama's APIs,
 features: $(VENV)/.dev  ## Write docs/FEATURES.md: what each provider does with each parameter.
 	$(BIN)/python -m tests.conformance.features.table
 
+docs: $(VENV)/.dev  ## The documentation in dist/docs; a warning or a broken link is an error.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file deploy/mkdocs.yml
+
+reference: $(VENV)/.dev  ## Write the generated pages of docs/reference: settings, commands, metrics.
+	$(BIN)/python -m tests.docs
+
 format:
 	$(BIN)/ruff format --check .
 lint:
@@ -51,6 +66,9 @@ imports:
 
 models: $(VENV)/.dev  ## Models of the providers that the built-in rows lack, and rows that end.
 	$(BIN)/python -m tests.catalog.provider_models
+
+hub: $(VENV)/.dev  ## The curated catalogue beside the hub's own API: what differs, and sizes. Needs a network.
+	$(BIN)/python -m catalog.curated.refreshing --write
 
 fuzz: $(VENV)/.dev  ## A hundred thousand bodies, and ten thousand wrong answers of upstreams: minutes.
 	ROUNDHOUSE_FUZZ=100000 $(BIN)/pytest tests/security/test_fuzz.py tests/security/test_fuzz_upstream.py
@@ -82,7 +100,7 @@ engines: setup  ## Run the optional engines in environments of their own (severa
 	ROUNDHOUSE_ENGINES=.venv-engines $(BIN)/pytest tests/conformance/test_engines.py tests/e2e/test_engines.py \
 		-k "$(subst $(space), or ,$(strip $(ENGINES)))"
 
-bench: setup  ## Every figure of README, in tables and plots: half an hour. QUICK=1: roughly, in five minutes.
+bench: setup  ## Every figure of docs/performance.md, in tables and plots: half an hour. QUICK=1: roughly, in five minutes.
 	$(BIN)/python -m tests.bench $(if $(QUICK),--quick)
 
 faults: setup  ## Every row of tests/faults with its full counts and times, then the figures.
@@ -96,22 +114,25 @@ LOCKED := $(addprefix --extra ,starter redis otel bedrock vertex)
 lock: | $(BIN)/python  ## Resolve pyproject's ranges anew; the locks hold hashes and name no index.
 	$(PIP) install --quiet pip-tools
 	$(COMPILE) $(LOCKED) --output-file deploy/requirements.lock pyproject.toml
-	$(COMPILE) $(LOCKED) --extra dev --output-file deploy/requirements-dev.lock pyproject.toml
+	$(COMPILE) $(LOCKED) --extra dev --extra docs --output-file deploy/requirements-dev.lock pyproject.toml
 
 NEEDED := import sys; sys.version_info < (3, 11) and sys.exit("Roundhouse needs Python 3.11 or newer, and this is " \
 	"%d.%d. If there is another one, name it: make serve PYTHON=python3.12" % sys.version_info[:2])
-$(BIN)/python:
+define check-python
+	@command -v $(PYTHON) >/dev/null || { echo "Roundhouse needs Python 3.11 or newer, and $(PYTHON) is not here." >&2; exit 1; }
 	@$(PYTHON) -c '$(NEEDED)'
+endef
+$(BIN)/python:
+	$(check-python)
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.serve: pyproject.toml deploy/requirements.lock | $(BIN)/python
-	$(PIP) install --quiet --require-hashes --requirement deploy/requirements.lock
-	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
-	@touch $@
+# The script sees whether there is anything to do, also for an environment that was moved or is half made.
+$(VENV)/.serve: FORCE
+	$(check-python)
+	@$(PYTHON) deploy/environment.py $(VENV) deploy/requirements.lock .serve --project $(if $(NAMED),--as-named)
 
-$(VENV)/.dev: $(VENV)/.serve deploy/requirements-dev.lock
-	$(PIP) install --quiet --require-hashes --requirement deploy/requirements-dev.lock
-	@touch $@
+$(VENV)/.dev: $(VENV)/.serve FORCE
+	@$(PYTHON) deploy/environment.py $(VENV) deploy/requirements-dev.lock .dev
 
 clean:
 	rm -rf $(VENV) $(AUDIT) $(LOWEST) .bench .clients dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -18,11 +18,15 @@ class FetchSettings(Section):
     """The hosts from which pictures in a chat may be fetched by URL; with none, no picture is fetched."""
 
     hosts: tuple[Annotated[str, StringConstraints(pattern=r"^(\*\.)?[a-z0-9.-]+$")], ...] = Field(
-        default=(), description="names in lower case; '*.example.com' is every name below example.com"
+        default=(),
+        description="names in lower case; '*.example.com' is every name below example.com",
+        examples=[["images.example.com", "*.example.org"]],
     )
-    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (80, 443)
+    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = Field(
+        default=(80, 443), description="ports of those hosts that may be connected to"
+    )
     timeout: float = Field(default=10.0, gt=0, description="seconds for a whole picture, its lookup included")
-    max_bytes: int = Field(default=20 * 1024 * 1024, gt=0)
+    max_bytes: int = Field(default=20 * 1024 * 1024, gt=0, description="largest picture, in bytes")
 
 
 class BackendSettings(Section):
@@ -31,31 +35,36 @@ class BackendSettings(Section):
     Times are in seconds, sizes in bytes. The only proxy is ``proxy``; none is read from the environment.
     """
 
-    connect_timeout: float = Field(default=5.0, gt=0)
+    connect_timeout: float = Field(default=5.0, gt=0, description="seconds until a connection is established")
     first_byte_timeout: float = Field(
         default=120.0,
         gt=0,
-        description="until an answer begins; until it ends, if it is a short one and not streamed",
+        description="seconds until an answer begins; until it ends, if it is short and not streamed",
     )
-    idle_timeout: float = Field(default=60.0, gt=0)
-    total_timeout: float = Field(default=900.0, gt=0)
+    idle_timeout: float = Field(default=60.0, gt=0, description="seconds between two pieces of an answer")
+    total_timeout: float = Field(default=900.0, gt=0, description="seconds for a whole call")
 
     max_queue: int = Field(
         default=256, ge=1, description="calls that may wait for an endpoint that has max_concurrency"
     )
-    keepalive: float = Field(default=15.0, ge=0, description="how long an idle connection is kept")
-    max_response_bytes: int = Field(default=512 * 1024 * 1024, gt=0, description="one whole answer")
+    keepalive: float = Field(default=15.0, ge=0, description="seconds for which an idle connection is kept")
+    max_response_bytes: int = Field(default=512 * 1024 * 1024, gt=0, description="largest whole answer, in bytes")
     max_event_bytes: int = Field(
-        default=32 * 1024 * 1024, gt=0, description="one event of a stream, or one JSON answer"
+        default=32 * 1024 * 1024, gt=0, description="largest event of a stream, or JSON answer, in bytes"
     )
-    max_error_bytes: int = Field(default=64 * 1024, gt=0, description="read of an error's body")
+    max_error_bytes: int = Field(default=64 * 1024, gt=0, description="bytes that are read of an error's body")
 
     proxy: SecretStr | None = Field(
         default=None,
-        description="http://host:port of a proxy for remote upstreams; it may have a user and password",
+        description="proxy for remote upstreams: http://host:port, which may have a user and password",
+        examples=["http://proxy.example:3128"],
     )
     fetch: FetchSettings = FetchSettings()
-    ca_file: Path | None = Field(default=None, description="certificates to trust instead of the system's")
+    ca_file: Path | None = Field(
+        default=None,
+        description="PEM file of certificates to trust instead of the system's",
+        examples=["/etc/ssl/certs/company.pem"],
+    )
 
     @field_validator("proxy")
     @classmethod

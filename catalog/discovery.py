@@ -66,7 +66,7 @@ def discovered_row(
     """
     if not isinstance(name, str) or len(name) > 150 or _ID.match(name) is None:
         return None
-    fields["capabilities"] = fields.get("capabilities") or _guess(f"{name} {kind}" if kind else name)
+    fields["capabilities"] = fields.get("capabilities") or guess_capabilities(f"{name} {kind}" if kind else name)
     limits: Limits = fields.pop("limits", Limits())
     try:
         return Model(
@@ -127,7 +127,8 @@ def is_positive(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _guess(name: str) -> frozenset[Capability]:
+def guess_capabilities(name: str) -> frozenset[Capability]:
+    """The capabilities that a name suggests; those of a chat model for a name that suggests none."""
     for pattern, capabilities in _BY_NAME:
         if pattern.search(name):
             return capabilities

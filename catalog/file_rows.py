@@ -16,13 +16,19 @@ from catalog.selection import Kind, RemoteFile, Selection, select
 _POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
 """``enum llama_pooling_type`` of llama.h."""
 
+_VIDEO = ("Wan", "LTX", "Hunyuan", "CogVideoX", "Mochi")
+"""Beginnings of the names of diffusers' pipelines that make videos."""
+
 _ENCODERS = frozenset(
     {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert",
      "eurobert", "gemma-embedding", "t5encoder"}
 )  # fmt: skip
 """GGUF architectures that are encoders: they embed and do not generate."""
 
-_ENGINES = {Kind.GGUF: "llamacpp", Kind.ONNX: "onnx", Kind.WHISPER: "whisper", Kind.TRANSFORMERS: "vllm"}
+_ENGINES = {
+    Kind.GGUF: "llamacpp", Kind.ONNX: "onnx", Kind.WHISPER: "whisper", Kind.TRANSFORMERS: "vllm",
+    Kind.DIFFUSERS: "diffusion",
+}  # fmt: skip
 
 
 def row_of(source: HubSource, selection: Selection, folder: Path, model_id: str | None = None) -> Model:
@@ -46,7 +52,7 @@ def row_of(source: HubSource, selection: Selection, folder: Path, model_id: str 
     return Model(
         id=model_id or default,
         aliases=(source.repository,) if (model_id or default) != source.repository else (),
-        engine=_ENGINES[selection.kind],
+        engine=_ENGINES.get(selection.kind),
         source=source,
         price=FREE,
         origin="pulled",
@@ -152,6 +158,12 @@ def folder_row(folder: Path) -> Model:
 
 
 def _folder_facts(kind: Kind, folder: Path) -> dict[str, Any]:
+    if kind is Kind.FILES:
+        return {"capabilities": frozenset()}
+    if kind is Kind.DIFFUSERS:
+        pipeline = str(_json(folder / "model_index.json").get("_class_name", ""))
+        made = Capability.VIDEO if "Video" in pipeline or pipeline.startswith(_VIDEO) else Capability.IMAGE
+        return {"family": pipeline.removesuffix("Pipeline").lower() or None, "capabilities": frozenset({made})}
     config = _json(folder / "config.json")
     if kind is Kind.WHISPER:
         multilingual = len(config.get("lang_ids") or ()) > 1

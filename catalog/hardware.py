@@ -1,15 +1,14 @@
-"""Detects this machine's devices, tells which models fit on them, and recommends one."""
+"""Detects this machine's devices, and tells which models fit on them."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from catalog.model import Geometry, Model
+from catalog.model import Geometry
 
 _RESERVED = 1 << 30
 """Bytes of main memory reserved for the system and the gateway, at least."""
@@ -36,12 +35,16 @@ _DEFAULT_CONTEXTS = (131072, 65536, 32768, 16384, 8192, 4096, 2048)
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A processor or accelerator that runs models; ``memory`` in bytes."""
+    """A processor or accelerator that runs models; ``memory`` in bytes.
+
+    ``bandwidth`` of its memory is in bytes per second, 0 if it is unknown (:mod:`catalog.bandwidth`).
+    """
 
     id: str
     kind: str
     name: str
     memory: int
+    bandwidth: int = 0
 
     @property
     def budget(self) -> int:
@@ -60,16 +63,6 @@ class Machine:
     cores: int
     memory: int
     devices: tuple[Device, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Recommendation:
-    """A recommended model with its device, the context in tokens that fits, and its memory in bytes."""
-
-    model: Model
-    device: str
-    context: int
-    memory: int
 
 
 def detect() -> Machine:
@@ -121,38 +114,6 @@ def largest_context(
         if fits(model_bytes, device, context=context, geometry=geometry, used=used):
             return context
     return None
-
-
-def recommend(models: Iterable[Model], machine: Machine, *, context: int = 8192) -> Recommendation | None:
-    """Return the largest local model that fits on a device with ``context`` tokens (or its full window, if
-    smaller).
-
-    Size predicts quality only among models of one capability, so pass rows of one. Rows of unknown size are left
-    out.
-    """
-    best: Recommendation | None = None
-    for model in models:
-        size = model.size.disk
-        if not model.local or size is None:
-            continue
-        geometry = model.geometry
-        wanted = min(context, model.limits.context_window or context)
-        for device in sorted(machine.devices, key=lambda d: d.kind == "cpu"):
-            if model.device not in (None, device.id):
-                continue
-            if not fits(size, device, context=wanted, geometry=geometry):
-                continue
-            room = largest_context(size, device, limit=model.limits.context_window or context, geometry=geometry)
-            found = Recommendation(
-                model, device.id, room or wanted, needed(size, context=room or wanted, geometry=geometry)
-            )
-            if best is None or (model.size.parameters or 0, size) > (
-                best.model.size.parameters or 0,
-                best.model.size.disk or 0,
-            ):
-                best = found
-            break
-    return best
 
 
 def _usable_cores() -> int:

@@ -109,11 +109,11 @@ class WheelPin(BaseModel):
     """
 
     model_config = _FROZEN
-    name: str
-    version: str
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    name: str = Field(description="name of the distribution")
+    version: str = Field(description="its version")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the wheel")
     size: int | None = Field(default=None, gt=0, description="bytes of the wheel, for the progress bar")
-    files: dict[str, str]
+    files: dict[str, str] = Field(description="paths in the model's folder by a pattern of the wheel's members")
 
 
 class PackageSource(BaseModel):
@@ -125,28 +125,28 @@ class PackageSource(BaseModel):
     """
 
     model_config = _FROZEN
-    kind: Literal["package"] = "package"
-    wheels: tuple[WheelPin, ...]
-    join: dict[str, tuple[str, ...]] = {}
-    sha256: dict[str, str] = {}
-    prepare: Literal["bert-onnx-2"] | None = None
-    entry: str = Field(default=".", description="The file or folder the engine opens, within the model's folder")
+    kind: Literal["package"] = Field(default="package", description="the kind of source")
+    wheels: tuple[WheelPin, ...] = Field(description="pinned wheels that hold the files")
+    join: dict[str, tuple[str, ...]] = Field(default={}, description="files that are joined from parts")
+    sha256: dict[str, str] = Field(default={}, description="digests of finished files")
+    prepare: Literal["bert-onnx-2"] | None = Field(default=None, description="conversion after fetching")
+    entry: str = Field(default=".", description="file or folder that the engine opens, within the model's folder")
 
 
 class LibrarySource(BaseModel):
     """A model inside an installed library that the engine imports (hibari's two voices)."""
 
     model_config = _FROZEN
-    kind: Literal["library"] = "library"
-    module: str
+    kind: Literal["library"] = Field(default="library", description="the kind of source")
+    module: str = Field(description="module to import")
 
 
 class PathSource(BaseModel):
     """A GGUF file, an ONNX folder or a faster-whisper folder on disk; ``~`` is expanded."""
 
     model_config = _FROZEN
-    kind: Literal["path"] = "path"
-    path: str
+    kind: Literal["path"] = Field(default="path", description="the kind of source")
+    path: str = Field(description="file or folder; ~ is your home folder")
 
     @field_validator("path")
     @classmethod
@@ -163,23 +163,28 @@ class PathSource(BaseModel):
 
 
 class HubSource(BaseModel):
-    """A repository of the Hugging Face hub. Without ``pattern`` the largest quantisation that fits is taken."""
+    """A repository of the Hugging Face hub. Without ``pattern`` the largest quantisation that fits is taken.
+
+    ``files`` are globs of the files to take, all of them and no other, of a repository that holds more than one
+    model or no format that is recognised.
+    """
 
     model_config = _FROZEN
-    kind: Literal["hub"] = "hub"
-    repository: str = Field(pattern=r"^\w[\w.-]*/\w[\w.-]*$")
-    pattern: str | None = None
-    revision: str = "main"
-    sha256: dict[str, str] = {}
+    kind: Literal["hub"] = Field(default="hub", description="the kind of source")
+    repository: str = Field(pattern=r"^\w[\w.-]*/\w[\w.-]*$", description="as OWNER/NAME")
+    pattern: str | None = Field(default=None, description="part of the files' names, such as Q4_K_M")
+    files: tuple[str, ...] = Field(default=(), description="globs of the files to take, and no other")
+    revision: str = Field(default="main", description="branch, tag or commit")
+    sha256: dict[str, str] = Field(default={}, description="digests of files")
 
 
 class UpstreamSource(BaseModel):
     """A model served by another server: ``endpoint`` is an ``[[endpoint]]``'s id, ``model`` its name there."""
 
     model_config = _FROZEN
-    kind: Literal["upstream"] = "upstream"
-    endpoint: str
-    model: Annotated[str, AfterValidator(check_name)]
+    kind: Literal["upstream"] = Field(default="upstream", description="the kind of source")
+    endpoint: str = Field(description="id of the [[endpoint]]")
+    model: Annotated[str, AfterValidator(check_name)] = Field(description="its name there")
 
 
 Source = Annotated[
@@ -201,26 +206,30 @@ UNITS: dict[Capability, Unit] = {
 
 
 class Limits(Section):
-    """Limits of a model; ``None`` means unknown."""
+    """Limits of a model; one that is left out is unknown."""
 
     model_config = _FROZEN
-    context_window: int | None = Field(default=None, gt=0, description="tokens, prompt and answer together")
-    max_output_tokens: int | None = Field(default=None, gt=0)
-    max_input_tokens: int | None = Field(default=None, gt=0, description="per text, of an embedding model")
+    context_window: int | None = Field(default=None, gt=0, description="tokens of prompt and answer together")
+    max_output_tokens: int | None = Field(default=None, gt=0, description="longest answer in tokens")
+    max_input_tokens: int | None = Field(
+        default=None, gt=0, description="longest text in tokens of an embedding model"
+    )
     dimensions: int | None = Field(default=None, gt=0, description="length of an embedding")
-    matryoshka: bool = Field(default=False, description="an embedding may be cut to fewer dimensions")
-    sample_rate: int | None = Field(default=None, gt=0, description="Hz, of a voice")
+    matryoshka: bool = Field(default=False, description="whether an embedding may be cut to fewer dimensions")
+    sample_rate: int | None = Field(default=None, gt=0, description="Hz of the sound that a voice makes")
 
 
 class Performance(Section):
     """Published or measured figures, used until this machine has its own."""
 
     model_config = _FROZEN
-    latency_p50_ms: _NonNegative | None = None
-    latency_p99_ms: _NonNegative | None = None
-    tokens_per_second: _NonNegative | None = None
-    prefill_tokens_per_second: _NonNegative | None = None
-    load_seconds: _NonNegative | None = None
+    latency_p50_ms: _NonNegative | None = Field(default=None, description="median milliseconds to the first token")
+    latency_p99_ms: _NonNegative | None = Field(default=None, description="the same for the slowest of a hundred")
+    tokens_per_second: _NonNegative | None = Field(default=None, description="tokens of an answer per second")
+    prefill_tokens_per_second: _NonNegative | None = Field(
+        default=None, description="tokens of a prompt that are read per second"
+    )
+    load_seconds: _NonNegative | None = Field(default=None, description="seconds that loading takes")
 
 
 class Size(Section):
@@ -228,18 +237,18 @@ class Size(Section):
 
     model_config = _FROZEN
     parameters: int | None = Field(default=None, ge=0, description="count of weights")
-    disk: int | None = Field(default=None, ge=0)
-    memory: int | None = Field(default=None, ge=0, description="resident when loaded, KV cache included")
-    quantization: str | None = None
+    disk: int | None = Field(default=None, ge=0, description="bytes of the files")
+    memory: int | None = Field(default=None, ge=0, description="bytes when loaded, KV cache included")
+    quantization: str | None = Field(default=None, description="such as Q4_K_M")
 
 
 class Geometry(Section):
     """The dimensions that determine the size of a model's KV cache; a GGUF header gives all three."""
 
     model_config = _FROZEN
-    layers: int = Field(gt=0)
-    kv_heads: int = Field(gt=0)
-    head_dim: int = Field(gt=0)
+    layers: int = Field(gt=0, description="layers with attention")
+    kv_heads: int = Field(gt=0, description="heads of keys and values in a layer")
+    head_dim: int = Field(gt=0, description="numbers in a head's key")
 
     def kv_bytes(self, context: int, *, element: float = 2.0) -> int:
         """Bytes of keys and values for ``context`` tokens: two tensors a layer of ``kv_heads x head_dim``.
@@ -255,57 +264,65 @@ class Model(Section):
     """A row of the catalogue.
 
     ``/v1/models`` lists ``id``. ``engine`` names a local engine (``llamacpp``, ``onnx``, ``whisper``, ``speech``,
-    ...) and is ``None`` for a model served by an endpoint. ``options`` are passed to the engine unchanged
+    ...) and is left out for a model served by an endpoint. ``options`` are passed to the engine unchanged
     (pooling, slots, context, voices).
     """
 
     model_config = _FROZEN
 
-    id: _Name = Field(min_length=1, max_length=200, pattern=r"^[\w][\w./:@+-]*$")
-    name: _Name | None = None
-    aliases: tuple[_Name, ...] = ()
-    provider: str = "local"
-    family: str | None = None
-    version: str | None = None
-    license: str | None = None
-    capabilities: frozenset[Capability]
-    source: Source
-    engine: str | None = None
-    device: str | None = Field(default=None, description="pin to cpu, cuda:0, mps; None: placed where it fits")
+    id: _Name = Field(
+        min_length=1, max_length=200, pattern=r"^[\w][\w./:@+-]*$", description="the name that callers send"
+    )
+    name: _Name | None = Field(default=None, description="a title for people")
+    aliases: tuple[_Name, ...] = Field(
+        default=(), description="other names; rows that share one are replicas of each other"
+    )
+    provider: str = Field(default="local", description="the maker's or host's name; by default the endpoint's id")
+    family: str | None = Field(default=None, description="the family, such as qwen3")
+    version: str | None = Field(default=None, description="version within the family")
+    license: str | None = Field(default=None, description="licence of the weights")
+    capabilities: frozenset[Capability] = Field(description="what the model can do: its endpoints and features")
+    source: Source = Field(description="where the model is: files, a repository or an endpoint")
+    engine: str | None = Field(default=None, description="the local engine that runs it; none for an endpoint's")
+    device: str | None = Field(
+        default=None, description="device to run on (cpu, cuda:0, mps); by default one where it fits"
+    )
     limits: Limits = Limits()
     size: Size = Size()
-    geometry: Geometry | None = None
+    geometry: Geometry | None = Field(default=None, description="dimensions of the KV cache")
     price: Price = Price()
     performance: Performance = Performance()
-    benchmarks: dict[str, float] = Field(default={}, description="qualities in [0, 1], by task, or overall")
+    benchmarks: dict[str, float] = Field(default={}, description="qualities in [0, 1] by task, or overall")
     published: Annotated[dict[str, float], AfterValidator(check_published)] = Field(
-        default={}, description="public figures as published, by a name of catalog.benchmarks"
+        default={}, description="published figures by the name of their benchmark, such as gpqa or ifeval"
     )
-    languages: tuple[str, ...] = Field(default=(), description="ISO 639-1; empty is unknown or all")
-    voices: tuple[str, ...] = ()
+    languages: tuple[str, ...] = Field(default=(), description="codes of ISO 639-1; none: unknown or all")
+    voices: tuple[str, ...] = Field(default=(), description="names of its voices")
     voice_map: _VoiceMap = Field(default_factory=dict)
-    tags: frozenset[str] = frozenset()
+    tags: frozenset[str] = Field(
+        default=frozenset(), description="marks that a request's routing.tags may ask for"
+    )
     parameters: frozenset[str] | None = Field(
-        default=None, description="request parameters this model takes; None: all that its protocol takes"
+        default=None, description="parameters of a request that it takes; by default all of its protocol"
     )
     wire: Wire | None = Field(
         default=None,
-        description="the API of its chats: 'chat' or 'responses'; None: the endpoint's",
+        description="API that its chats go out in; by default the endpoint's",
     )
-    options: dict[str, Any] = Field(default_factory=dict)
-    moderation: Moderation | None = Field(
-        default=None, description="of a classifier that moderates: its labels as OpenAI's categories"
-    )
+    options: dict[str, Any] = Field(default_factory=dict, description="options of its engine, or of Ollama")
+    moderation: Moderation | None = Field(default=None, description="verdicts of a classifier that moderates")
     keep_alive: float | None = Field(
-        default=None, description="seconds idle before unloading; negative: never; None: the setting"
+        default=None, description="idle seconds before unloading; negative: never; by default that of [workers]"
     )
     optional: bool = Field(default=False, description="a starter model that is pulled by name only")
     mlx_twin: str | None = Field(default=None, description="id of the same weights for MLX, for Apple silicon")
     successor: str | None = Field(default=None, description="id of the model that is better at the same work")
     ends: date | None = Field(
-        default=None, description="the day on which its provider shuts it down; 'auto' stops choosing it before"
+        default=None, description="day on which its provider shuts it down; auto leaves it seven days before"
     )
-    origin: Literal["builtin", "user", "pulled", "discovered"] = "builtin"
+    origin: Literal["builtin", "user", "pulled", "discovered"] = Field(
+        default="builtin", description="where the row comes from; it is set by Roundhouse"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -359,48 +376,64 @@ class Endpoint(Section):
     """
 
     model_config = _FROZEN
-    id: str = Field(pattern=r"^[\w][\w.-]*$", description=f"not '{LOCAL_ENDPOINT}', which means this machine")
+    id: str = Field(
+        pattern=r"^[\w][\w.-]*$", description=f"its name; not '{LOCAL_ENDPOINT}', which means this machine"
+    )
     protocol: str = Field(
         default="openai",
-        description="its wire: a name of backends.registry, such as openai (also for compatible servers) or "
-        "anthropic; an unknown one is refused at start-up",
+        description="the API that it speaks, such as openai (also of compatible servers), anthropic or ollama",
     )
     region: str | None = Field(
-        default=None, validate_default=True, description="of bedrock and vertex; vertex's default is global"
+        default=None,
+        validate_default=True,
+        description="region of bedrock and vertex; that of vertex is global by default",
     )
-    profile: str | None = Field(default=None, description="of bedrock: a profile of AWS's configuration")
+    profile: str | None = Field(default=None, description="profile of AWS's configuration, for bedrock")
     credentials_file: str | None = Field(
         default=None,
-        description="Google's JSON credentials, or AWS's shared credentials; None: what the cloud's library finds",
+        description="file of Google's JSON credentials or AWS's shared ones; by default the usual places",
     )
     base_url: str = Field(
-        default="", validate_default=True, description="bedrock and vertex: the region's own, unless given"
+        default="",
+        validate_default=True,
+        description="address; needed, but for bedrock and vertex, which have the region's own",
     )
     wire: Wire = Field(
         default="chat",
-        description="the API for chats with models whose rows name none; 'responses' needs a protocol that has it",
+        description="API that chats go out in, unless a model's row names one",
     )
-    key_env: tuple[str, ...] = ()
-    key_keyring: str | None = None
+    key_env: tuple[str, ...] = Field(
+        default=(), description="environment variables with keys, each with several separated by commas"
+    )
+    key_keyring: str | None = Field(
+        default=None, description="entry of the system's keychain with the key, as service/user (extra: keyring)"
+    )
     project: str | None = Field(
-        default=None, validate_default=True, description="of vertex; not needed with a key (express mode)"
+        default=None, validate_default=True, description="project of vertex; not needed with a key (express mode)"
     )
-    headers: dict[str, str] = Field(default_factory=dict)
-    query: dict[str, str] = Field(default_factory=dict)
-    private: bool = Field(default=False, description="on the user's own hardware: counts as local for privacy")
-    failure_domain: str | None = Field(default=None, description="the same for endpoints that fail together")
-    discover: bool = Field(default=False, description="list its models and add them to the catalogue")
-    tags: frozenset[str] = frozenset()
+    headers: dict[str, str] = Field(default_factory=dict, description="headers added to every call")
+    query: dict[str, str] = Field(default_factory=dict, description="parameters added to every address")
+    private: bool = Field(
+        default=False, description="whether it is your own hardware, and counts as local for privacy"
+    )
+    failure_domain: str | None = Field(default=None, description="name shared by endpoints that fail together")
+    discover: bool = Field(default=False, description="whether its models are listed and added to the catalogue")
+    tags: frozenset[str] = Field(default=frozenset(), description="tags of all its models; 'trusted' is one")
     voice_map: _VoiceMap = Field(default_factory=dict)
-    connect_timeout: float | None = Field(default=None, gt=0)
-    first_byte_timeout: float | None = Field(default=None, gt=0)
-    idle_timeout: float | None = Field(default=None, gt=0)
-    total_timeout: float | None = Field(default=None, gt=0)
+    connect_timeout: float | None = Field(
+        default=None, gt=0, description="seconds, in place of that of [backends]"
+    )
+    first_byte_timeout: float | None = Field(
+        default=None, gt=0, description="seconds, in place of that of [backends]"
+    )
+    idle_timeout: float | None = Field(default=None, gt=0, description="seconds, in place of that of [backends]")
+    total_timeout: float | None = Field(default=None, gt=0, description="seconds, in place of that of [backends]")
     max_concurrency: int | None = Field(
-        default=None, gt=0, description="concurrent calls of each gateway process; further calls are queued"
+        default=None, gt=0, description="calls at a time of each gateway process; further ones are queued"
     )
     batches: bool = Field(
-        default=False, description="send lines of batches to the provider's own batch API, at its lower price"
+        default=False,
+        description="whether lines of batches go to the provider's own batch API, at its lower price",
     )
 
     @field_validator("id")

@@ -20,6 +20,9 @@ _ONNX_NAMES = ("model.onnx", "onnx/model.onnx")
 _ONNX_COMPANIONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
 _WHISPER_NEEDED = ("model.bin", "config.json")
 _WHISPER_COMPANIONS = ("tokenizer.json", "preprocessor_config.json")
+_INDEX = "model_index.json"
+_VARIANT = re.compile(r"\.(fp16|bf16|non_ema)(\.|-\d)")
+_OTHER_RUNTIMES = ("onnx", "openvino", "coreml", "flax")
 _TRANSFORMERS_COMPANIONS = ("*.json", "*.model", "*.jinja", "*.tiktoken", "merges.txt", "vocab.txt")
 
 
@@ -30,6 +33,8 @@ class Kind(StrEnum):
     ONNX = "onnx"
     WHISPER = "whisper"
     TRANSFORMERS = "transformers"
+    DIFFUSERS = "diffusers"
+    FILES = "files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +69,23 @@ class Selection:
         return sum(file.size for file in self.files)
 
 
-def select(files: Sequence[RemoteFile], *, pattern: str | None = None, memory: int | None = None) -> Selection:
+def select(
+    files: Sequence[RemoteFile],
+    *,
+    pattern: str | None = None,
+    memory: int | None = None,
+    only: Sequence[str] = (),
+) -> Selection:
     """Select the model that ``pattern`` names, or the largest quantisation that fits ``memory`` bytes.
 
     ``pattern`` is a quantisation (``Q4_K_M``), a file or folder of the repository, or a glob. Only GGUF, ONNX,
-    CTranslate2 and safetensors are accepted, as these formats cannot contain code. Raises PullError that lists the
-    available choices.
+    CTranslate2 and safetensors are accepted, as these formats cannot contain code. ``only`` are globs of files to
+    take as they are, in one folder. Raises PullError that lists the available choices.
     """
     for file in files:
         safe_relative(file.name)
+    if only:
+        return _named_files(files, only)
     if any(_is_gguf(file.name) for file in files):
         return _gguf(files, pattern, memory)
     if pattern is not None:
@@ -85,6 +98,8 @@ def select(files: Sequence[RemoteFile], *, pattern: str | None = None, memory: i
         wanted = {*_WHISPER_NEEDED, *_WHISPER_COMPANIONS}
         chosen = tuple(f for f in files if f.name in wanted or f.name.startswith("vocabulary."))
         return Selection(Kind.WHISPER, chosen, ".")
+    if _INDEX in by_name:
+        return _diffusers(files, memory)
     if any(name.endswith(".safetensors") for name in by_name):
         return _transformers(files, memory)
     raise PullError(
@@ -211,7 +226,37 @@ def _transformers(files: Sequence[RemoteFile], memory: int | None) -> Selection:
             or any(fnmatch.fnmatchcase(file.name, pattern) for pattern in _TRANSFORMERS_COMPANIONS)
         )
     )
-    selection = Selection(Kind.TRANSFORMERS, chosen, ".")
+    return _within(Selection(Kind.TRANSFORMERS, chosen, "."), memory)
+
+
+def _diffusers(files: Sequence[RemoteFile], memory: int | None) -> Selection:
+    """A pipeline of diffusers: its index, and in each component's folder the weights in full precision."""
+    chosen = []
+    for file in files:
+        folder, _, name = file.name.rpartition("/")
+        if file.name == _INDEX or (
+            folder
+            and not folder.startswith(_OTHER_RUNTIMES)
+            and not _VARIANT.search(name)
+            and (name.endswith(".safetensors") or _companion(name))
+        ):
+            chosen.append(file)
+    if not any(file.name.endswith(".safetensors") for file in chosen):
+        raise PullError("The repository's pipeline has no safetensors; other formats of weights can run code.")
+    return _within(Selection(Kind.DIFFUSERS, tuple(chosen), "."), memory)
+
+
+def _named_files(files: Sequence[RemoteFile], only: Sequence[str]) -> Selection:
+    chosen = []
+    for pattern in only:
+        found = [file for file in files if _matches(file.name, pattern)]
+        if not found:
+            raise PullError(f"The repository has no file {pattern!r}, which the model needs.")
+        chosen += [replace(file, saved_as=file.name.rsplit("/", 1)[-1]) for file in found]
+    return Selection(Kind.FILES, tuple(dict.fromkeys(chosen)), ".")
+
+
+def _within(selection: Selection, memory: int | None) -> Selection:
     if memory is not None and selection.size * (1 + _WORKING_SHARE) > memory:
         raise PullError(
             f"The model takes {_gib(selection.size)} and a share to work in; "

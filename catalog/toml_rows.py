@@ -134,7 +134,7 @@ def _row(kind: type[Row], table_name: str, table: Table) -> Row:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = place(first) or "id"
-        value = str(first["loc"][0] if first["loc"] else "") not in _MAY_BE_SECRET
+        value = str(first["loc"][0] if first["loc"] else "") not in MAY_BE_SECRET
         label = str(table.get("id") or table.get("name") or "without an id")[:100]
         raise ConfigurationError(
             f"[[{table_name}]] '{label}': {field}: {describe(first, value=value)}",
@@ -142,5 +142,5 @@ def _row(kind: type[Row], table_name: str, table: Table) -> Row:
         ) from error
 
 
-_MAY_BE_SECRET = frozenset({"base_url", "key_env", "key_keyring", "headers", "query"})
+MAY_BE_SECRET = frozenset({"base_url", "key_env", "key_keyring", "headers", "query"})
 """Fields whose wrong value is not repeated: it may be a key, or a URL with one."""

@@ -118,7 +118,7 @@ class Facts:
     ``uncounted`` are what the called one may: containers, and the names of tools of unknown cost.
     ``prefix`` is the prompt of a chat as a chain of blocks. ``probe`` marks a request of the server's own that
     measures models: it teaches their speed and reliability, and neither their quality nor the usual length of
-    answers.
+    answers. ``stands_for`` is the name that the caller wrote where ``requested`` stands in for it.
     """
 
     capability: Capability
@@ -144,5 +144,6 @@ class Facts:
     containers: int = 0
     uncounted: tuple[str, ...] = ()
     probe: bool = False
+    stands_for: str | None = None
     intent: Intent = field(default_factory=Intent)
     prefix: Prefix | None = field(default=None, compare=False, repr=False)

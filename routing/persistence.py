@@ -55,9 +55,11 @@ class Counted(Protocol):
 class PersistenceSettings(Section):
     """Intervals of the exchange with the store and the retention of outcomes, in seconds."""
 
-    interval: float = Field(default=1.0, gt=0, description="between two exchanges with the store")
-    keep_outcomes: float = Field(default=30 * 86_400.0, gt=0, description="age at which outcomes are deleted")
-    prune_every: float = Field(default=3600.0, gt=0)
+    interval: float = Field(default=1.0, gt=0, description="seconds between two exchanges with the store")
+    keep_outcomes: float = Field(
+        default=30 * 86_400.0, gt=0, description="age in seconds at which outcomes are deleted"
+    )
+    prune_every: float = Field(default=3600.0, gt=0, description="seconds between two deletions of old outcomes")
 
 
 class Persistence:

@@ -15,18 +15,21 @@ from starlette.types import ASGIApp
 
 from routing.calling.answer import CHOICE_HEADERS
 from server.api import ROUTERS
+from server.api.console import CONSOLE_PATHS
 from server.callers import Authenticator
+from server.configuration.exposure import check_exposure, check_lost_keys, mark_keys, may_allow_anonymous
 from server.edge.admission import InFlight
 from server.edge.auth import Keys
 from server.edge.errors import as_error, error_response
 from server.edge.gate import Gate
+from server.edge.proxies import behind_proxies
 from server.edge.routes import Shortcut, to_its_route
 from server.edge.services import Services
 from server.observability.metrics import Metrics
 from server.observability.open_telemetry import open_telemetry
 from server.observability.telemetry import Telemetry
 from server.runtime import Runtime
-from server.settings import STATE_FILE, Settings, check_exposure, check_lost_keys, mark_keys, may_allow_anonymous
+from server.settings import STATE_FILE, ServerSettings, Settings
 
 VERSION = "0.1.0"
 
@@ -34,13 +37,16 @@ OpenRuntime = Callable[[Settings, Metrics], AbstractAsyncContextManager[Runtime]
 
 
 class _App(FastAPI):
-    """FastAPI with a shortcut to the routes of the hot path."""
+    """FastAPI with a shortcut to the routes of the hot path, behind the proxies of the settings."""
+
+    server: ServerSettings
 
     def build_middleware_stack(self) -> ASGIApp:
         direct: ASGIApp = to_its_route
         for layer in reversed(self.user_middleware):
             direct = layer.cls(direct, *layer.args, **layer.kwargs)
-        return Shortcut(super().build_middleware_stack(), direct, self.routes)
+        shortcut = Shortcut(super().build_middleware_stack(), direct, self.routes)
+        return behind_proxies(shortcut, self.server)
 
 
 def create_app(
@@ -97,14 +103,21 @@ def create_app(
             "logs": False,
         },  # ours are in server.observability
     )
+    app.server = settings.server
     app.state.services = services
     app.state.begin_drain = in_flight.begin_drain
     for router in ROUTERS:  # include_router would put a layer of matching before each route
         app.router.routes.extend(router.routes)
-    if not settings.server.docs:
-        app.router.routes[:] = [its for its in app.routes if getattr(its, "path", None) != "/openapi.json"]
+    hidden = _switched_off(settings)
+    app.router.routes[:] = [its for its in app.routes if getattr(its, "path", None) not in hidden]
     _add_middleware(app, services, telemetry)
     return app
+
+
+def _switched_off(settings: Settings) -> frozenset[str]:
+    """The paths that these settings do not serve."""
+    console = frozenset() if settings.server.console else CONSOLE_PATHS
+    return console if settings.server.docs else console | {"/openapi.json", "/docs"}
 
 
 def _add_middleware(app: FastAPI, services: Services, telemetry: Telemetry | None) -> None:
@@ -136,7 +149,7 @@ def _lifespan(
         ):
             if telemetry is not None and parts.attach is not None:
                 parts.attach(telemetry)
-            has_keys = parts.keys is not None and bool(parts.keys.list())
+            has_keys = parts.keys is not None and parts.keys.any_calls
             check_exposure(services.settings, virtual_keys=has_keys)
             if has_keys:
                 mark_keys(services.settings)

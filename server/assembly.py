@@ -46,6 +46,7 @@ from routing.clock import Clock, SystemClock
 from routing.deferred.calls import DeferredCalls
 from routing.persistence import Persistence
 from routing.plan import Block
+from routing.reading.stand_ins import StandIns
 from routing.state.factory import StateSettings, create_state
 from routing.state.redis_peers import RedisPeers
 from routing.upstreams.availability import Availability
@@ -62,6 +63,7 @@ from server.models.rows import RegisteredRows
 from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
+from server.observability.totals import RequestTotals
 from server.peers import announce_models, answer_peer
 from server.probing.sampling import Sampler
 from server.runtime import Insight, Peers, Runtime
@@ -118,25 +120,18 @@ async def open_runtime(
         runtime.deferred = _deferred(clock, metrics, models, memory, calls, routing, dispatcher)
         sampler = Sampler(runtime, settings.routing.judge)
         runtime.samples = sampler
+        runtime.stand_ins = StandIns(settings.routing.stand_ins)
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
         announce = partial(announce_models, runtime)
         runtime.library = Library(models.store, models.live.snapshot, pool, look=updates.look, announce=announce)
         live = await live_models(
-            settings.models,
-            registered,
-            models.engines,
-            models.store,
-            memory.storage,
-            runtime.library,
-            catalog=models.live.snapshot,
+            *(settings.models, registered, models.engines, models.store, runtime),
             check=updates.check,
             announce=announce,
-            unavailable=runtime.unavailable,
-            runner=lambda: runtime.runner,
         )
         runtime.registry, runtime.pulls, runtime.on_use = live
-        runtime.reload = partial(_reload, updates, memory, routing, sampler, live.on_use)
+        runtime.reload = partial(_reload, updates, memory, routing, runtime, sampler, live.on_use)
         if settings.state.url is not None:
             runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
         runtime.runner = Runner(memory.storage.records, clock, works(runtime, settings))
@@ -329,6 +324,7 @@ def _dispatcher(clock: Clock, metrics: Metrics, memory: _Memory, calls: _Calls, 
             memory.traces,
             memory.virtual_keys,
             AttemptLog(),
+            RequestTotals(),
             calls.telemetry,
         ),
         batched_sinks=(memory.learner, memory.persistence, memory.prefixes),
@@ -364,6 +360,7 @@ async def _reload(
     updates: CatalogUpdates,
     memory: _Memory,
     routing: _Routing,
+    runtime: Runtime,
     sampler: Sampler,
     on_use: PullOnUse,
     settings: Settings,
@@ -386,6 +383,7 @@ async def _reload(
     routing.retries.configure(settings.retries)
     sampler.configure(settings.routing.judge)
     on_use.configure(settings.models)
+    runtime.stand_ins = StandIns(settings.routing.stand_ins)
 
 
 def _updates(

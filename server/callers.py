@@ -9,6 +9,7 @@ from typing import Protocol
 from catalog.catalog import Catalog
 from catalog.index import permits
 from routing.accounts.virtual_keys import KeyInfo
+from routing.reading.stand_ins import StandIn
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,15 @@ ANONYMOUS = Caller(id="anonymous", admin=True)
 
 @dataclass(slots=True)
 class Origin:
-    """Where a job comes from: its caller, its trace id, and the headers that may state an intent."""
+    """Where a job comes from: its caller, its trace id, and the headers that may state an intent.
+
+    ``stand_in`` is the model that stands in for the one that the caller named.
+    """
 
     caller: Caller
     trace: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    stand_in: StandIn | None = None
 
 
 class Authenticator(Protocol):

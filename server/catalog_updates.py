@@ -21,6 +21,8 @@ from catalog.model import Capability, Endpoint, Model, UpstreamSource
 from catalog.store.store import Store
 from routing.calling.lease import upstream_of
 from routing.clock import SystemClock
+from routing.reading.intent import is_auto
+from routing.reading.stand_ins import StandIns, embeds_by_choice, means_embeddings
 from routing.settings import RoutingSettings
 from routing.state.factory import create_state
 from routing.upstreams.availability import Availability
@@ -94,28 +96,44 @@ def log_remarks(catalog: Catalog) -> None:
 
 
 def check_preferred(settings: Settings, catalog: Catalog, *, unknown: bool = True) -> None:
-    """Raises ConfigurationError for a preferred model without the capability that it is preferred for, and with
-    ``unknown`` for one that is not there and cannot be discovered, either.
+    """Raises the first of :func:`wrong_preferences`."""
+    for error in wrong_preferences(settings, catalog, unknown=unknown):
+        raise error
+
+
+def wrong_preferences(
+    settings: Settings, catalog: Catalog, *, unknown: bool = True
+) -> Iterator[ConfigurationError]:
+    """An error for each preferred model or stand-in without the capability that it is needed for, and with
+    ``unknown`` for each that is not there and cannot be discovered, either.
     """
+    for pattern, target in settings.routing.stand_ins.items():
+        wrong = _wrong_for_embeddings(pattern, target, catalog)
+        if wrong is not None:
+            yield ConfigurationError(f"Invalid setting 'routing.stand_ins.\"{pattern}\"': {wrong}")
     for setting, name, useful in _preferred(settings.routing):
         with contextlib.suppress(ModelNotFound):
             model = catalog.resolve(name)
             if not useful & model.capabilities:
                 able, wanted = ", ".join(sorted(model.capabilities)), " or ".join(sorted(useful))
-                raise ConfigurationError(
+                yield ConfigurationError(
                     f"Invalid setting '{setting}': '{model.id}' cannot {wanted}; it can {able}"
                 )
-    discovery = settings.discovery
-    if discovery.folders or discovery.hugging_face_cache or any(server.discover for server in catalog.servers):
-        return
-    if not unknown:
+    if not unknown or may_discover(settings, catalog):
         return
     for setting, error in unknown_preferred(settings.routing, catalog):
-        raise ConfigurationError(f"Invalid setting '{setting}': {error.message}")
+        yield ConfigurationError(f"Invalid setting '{setting}': {error.message}")
+
+
+def may_discover(settings: Settings, catalog: Catalog) -> bool:
+    """Whether models that the catalogue does not have may be found while the server runs."""
+    discovery = settings.discovery
+    servers = any(server.discover for server in catalog.servers)
+    return bool(discovery.folders or discovery.hugging_face_cache or servers)
 
 
 def unknown_preferred(routing: RoutingSettings, catalog: Catalog) -> list[tuple[str, ModelNotFound]]:
-    """The settings that prefer a model which the catalogue does not have."""
+    """The settings that name a model which the catalogue does not have."""
     unknown = []
     for setting, name, _ in _preferred(routing):
         try:
@@ -126,11 +144,33 @@ def unknown_preferred(routing: RoutingSettings, catalog: Catalog) -> list[tuple[
 
 
 def _preferred(routing: RoutingSettings) -> Iterator[tuple[str, str, frozenset[Capability]]]:
-    """The settings that prefer a model, its name, and the capabilities of which it needs one."""
+    """The settings that name a model, its name, and the capabilities of which it needs one."""
     for capability, name in routing.preferred.items():
         yield f"routing.preferred.{capability}", name, frozenset({capability})
     for name in routing.speech.preferred:
         yield "routing.speech.preferred", name, _SPOKEN
+    for pattern, name in routing.stand_ins.items():
+        if not is_auto(name):
+            useful = frozenset({Capability.EMBED}) if means_embeddings(pattern) else frozenset(Capability)
+            yield f'routing.stand_ins."{pattern}"', name, useful
+
+
+def _wrong_for_embeddings(pattern: str, target: str, catalog: Catalog) -> str | None:
+    """What is wrong with a stand-in for names of embedding models that is not one model.
+
+    The catalogue knows such names whose form does not tell.
+    """
+    asked = StandIns({pattern: target})
+    names = ((row, name) for row in catalog for name in (row.id, row.name, *row.aliases) if name is not None)
+    meant = [row for row, name in names if asked(name) is not None]
+    if not (means_embeddings(pattern) or (meant and all(Capability.EMBED in row.capabilities for row in meant))):
+        return None
+    if is_auto(target):
+        return embeds_by_choice(pattern, target)
+    rows = catalog.replicas(target) if catalog.knows(target) else ()
+    if len(rows) < 2:
+        return None
+    return f"'{target}' is {' and '.join(row.id for row in rows)}, whose vectors may not compare: name one"
 
 
 class LiveCatalog:

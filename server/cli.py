@@ -8,26 +8,35 @@ import sys
 from collections import UserDict
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
 from catalog.errors import ModelNotFound, RoundhouseError
+from server.commands.support.statuses import EXPLAINED, status_of
 from server.processes.standard_streams import open_standard_streams
 
+if TYPE_CHECKING:
+    from server.settings import Settings
+
 COMMANDS = {
-    "models": ("pull", "rm", "list", "show"),
+    "chat.command": ("run",),
+    "media": ("embed", "speak", "transcribe", "draw"),
+    "models": ("pull", "rm"),
+    "listing": ("list", "show"),
+    "recommend": ("recommend",),
     "workers": ("ps", "load", "warm", "unload", "logs"),
     "registering": ("register", "unregister"),
     "router": ("route", "trace", "outcome", "usage", "pin", "discover"),
     "inspect": ("doctor",),
     "batch": ("batch",),
     "calibrate": ("calibrate",),
+    "running": ("stop",),
 }
 """The commands of each module of :mod:`server.commands`."""
-GROUPS = {"keys": "keys", "smoke": "smoke", "router": "profiles"}
+GROUPS = {"keys": "keys", "config": "config", "smoke": "smoke", "router": "profiles"}
 """Groups of commands, as in ``roundhouse keys create``, and their modules."""
 
 
@@ -50,7 +59,9 @@ class CommandGroup(TyperGroup):
     def __init__(self, *, commands: Any = None, **attributes: Any) -> None:
         elsewhere = {name: module for module, names in COMMANDS.items() for name in names}
         super().__init__(**attributes)
-        self.commands = LazyCommands({**elsewhere, **(commands or {}), **GROUPS})
+        own = dict(commands or {})
+        first = {name: own.pop(name) for name in ("serve",) if name in own}
+        self.commands = LazyCommands({**first, **elsewhere, **own, **GROUPS})
 
 
 app = typer.Typer(
@@ -59,6 +70,7 @@ app = typer.Typer(
     help="An OpenAI-compatible inference server that runs local models and routes to remote ones.",
     no_args_is_help=True,
     add_completion=True,
+    epilog=EXPLAINED,
     pretty_exceptions_show_locals=False,
 )
 
@@ -99,10 +111,30 @@ def serve(
     overrides = _without_none(server=server or None, log=_without_none(level=log_level) or None)
     settings = load_settings(config, **overrides)
     if starter:
-        from server.commands.models import fetch_starter
-
-        fetch_starter(settings)
+        _prepare(settings)
     raise typer.Exit(run(settings, reload=lambda: load_settings(config, **overrides)))
+
+
+def _prepare(settings: Settings) -> None:
+    """Fetch the starter models that are missing, once it is known that the server can start.
+
+    The first time, say what else this machine can run.
+    """
+    from server.commands.models import fetch_starter
+    from server.processes.data_folder import check_data_dir
+    from server.processes.sockets import bind_public
+
+    check_data_dir(settings.data_dir)
+    bind_public(settings).close()
+    if fetch_starter(settings):
+        from server.advising import advice_lines, recommended
+
+        for line in (
+            "",
+            "This machine can run more than the starter models:",
+            *advice_lines(recommended(settings)),
+        ):
+            typer.echo(line, err=True)
 
 
 def _print_version(asked: bool) -> None:
@@ -136,14 +168,14 @@ def _without_none(**values: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Entry point. A RoundhouseError is one line on standard error and exit status 1."""
+    """Entry point. A RoundhouseError is one line on standard error, and its kind the exit status."""
     open_standard_streams()
     try:
         app()
     except RoundhouseError as error:
         message = error.message.replace(ModelNotFound.where, "All models: roundhouse list --all")
         typer.echo(f"roundhouse: {message}", err=True)
-        sys.exit(1)
+        sys.exit(status_of(error))
 
 
 if __name__ == "__main__":

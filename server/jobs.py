@@ -44,6 +44,7 @@ from routing.calling.watching.judgement import MakeJudge, judge_for
 from routing.facts import Facts
 from routing.reading import requests as reading
 from routing.reading.intent import is_auto
+from routing.reading.stand_ins import StandIn, embeds_by_choice
 from server.callers import Caller, Origin
 from server.functions import check_results, with_tools
 from server.runtime import Dispatches, Runtime
@@ -308,5 +309,21 @@ def _job(
     kept: tuple[str, ...] = (),
 ) -> Job[T]:
     facts = read(body, origin.headers, key=origin.caller.id)
+    if origin.stand_in is not None:
+        facts = _standing_in(facts, origin.stand_in)
     left_out = body.left_out if isinstance(body, TranslatedChat) else ()
     return Job(facts, operation, body, origin.trace, judge, left_out, kept)
+
+
+def _standing_in(facts: Facts, stand_in: StandIn) -> Facts:
+    """The facts of a request whose model stands in for another.
+
+    Raises InvalidRequest for embeddings by a model that the router chooses.
+    """
+    if facts.requested != stand_in.target:  # another job of the same request
+        return facts
+    if facts.capability is Capability.EMBED and is_auto(stand_in.target):
+        raise InvalidRequest(
+            f"{embeds_by_choice(*stand_in)} for it in [routing.stand_ins], or ask for one.", param="model"
+        )
+    return replace(facts, stands_for=stand_in.asked)

@@ -7,22 +7,45 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from threading import Thread
+from typing import TYPE_CHECKING
 
 from backends.workers.pool import WorkerPool
 from catalog import starter
 from catalog.catalog import Catalog
-from catalog.errors import InvalidRequest, ModelUnavailable, PullError
+from catalog.errors import InvalidRequest, ModelNotFound, ModelUnavailable, PullError
 from catalog.model import HubSource, Model, PackageSource
+from catalog.names.addresses import is_explicit
 from catalog.store.progress import Progress, PullEvent, Stage
 from catalog.store.store import Store, parse_address
+
+if TYPE_CHECKING:  # imported when a model is pulled by name: a start needs none of it
+    from catalog.curated.choosing import Wanted
+    from catalog.curated.collection import Named
 
 AT_ONCE = 4
 """The most pulls that a server works on; further ones wait."""
 
 
 def is_address(what: str, catalog: Catalog) -> bool:
-    """Whether ``what`` is a repository of the hub, and no model of the catalogue."""
-    return what.startswith("hub:") or ("/" in what and not catalog.knows(what))
+    """Whether ``what`` is a repository of the hub in any form, and no model of the catalogue."""
+    return is_explicit(what) or ("/" in what and not catalog.knows(what))
+
+
+def named(what: str, catalog: Catalog) -> Named | None:
+    """The model of the curated catalogue that ``what`` names, unless it is an address or a row of ``catalog``.
+
+    A pasted address is the repository it says, also where the curated catalogue would choose another.
+    """
+    if is_explicit(what) or _pullable(what, catalog):
+        return None
+    from catalog.curated.collection import curated
+
+    return curated().find(what)
+
+
+def _pullable(what: str, catalog: Catalog) -> bool:
+    """Whether a row of the catalogue is meant that has files to pull, or is here already."""
+    return catalog.knows(what) and catalog.resolve(what).local
 
 
 def pull_into(
@@ -35,20 +58,46 @@ def pull_into(
     token: str | None = None,
     memory: int | None = None,
     model_id: str | None = None,
+    wanted: Wanted | None = None,
 ) -> tuple[str, ...]:
-    """Pull ``starter``, a model of the catalogue or ``[hub:]OWNER/REPOSITORY[:PATTERN]``; return the models' ids.
+    """Pull ``starter``, a model by name or ``[hub:]OWNER/REPOSITORY[:PATTERN]``; return the models' ids.
 
-    ``memory`` (bytes) bounds the chosen quantisation, ``model_id`` names a repository's model. Raises
+    A name is one of ``catalog``, else of the curated catalogue, whose form for this machine keeps what is
+    ``wanted``. ``memory`` (bytes) bounds the quantisation of a repository, ``model_id`` names its model. Raises
     ModelNotFound, and as :meth:`Store.pull` does.
     """
     if what == "starter":
         return tuple(starter.ensure(catalog, store, progress))
+    found = named(what, catalog)
+    if found is not None:
+        from catalog.curated.pulling import Wanted, pull_named
+        from catalog.hardware import detect
+
+        keeps = wanted or Wanted()
+        pulled = pull_named(store, found, detect(), progress, wanted=keeps, token=token, model_id=model_id)
+        return (pulled.id,)
     if is_address(what, catalog):
-        row = store.pull_hub(what, progress, revision=revision, token=token, memory=memory, model_id=model_id)
+        from catalog.curated.pulling import described
+
+        row = store.pull_hub(
+            what, progress,
+            revision=revision, token=token, memory=memory, model_id=model_id, described=described,
+        )  # fmt: skip
         return (row.id,)
-    model = catalog.resolve(what)
+    model = resolved(what, catalog)
     store.pull(model, progress, token=token, memory=memory)
     return (model.id,)
+
+
+def resolved(what: str, catalog: Catalog) -> Model:
+    """The row of this name. Raises ModelNotFound with the nearest names, the curated catalogue's included."""
+    try:
+        return catalog.resolve(what)
+    except ModelNotFound as error:
+        from catalog.curated.collection import curated
+
+        nearest = tuple(dict.fromkeys((*curated().nearest(what), *error.nearest)))[:4]
+        raise ModelNotFound(what, nearest=nearest) from None
 
 
 class Library:
@@ -73,16 +122,22 @@ class Library:
         self._announce = announce
         self._turns = asyncio.Semaphore(AT_ONCE)
 
+    def knows(self, name: str) -> bool:
+        """Whether the curated catalogue has a model of this name, which no row stands for yet."""
+        return named(name, self._catalog()) is not None
+
     def check(self, what: str) -> None:
         """Raises ModelNotFound for an unknown model, and InvalidRequest for an address that cannot be one."""
         catalog = self._catalog()
+        if named(what, catalog) is not None:
+            return
         if is_address(what, catalog):
             try:
                 parse_address(what)
             except PullError as error:
                 raise InvalidRequest(error.message, param="model") from None
         elif what != "starter":
-            catalog.resolve(what)
+            resolved(what, catalog)
 
     @asynccontextmanager
     async def pull(

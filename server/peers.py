@@ -1,5 +1,5 @@
 """Questions of one gateway process to the others: for a trace that it does not have, to take a report on its
-answer, whether the state takes its writes, and to look at the models on disk.
+answer, whether the state takes its writes, to look at the models on disk, and for recent traces and log lines.
 
 Traces stay in the memory of the process that served the request, because storing each one would cost every
 request.
@@ -7,12 +7,16 @@ request.
 
 from __future__ import annotations
 
+import re
+from dataclasses import asdict
 from typing import Any
 
 from pydantic import BaseModel
 
 from catalog.errors import InvalidRequest
 from catalog.types import Json
+from routing.calling.traces import TraceQuery
+from server.observability.logging import recent_lines
 from server.runtime import Runtime
 
 
@@ -37,6 +41,10 @@ async def answer_peer(runtime: Runtime | None, question: Any) -> Any:
         return None
     if "trace" in question:
         return runtime.traces.get(str(question["trace"]))
+    if "traces" in question:
+        return runtime.traces.recent(TraceQuery(**question["traces"]))
+    if "log" in question:
+        return recent_lines(int(question["log"]))
     try:
         return _learn(runtime, Verdict.model_validate(question["verdict"]))
     except InvalidRequest as error:
@@ -49,6 +57,33 @@ async def find_trace(runtime: Runtime, trace: str) -> Json | None:
     if found is None and runtime.peers is not None:
         found = await runtime.peers.ask({"trace": trace})
     return found
+
+
+async def recent_traces(runtime: Runtime, query: TraceQuery) -> list[Json]:
+    """The newest traces that are asked for, of all processes."""
+    found = runtime.traces.recent(query)
+    if runtime.peers is not None:
+        for others in await runtime.peers.ask_all({"traces": asdict(query)}):
+            found += others
+    return sorted(found, key=lambda trace: -trace["at"])[: query.limit]
+
+
+async def recent_log(runtime: Runtime, lines: int) -> list[str]:
+    """The newest log entries of all processes, in the order of their times."""
+    found = recent_lines(lines)
+    if runtime.peers is None:
+        return found
+    for others in await runtime.peers.ask_all({"log": lines}):
+        found += others
+    return sorted(found, key=_time_of)[-lines:]
+
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+")
+
+
+def _time_of(line: str) -> str:
+    at = _TIME.search(line)
+    return "" if at is None else at[0]
 
 
 async def state_lag(runtime: Runtime) -> float:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from pydantic import BaseModel
 
 from backends.workers.pool import WorkerPool
 from catalog.catalog import Catalog
+from catalog.errors import ModelNotFound
 from catalog.model import Endpoint, Model
 from catalog.types import Json
 from routing.accounts.spend import Spend
@@ -21,7 +24,9 @@ from routing.calling.traces import Traces
 from routing.choosing.pins import Pins
 from routing.deferred.calls import DeferredCalls
 from routing.facts import Facts
-from routing.plan import Block, Plan
+from routing.plan import NOT_SET_UP, Block, Plan
+from routing.reading.intent import is_auto
+from routing.reading.stand_ins import StandIn, StandIns
 from routing.upstreams.circuit import CircuitState
 from routing.upstreams.provider_keys import KeyStatistics
 from server.callers import Caller
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
     from server.settings import Settings
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
 
 class Dispatches(Protocol):
@@ -62,6 +68,10 @@ class Peers(Protocol):
 
     async def ask(self, question: Json) -> Any:
         """The first answer that is not ``None``; ``None`` if no process knows."""
+        ...
+
+    async def ask_all(self, question: Json) -> list[Any]:
+        """The answer of each process that has one."""
         ...
 
 
@@ -125,7 +135,8 @@ class Runtime:
     models. ``registry`` has the rows that were registered over HTTP, ``pulls`` those in the background, and
     ``on_use`` those that requests cause. ``deferred`` makes calls through the batch APIs of providers. ``samples``
     takes answers for the judge. ``fault`` asks what keeps an endpoint from being called, such as missing
-    credentials of a cloud. ``traffic`` counts the requests of clients; the app sets it.
+    credentials of a cloud. ``traffic`` counts the requests of clients; the app sets it. ``stand_ins`` are those of
+    the settings, of which :meth:`stand_in` says which apply.
     """
 
     live: HasCatalog
@@ -155,8 +166,41 @@ class Runtime:
     deferred: DeferredCalls | None = None
     samples: Samples | None = None
     traffic: Traffic | None = None
+    stand_ins: StandIns = field(default_factory=lambda: StandIns({}))
 
     @property
     def catalog(self) -> Catalog:
         """The catalogue in force."""
         return self.live.current
+
+    def stand_in(self, name: str) -> StandIn | None:
+        """The stand-in for a name; ``None`` without one, and where a model of that name is set up here.
+
+        Raises ModelNotFound for a stand-in that does not exist.
+        """
+        found = self.stand_ins(name) if self.stand_ins else None
+        if found is None or self._is_set_up(name):
+            return None
+        if not is_auto(found.target) and not self.catalog.knows(found.target):
+            raise ModelNotFound.of_stand_in(*found)
+        return found
+
+    def replaced(self, body: M) -> tuple[M, StandIn | None]:
+        """A body with the model that stands in for its own, if one does. Raises as :meth:`stand_in`."""
+        name: Any = getattr(body, "model", None) if self.stand_ins else None
+        found = self.stand_in(name) if isinstance(name, str) else None
+        return (body, None) if found is None else (body.model_copy(update={"model": found.target}), found)
+
+    def standing(self, name: str) -> str:
+        """The name, or that of its stand-in. Raises as :meth:`stand_in`."""
+        found = self.stand_in(name)
+        return name if found is None else found.target
+
+    def _is_set_up(self, name: str) -> bool:
+        """Whether a model of this name lacks nothing that a change of the set-up would bring: a key, its files."""
+        try:
+            rows = self.catalog.replicas(name)
+        except ModelNotFound:
+            return False
+        blocks = [self.unavailable(row) for row in rows]
+        return any(block is None or block.code not in NOT_SET_UP for block in blocks)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import tomllib
+from collections.abc import Iterator, Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -24,6 +25,7 @@ from pydantic import (
 )
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -36,7 +38,7 @@ from backends.workers.settings import WorkerSettings
 from catalog.errors import ConfigurationError
 from catalog.store.file_checks import read_regular
 from catalog.store.settings import ModelSettings
-from catalog.validation.fields import check_origin, split_address
+from catalog.validation.fields import check_network, check_origin, check_path, split_address
 from catalog.validation.section import Section
 from routing.accounts.caps import SpendSettings
 from routing.calling.retry_budget import RetrySettings
@@ -46,16 +48,16 @@ from routing.settings import RoutingSettings
 from routing.state.factory import StateSettings
 from routing.upstreams.breaker import BreakerSettings
 from routing.upstreams.discovery import DiscoverySettings
+from server.configuration.named_secrets import keys_of, state_with_url
 from server.storage.settings import StorageSettings
 
 MIB = 1024 * 1024
 FILE_NAME = "roundhouse.toml"
-FILE_VARIABLE = "ROUNDHOUSE_CONFIG"
+ENV_PREFIX = "ROUNDHOUSE_"
+FILE_VARIABLE = f"{ENV_PREFIX}CONFIG"
 KEY_SETTINGS = ("api_keys", "admin_keys", "metrics_keys")
 """Settings with secrets of callers. The file may name an environment variable for each, as ``{name}_env``."""
 STATE_FILE = "state.sqlite3"
-KEYS_MARK = "has-keys"
-"""An empty file beside the state: its damage must not open a server that had keys."""
 """Name of the SQLite file in the data folder: spend, virtual keys, breakers, learned state."""
 
 
@@ -79,26 +81,33 @@ class LimitSettings(Section):
     concurrency_per_key: int | None = Field(
         default=None,
         gt=0,
-        description="most requests in flight with one key, in one gateway process; None: no limit",
+        description="most requests in flight with one key, in one gateway process; by default without limit",
+        examples=[16],
     )
     retry_after: float = Field(
-        default=1.0, gt=0, description="seconds in the Retry-After header of a request refused for concurrency"
+        default=1.0,
+        gt=0,
+        description="seconds in the Retry-After header of a request that is refused for concurrency",
     )
 
 
 class TimeoutSettings(Section):
     """Timeouts towards clients. In seconds."""
 
-    headers: float = Field(default=8.0, gt=0, description="from connecting to the end of the headers")
-    body: float = Field(default=600.0, gt=0, description="from the end of the headers to the end of the body")
-    body_idle: float = Field(default=7.0, gt=0, description="between two pieces of a body")
+    headers: float = Field(default=8.0, gt=0, description="seconds from connecting to the end of the headers")
+    body: float = Field(
+        default=600.0, gt=0, description="seconds from the end of the headers to the end of the body"
+    )
+    body_idle: float = Field(default=7.0, gt=0, description="seconds between two pieces of a body")
     body_rate: int = Field(
         default=4096,
         gt=0,
         description="lowest bytes per second at which a body may arrive, after its first body_idle seconds",
     )
-    send: float = Field(default=30.0, gt=0, description="until a client that reads slowly takes the next piece")
-    keep_alive: float = Field(default=75.0, gt=0, description="until an idle connection is closed")
+    send: float = Field(
+        default=30.0, gt=0, description="seconds until a client that reads slowly takes the next piece"
+    )
+    keep_alive: float = Field(default=75.0, gt=0, description="seconds until an idle connection is closed")
 
 
 class StreamSettings(Section):
@@ -117,7 +126,7 @@ class CorsSettings(Section):
     """Cross-origin requests (CORS): the web pages that may call the API; none by default."""
 
     origins: tuple[str, ...] = Field(
-        default=(), description="allowed origins, such as https://app.example; '*' is any"
+        default=(), description="allowed origins; '*' is any", examples=[["https://app.example"]]
     )
     credentials: bool = Field(
         default=False, description="allow cookies and Authorization headers; not together with the origin '*'"
@@ -145,19 +154,42 @@ class ServerSettings(Section):
     host: str = Field(default="127.0.0.1", max_length=253, description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 chooses a free one")
     admin_host: str | None = Field(
-        default=None, description="address of the admin routes, with admin_port; None: that of `host`"
+        default=None,
+        description="address of the admin routes, with admin_port; by default that of host",
+        examples=["127.0.0.1"],
     )
     admin_port: int | None = Field(
         default=None,
         ge=0,
         le=65535,
-        description="port that alone serves the admin routes; None: they are served at `port`",
+        description="port that alone serves the admin routes; by default they are served at port",
+        examples=[8001],
     )
     insecure: bool = Field(
         default=False, description="allow serving without API keys on an address that other machines can reach"
     )
     allowed_hosts: tuple[str, ...] = Field(
-        default=(), description="accepted Host headers besides loopback names and `host`; '*' is any"
+        default=(),
+        description="accepted Host headers besides loopback names and host; '*' is any",
+        examples=[["models.example.com"]],
+    )
+    proxies: tuple[str, ...] = Field(
+        default=(),
+        description="addresses and networks (10.0.0.0/8) of the reverse proxies whose headers are believed: about "
+        "the client's address, the scheme, the host and the path that it asked for; none by default",
+        examples=[["10.0.0.0/8"]],
+    )
+    forwarded: Literal["x-forwarded", "forwarded"] = Field(
+        default="x-forwarded",
+        description="the headers that `proxies` set: X-Forwarded-For, -Proto, -Host and -Prefix, or Forwarded "
+        "(RFC 7239); a client could forge the other kind, so it is not read",
+    )
+    root_path: str = Field(
+        default="",
+        max_length=500,
+        description="path under which a reverse proxy serves this server, stripped by the proxy or not; addresses "
+        "in answers begin with it",
+        examples=["/llm"],
     )
     cors: CorsSettings = CorsSettings()
     limits: LimitSettings = LimitSettings()
@@ -173,7 +205,22 @@ class ServerSettings(Section):
         default=30.0, ge=0, description="seconds for which running answers may continue on shutdown"
     )
     backlog: int = Field(default=2048, gt=0, le=65535, description="connections that may wait to be accepted")
-    docs: bool = Field(default=True, description="serve /openapi.json")
+    docs: bool = Field(
+        default=True, description="serve /openapi.json, and the API reference for browsers at /docs"
+    )
+    console: bool = Field(default=True, description="serve the console for browsers at /ui, and a page at /")
+
+    @field_validator("proxies")
+    @classmethod
+    def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            check_network(proxy)
+        return proxies
+
+    @field_validator("root_path")
+    @classmethod
+    def _a_path(cls, path: str) -> str:
+        return check_path(path)
 
     @model_validator(mode="after")
     def _admin_address(self) -> Self:
@@ -184,7 +231,7 @@ class ServerSettings(Section):
     @property
     def loopback(self) -> bool:
         """Whether every address listened on is reachable from this machine only."""
-        return all(_is_loopback(host) for host in (self.host, self.admin_host) if host is not None)
+        return all(is_loopback(host) for host in (self.host, self.admin_host) if host is not None)
 
     @property
     def admin_elsewhere(self) -> bool:
@@ -192,7 +239,8 @@ class ServerSettings(Section):
         return self.admin_port is not None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -222,13 +270,13 @@ class TelemetrySettings(Section):
 
     endpoint: str | None = Field(
         default=None,
-        description="URL of the collector (OTLP over HTTP), such as http://host:4318",
+        description="URL of the collector (OTLP over HTTP); without one no traces are sent",
+        examples=["http://localhost:4318"],
     )
     service_name: str = Field(default="roundhouse", min_length=1, description="service.name of the spans")
     sample: float = Field(
         default=1.0, ge=0, le=1, description="fraction of traces kept, unless the caller's traceparent decides"
     )
-
     propagate: bool = Field(default=True, description="send traceparent and tracestate to upstreams")
 
     @field_validator("endpoint")
@@ -243,7 +291,7 @@ class Settings(Section, BaseSettings):
     """All settings. The defaults serve the starter models on 127.0.0.1:8000."""
 
     model_config = SettingsConfigDict(
-        env_prefix="ROUNDHOUSE_",
+        env_prefix=ENV_PREFIX,
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
@@ -269,10 +317,13 @@ class Settings(Section, BaseSettings):
     telemetry: TelemetrySettings = TelemetrySettings()
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("roundhouse", appauthor=False),
-        description="folder of models, logs and state; default: the user's data folder",
+        description="folder of models, logs and state; by default the user's data folder",
+        examples=["/var/lib/roundhouse"],
     )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        default=(), description="keys that may call the API, comma-separated; not allowed in the settings file"
+        default=(),
+        description="keys that may call the API, comma-separated; not allowed in the settings file",
+        examples=[["choose-a-long-one"]],
     )
     admin_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(), description="keys that may also use the admin routes; not allowed in the settings file"
@@ -281,31 +332,48 @@ class Settings(Section, BaseSettings):
         default=(), description="keys that may read /metrics and nothing else; not allowed in the settings file"
     )
     api_keys_env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")] | None = Field(
-        default=None, description="name of an environment variable with more api_keys, comma-separated"
+        default=None,
+        description="name of an environment variable with more api_keys, comma-separated",
+        examples=["MY_API_KEYS"],
     )
     admin_keys_env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")] | None = Field(
-        default=None, description="name of an environment variable with more admin_keys, comma-separated"
+        default=None,
+        description="name of an environment variable with more admin_keys, comma-separated",
+        examples=["MY_ADMIN_KEYS"],
     )
     metrics_keys_env: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")] | None = Field(
-        default=None, description="name of an environment variable with more metrics_keys, comma-separated"
+        default=None,
+        description="name of an environment variable with more metrics_keys, comma-separated",
+        examples=["MY_METRICS_KEYS"],
     )
     model: tuple[dict[str, Any], ...] = Field(
-        default=(), description="[[model]] rows: models added to the catalogue, or changed in it"
+        default=(), description="[[model]] rows: models that are added to the catalogue, or changed in it"
     )
     endpoint: tuple[dict[str, Any], ...] = Field(
-        default=(), description="[[endpoint]] rows: servers and providers added to the catalogue, or changed in it"
+        default=(),
+        description="[[endpoint]] rows: servers and providers that are added to the catalogue, or changed in it",
     )
 
+    file_content: ClassVar[Mapping[str, Any]] = {}
+    """The tables of the settings file; set on the type that reads it."""
+
     _file: Path | None = PrivateAttr(default=None)
+    _in_file: Mapping[str, Any] = PrivateAttr(default={})
+    _flags: Mapping[str, Any] = PrivateAttr(default={})
 
     @property
     def file(self) -> Path | None:
         """The settings file, for messages."""
         return self._file
 
-    def read_from(self, file: Path | None) -> Self:
-        """These settings, which remember their file."""
-        self._file = file
+    @property
+    def given(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+        """The nested values that each source gave, the first to win first: flag, environment, file."""
+        return (("flag", self._flags), ("environment", environment_given()), ("file", self._in_file))
+
+    def read_from(self, file: Path | None, in_file: Mapping[str, Any], flags: Mapping[str, Any]) -> Self:
+        """These settings, which remember their file, its content and the flags."""
+        self._file, self._in_file, self._flags = file, in_file, flags
         return self
 
     @model_validator(mode="before")
@@ -355,7 +423,19 @@ class _SettingsFile(TomlConfigSettingsSource):
                 "A password does not belong in the settings file: name an environment variable that holds the "
                 "state's URL with url_env in [state]."
             )
+        if self.settings_cls is not Settings:
+            self.settings_cls.file_content = data  # type: ignore[attr-defined]
         return data
+
+
+def environment_given() -> Mapping[str, Any]:
+    """The nested values of the ``ROUNDHOUSE_*`` variables that are settings."""
+    return EnvSettingsSource(Settings)()
+
+
+def environment_names() -> Mapping[str, str]:
+    """The names of all ``ROUNDHOUSE_*`` variables, as they are written, by those in capitals."""
+    return {name.upper(): name for name in os.environ if name.upper().startswith(ENV_PREFIX)}
 
 
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
@@ -365,13 +445,13 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     working directory, else there is none. ``overrides`` are nested dictionaries from the command line and take
     precedence. Raises ConfigurationError with one line that says how to correct the setting.
     """
-    file = _find_file(path)
+    file = find_file(path)
     source = type("_Source", (Settings,), {"__module__": __name__}, toml_file=file) if file else Settings
     try:
         if file is not None:
             read_regular(file)  # pydantic-settings passes over a path that is no file
         settings = source(**overrides)
-        settings = _with_named_secrets(settings).read_from(file)
+        settings = _with_named_secrets(settings).read_from(file, source.file_content, overrides)
     except OSError as error:
         raise ConfigurationError(
             f"Cannot read the settings file {file}: {error.strerror}. Name another with --config, or remove it."
@@ -379,7 +459,7 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"The settings file {file} is not UTF-8 text.") from error
     except ValidationError as error:
-        from server.settings_errors import one_line  # imported on an error only: start-up is faster
+        from catalog.validation.settings_errors import one_line  # imported on an error only: start-up is faster
 
         raise ConfigurationError(one_line(error, Settings, file)) from error
     except (SettingsError, ValueError) as error:
@@ -387,47 +467,8 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     return settings
 
 
-def may_allow_anonymous(server: ServerSettings) -> bool:
-    """Whether requests without a key may be served while no key exists."""
-    return server.loopback or server.insecure
-
-
-def check_exposure(settings: Settings, *, virtual_keys: bool = False) -> None:
-    """Raise ConfigurationError for an address that other machines can reach without any key.
-
-    ``virtual_keys``: whether a virtual key exists, even a revoked one.
-    """
-    server = settings.server
-    if may_allow_anonymous(server) or settings.api_keys or settings.admin_keys or virtual_keys:
-        return
-    host = server.host if not _is_loopback(server.host) else server.admin_host
-    raise ConfigurationError(
-        f"Refusing to serve on {host} without API keys: anyone who reaches it could use the models. "
-        "Set ROUNDHOUSE_API_KEYS, make a key with 'roundhouse keys create', or pass --insecure."
-    )
-
-
-def mark_keys(settings: Settings) -> None:
-    """Note beside the state that it holds keys, for :func:`check_lost_keys`."""
-    if settings.state.url is None:
-        (settings.data_dir / KEYS_MARK).touch()
-
-
-def check_lost_keys(settings: Settings) -> None:
-    """Raise ConfigurationError where a damaged state was set aside that held the only API keys."""
-    if settings.state.url is not None or settings.server.insecure or settings.api_keys or settings.admin_keys:
-        return
-    if not (settings.data_dir / KEYS_MARK).exists():
-        return
-    kept = sorted(settings.data_dir.glob(f"{STATE_FILE}.damaged-*"))
-    if kept:
-        raise ConfigurationError(
-            f"The state file with the API keys was damaged and is kept as {kept[-1]}: without keys, the server "
-            "would be open. Set ROUNDHOUSE_ADMIN_KEYS, or move that file away to go on without keys."
-        )
-
-
-def _find_file(path: Path | None) -> Path | None:
+def find_file(path: Path | None) -> Path | None:
+    """The settings file: ``path``, else that of ``$ROUNDHOUSE_CONFIG``, else one in the working directory."""
     named = path or (Path(value) if (value := os.environ.get(FILE_VARIABLE)) else None)
     if named is not None:
         return named.expanduser()
@@ -440,26 +481,20 @@ def _with_named_secrets(settings: Settings) -> Settings:
     update: dict[str, Any] = {}
     for field in KEY_SETTINGS:
         if (variable := getattr(settings, f"{field}_env")) is not None:
-            update[field] = (*getattr(settings, field), *_keys_of(variable, f"{field}_env"))
+            update[field] = (*getattr(settings, field), *keys_of(variable, f"{field}_env"))
     if settings.state.url_env is not None:
-        update["state"] = _state_with_url(settings.state, settings.state.url_env)
+        update["state"] = state_with_url(settings.state, settings.state.url_env)
     return settings.model_copy(update=update) if update else settings
 
 
-def _keys_of(variable: str, setting: str) -> list[SecretStr]:
-    keys = [SecretStr(key.strip()) for key in os.environ.get(variable, "").split(",") if key.strip()]
-    if not keys:
-        raise ConfigurationError(f"{setting} names ${variable}, which is not set. Set it, or remove {setting}.")
-    return keys
-
-
-def _state_with_url(state: StateSettings, variable: str) -> StateSettings:
-    url = os.environ.get(variable)
-    if not url:
-        raise ConfigurationError(f"state.url_env names ${variable}, which is not set. Set it, or remove url_env.")
-    try:
-        return StateSettings.model_validate({**state.model_dump(), "url": url})
-    except ValidationError:
-        raise ConfigurationError(
-            f"${variable}, which state.url_env names, must begin with redis://, rediss:// or unix://."
-        ) from None
+def unset_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
+    """The ``*_env`` settings whose variable has no secret that can be used, and what is wrong."""
+    named = {f"{field}_env": getattr(settings, f"{field}_env") for field in KEY_SETTINGS}
+    for setting, variable in {**named, "state.url_env": settings.state.url_env}.items():
+        try:
+            if variable is not None and setting == "state.url_env":
+                state_with_url(settings.state, variable)
+            elif variable is not None:
+                keys_of(variable, setting)
+        except ConfigurationError as error:
+            yield setting, error.message

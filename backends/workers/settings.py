@@ -14,29 +14,48 @@ MEMORY_LEAST = 16 * 1024 * 1024
 
 
 class WorkerSettings(Section):
-    """Settings of local workers. Times are in seconds, sizes in bytes; ``None`` means a default of the machine."""
+    """Settings of local workers. Times are in seconds, sizes in bytes."""
 
-    memory_fraction: float = Field(default=0.8, gt=0, le=1, description="of a device's memory, for all workers")
+    memory_fraction: float = Field(
+        default=0.8, gt=0, le=1, description="share of a device's memory for all workers"
+    )
     memory: dict[str, Annotated[int, Field(ge=MEMORY_LEAST)]] = Field(
-        default={}, description="budgets in bytes by device id, instead of the fraction"
+        default={},
+        description="bytes for all workers of a device, by its id, instead of memory_fraction",
+        examples=[{"cpu": 12_000_000_000}],
     )
 
     keep_alive: float | None = Field(
-        default=900.0, description="idle time before unloading; negative or None: never"
+        default=900.0, description="idle seconds before a model is unloaded; negative: never"
     )
-    slots: int | None = Field(default=None, ge=1, le=512, description="requests decoded concurrently")
+    slots: int | None = Field(
+        default=None,
+        ge=1,
+        le=512,
+        description="requests that a worker decodes at a time; by default, as the engine and the machine allow",
+        examples=[4],
+    )
     extra: int = Field(default=0, ge=0, le=64, description="requests sent to a worker beyond its slots")
     context: int = Field(
-        default=8192, ge=128, le=2**31 - 1, description="tokens per request, unless the row gives them"
+        default=8192,
+        ge=128,
+        le=2**31 - 1,
+        description="context window of a request in tokens, where the row has none",
     )
     threads: int | None = Field(
-        default=None, ge=1, le=4096, description="of each worker; None: the machine's cores"
+        default=None,
+        ge=1,
+        le=4096,
+        description="threads of each worker; by default the machine's cores",
+        examples=[8],
     )
     max_queue: int = Field(default=256, ge=1, description="requests that may wait for one model")
 
-    start_timeout: float = Field(default=300.0, gt=0)
-    stop_grace: float = Field(default=5.0, ge=0, description="between SIGTERM and SIGKILL")
-    placement_timeout: float = Field(default=120.0, gt=0, description="longest wait for a busy worker's memory")
+    start_timeout: float = Field(default=300.0, gt=0, description="longest start of a worker, loading included")
+    stop_grace: float = Field(default=5.0, ge=0, description="seconds between SIGTERM and SIGKILL")
+    placement_timeout: float = Field(
+        default=120.0, gt=0, description="longest wait for the memory of a busy worker"
+    )
     drain_delay: float = Field(
         default=5.0,
         ge=0,
@@ -44,24 +63,35 @@ class WorkerSettings(Section):
         description="wait before a busy worker is drained to make room",
     )
 
-    backoff: float = Field(default=0.25, ge=0, description="before the second restart in a row; doubles")
-    backoff_limit: float = Field(default=10.0, ge=0)
-    crash_limit: int = Field(
-        default=4, ge=1, description="deaths in a row, without an answer, that count as failure"
+    backoff: float = Field(
+        default=0.25, ge=0, description="wait before the second restart in a row; it doubles with each"
     )
-    cool_down: float = Field(default=10.0, ge=0, description="after a failure, before the next attempt")
+    backoff_limit: float = Field(default=10.0, ge=0, description="longest wait before a restart")
+    crash_limit: int = Field(
+        default=4, ge=1, description="deaths in a row, without an answer between, after which a model has failed"
+    )
+    cool_down: float = Field(default=10.0, ge=0, description="wait after such a failure before the next start")
 
     python: dict[str, Path] = Field(
         default={},
-        description="by engine, another Python interpreter, with Roundhouse and the engine's extra installed",
+        description="another Python interpreter by engine, with Roundhouse and the engine's extra installed",
+        examples=[{"vllm": "/opt/vllm/bin/python"}],
     )
 
     unresponsive: float = Field(
         default=10.0, gt=0, description="longest wait for a worker's health before its process is replaced"
     )
-    sample_interval: float = Field(default=2.0, gt=0, description="between two measurements")
-    runaway: float = Field(
-        default=30.0, gt=0, description="processor time that an idle worker may use before it is stopped"
+    sample_interval: float = Field(
+        default=2.0, gt=0, description="seconds between two measurements of memory and load"
     )
-    log_bytes: int = Field(default=1_000_000, ge=10_000, description="of a log file; two are kept per model")
-    logs: Path | None = Field(default=None, description="folder of the logs; None: in the user's data folder")
+    runaway: float = Field(
+        default=30.0,
+        gt=0,
+        description="seconds of processor time that an idle worker may use before it is stopped",
+    )
+    log_bytes: int = Field(default=1_000_000, ge=10_000, description="largest log file of a model; two are kept")
+    logs: Path | None = Field(
+        default=None,
+        description="folder of the workers' logs; by default logs in data_dir",
+        examples=["/var/log/roundhouse"],
+    )

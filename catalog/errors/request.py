@@ -184,6 +184,14 @@ class ModelNotFound(NotFound):
         super().__init__(f"The model {name[:200]!r} does not exist.{hint} {self.where}", param="model")
         self.nearest = nearest
 
+    @classmethod
+    def of_stand_in(cls, asked: str, target: str) -> ModelNotFound:
+        """Make the error of a name for which the settings let a model stand in that does not exist."""
+        error = cls(target)
+        error.message = f"'{asked[:200]}' stands for '{target}' here (routing.stand_ins). {error.message}"
+        error.args = (error.message,)
+        return error
+
 
 class ModelUnavailable(NotFound):
     """The model is known, but is not pulled, has no key, or exceeds the device's memory: waiting does not help."""

@@ -29,19 +29,19 @@ class TokenPrices(Section):
     """
 
     model_config = _MODEL
-    input: float | None = Field(default=None, ge=0)
-    output: float | None = Field(default=None, ge=0)
-    cache_read: float | None = Field(default=None, ge=0)
+    input: float | None = Field(default=None, ge=0, description="tokens of the prompt")
+    output: float | None = Field(default=None, ge=0, description="tokens of the answer, reasoning included")
+    cache_read: float | None = Field(default=None, ge=0, description="tokens of the prompt that came from a cache")
     cache_write: float | None = Field(
-        default=None, ge=0, description="kept for minutes: 5 at Anthropic, 30 at OpenAI"
+        default=None, ge=0, description="tokens written to a cache for minutes: 5 at Anthropic, 30 at OpenAI"
     )
     cache_write_long: float | None = Field(
-        default=None, ge=0, description="kept for hours: 1 at Anthropic, 12 at OpenAI"
+        default=None, ge=0, description="tokens written to a cache for hours: 1 at Anthropic, 12 at OpenAI"
     )
-    audio_input: float | None = Field(default=None, ge=0, description="of sound in the prompt")
-    audio_output: float | None = Field(default=None, ge=0, description="of spoken answers")
-    image_input: float | None = Field(default=None, ge=0, description="of pictures in the prompt")
-    image_output: float | None = Field(default=None, ge=0, description="of drawn pictures")
+    audio_input: float | None = Field(default=None, ge=0, description="tokens of sound in the prompt")
+    audio_output: float | None = Field(default=None, ge=0, description="tokens of spoken answers")
+    image_input: float | None = Field(default=None, ge=0, description="tokens of pictures in the prompt")
+    image_output: float | None = Field(default=None, ge=0, description="tokens of drawn pictures")
 
 
 class LongPrices(TokenPrices):
@@ -50,17 +50,17 @@ class LongPrices(TokenPrices):
     A price that is not named is the usual one, raised as that of ``input`` is, or of ``output`` for the answer's.
     """
 
-    above: int = Field(gt=0)
+    above: int = Field(gt=0, description="tokens of the prompt above which these prices hold")
 
 
 class LaterPrices(TokenPrices):
     """The prices of tokens that change on a day (from midnight, UTC); those that are not named stay."""
 
-    on: date
+    on: date = Field(description="the day")
 
 
 class Price(TokenPrices):
-    """Prices in US dollars. ``None`` means unknown, never free.
+    """Prices in US dollars, of tokens by the million. A price that is left out is unknown, never free.
 
     ``tiers`` multiplies the prices of tokens by what a request or an answer says of its service: ``service_tier``
     (flex, priority, batch), ``speed`` (fast), ``inference_geo`` (us). Units (an image, a minute, a character)
@@ -76,8 +76,8 @@ class Price(TokenPrices):
     tiers: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default={}, description="multipliers, by service tier, speed or region"
     )
-    long: LongPrices | None = None
-    later: LaterPrices | None = None
+    long: LongPrices | None = Field(default=None, description="prices of long prompts")
+    later: LaterPrices | None = Field(default=None, description="announced prices")
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy, which compiles its own rates."""

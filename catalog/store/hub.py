@@ -7,6 +7,7 @@ repository's metadata, and is then renamed into the repository's folder.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from catalog.model import HubSource, Model
 from catalog.paths import slug, within
 from catalog.selection import RemoteFile, Selection, select
 from catalog.store.manifest import Manifest, StoredFile, sha256_of
-from catalog.store.progress import Progress, PullEvent, Stage
+from catalog.store.progress import Progress, PullEvent, Stage, silent
 from catalog.store.room import check_room
 from catalog.store.transfer import ChecksumMismatch, Sleep, download, transport_errors
 
@@ -46,6 +47,16 @@ class HubPull:
     def row(self, model_id: str | None) -> Model:
         """Make the catalogue row from the files."""
         return row_of(self.source, self.selection, self.root / self.folder, model_id)
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryCard:
+    """What the hub tells of a repository: its commit, files, licence (an SPDX id in lower case, or ``other``)."""
+
+    commit: str
+    files: tuple[RemoteFile, ...]
+    license: str | None
+    gated: bool
 
 
 class Hub:
@@ -72,7 +83,7 @@ class Hub:
         progress(PullEvent(label, Stage.METADATA))
         with _translated(source):
             commit, files = self._metadata(source, token)
-        selection = select(files, pattern=source.pattern, memory=memory)
+        selection = select(files, pattern=source.pattern, memory=memory, only=source.files)
         selection = _pinned(selection, source)
         progress(PullEvent(label, Stage.METADATA, total=selection.size))
         folder = f"hub/{slug(source.repository)}/{commit[:12]}"
@@ -84,12 +95,35 @@ class Hub:
             }
         return HubPull(source, commit, folder, selection, stored, root)
 
+    def describe(self, repository: str, *, token: str | None = None) -> RepositoryCard:
+        """Return a repository's files with their sizes, its licence, and whether it is gated. Raises PullError."""
+        source = HubSource(repository=repository)
+        with _translated(source):
+            info = self._info(source, token)
+            commit, files = self._files(source, info)
+        terms = next((tag.partition(":")[2] for tag in info.tags or () if tag.startswith("license:")), None)
+        return RepositoryCard(commit, tuple(files), terms, bool(info.gated))
+
+    def read(self, repository: str, card: RepositoryCard, name: str, *, token: str | None = None) -> bytes:
+        """Return a small file of a repository, verified. Raises PullError, ChecksumMismatch."""
+        source = HubSource(repository=repository)
+        file = next(file for file in card.files if file.name == name)
+        with tempfile.TemporaryDirectory() as folder:
+            path = self._download(source, card.commit, file, Path(folder), repository, silent, token)
+            _verify(path, file, source, repository, silent)
+            return path.read_bytes()
+
     def _metadata(self, source: HubSource, token: str | None) -> tuple[str, list[RemoteFile]]:
+        return self._files(source, self._info(source, token))
+
+    def _info(self, source: HubSource, token: str | None) -> Any:
         from huggingface_hub import HfApi
 
-        info = HfApi(endpoint=self._endpoint, token=token).model_info(
-            source.repository, revision=source.revision, files_metadata=True
-        )
+        api = HfApi(endpoint=self._endpoint, token=token)
+        return api.model_info(source.repository, revision=source.revision, files_metadata=True)
+
+    @staticmethod
+    def _files(source: HubSource, info: Any) -> tuple[str, list[RemoteFile]]:
         files = []
         for sibling in info.siblings or []:
             lfs: Any = sibling.lfs

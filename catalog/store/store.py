@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from filelock import FileLock
 from catalog.errors import ConfigurationError, ModelNotFound, ModelUnavailable, PullError
 from catalog.formats import refusal
 from catalog.model import HubSource, LibrarySource, Model, PackageSource, PathSource, UpstreamSource
+from catalog.names.addresses import address_of
 from catalog.paths import slug, within
 from catalog.store import bert_onnx, manifest
 from catalog.store.damage import DamageCheck
@@ -152,6 +153,7 @@ class Store:
         token: str | None = None,
         memory: int | None = None,
         model_id: str | None = None,
+        described: Callable[[Model], Model] = lambda row: row,
     ) -> Model:
         """Pull ``owner/repository[:pattern]`` (``hub:`` in front is allowed) and return its catalogue row.
 
@@ -160,10 +162,25 @@ class Store:
         Raises PullError, ChecksumMismatch.
         """
         source = parse_address(address, revision)
+        return self.pull_source(
+            source, progress, token=token, memory=memory, model_id=model_id, described=described
+        )
+
+    def pull_source(
+        self,
+        source: HubSource,
+        progress: Progress = silent,
+        *,
+        token: str | None = None,
+        memory: int | None = None,
+        model_id: str | None = None,
+        described: Callable[[Model], Model] = lambda row: row,
+    ) -> Model:
+        """Pull a repository as :meth:`pull_hub` does; ``described`` adds to the row what its files do not tell."""
         label = model_id or source.repository
         with self._lock(f"hub:{source.repository}"), _disk_errors(label):
             pull = self._hub.pull(source, self.root, label, progress, token=token, memory=memory)
-            row = self._hub_row(pull, model_id)
+            row = described(self._hub_row(pull, model_id))
             finished = pull.manifest(row.id, manifest.fingerprint(row), row)
             manifest.write(self._row(row.id), finished)
         progress(PullEvent(row.id, Stage.DONE, done=finished.size, total=finished.size))
@@ -254,10 +271,16 @@ class Store:
 
 
 def parse_address(address: str, revision: str = "main") -> HubSource:
-    """Parse ``[hub:]owner/repository[:pattern]``. Raises PullError for any other form."""
-    repository, _, pattern = address.removeprefix("hub:").partition(":")
+    """Parse an address of the hub in any of the forms of :mod:`catalog.names.addresses`.
+
+    A revision in the address counts more than ``revision``. Raises PullError for anything else.
+    """
+    found = address_of(address)
     try:
-        return HubSource(repository=repository, pattern=pattern or None, revision=revision)
+        if found is None:
+            raise ValueError(address)
+        pattern, wanted = found.pattern, found.revision or revision
+        return HubSource(repository=found.repository, pattern=pattern, revision=wanted)
     except ValueError as error:
         raise PullError(
             f"{address[:200]!r} is no repository address. The form is hub:owner/repository[:file-pattern]."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from urllib.parse import SplitResult, urlsplit
@@ -34,6 +35,7 @@ _KEY_SHAPE = re.compile(
     r"(?:sk|pk|rk|gsk|xai|hf|pplx|nvapi|ghp|csk)[-_][\w*.-]{8,}|(?:Bearer|Basic) \S{8,}|AIza[\w-]{10,}"
 )
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@*A-Z]+")
+_PATH = re.compile(r"(?:/[\w.~-]+)+", re.ASCII)
 _USUAL_PORTS = {"http": ":80", "https": ":443"}
 _ADVICE = "a key does not belong in a row; put it into an environment variable, and name that in key_env"
 
@@ -89,3 +91,26 @@ def check_origin(origin: str) -> None:
             f"no browser sends {origin[:100]!r} as its origin: write scheme://host[:port] in lower case, "
             "without a path, a wildcard or the scheme's usual port, such as https://app.example"
         )
+
+
+def check_network(network: str) -> None:
+    """An IP address, or a network as ``10.0.0.0/8``."""
+    try:
+        ipaddress.ip_network(network)
+    except ValueError:
+        raise ValueError(
+            f"{network[:100]!r} is no IP address and no network: write one such as 10.0.0.7 or 10.0.0.0/8"
+        ) from None
+
+
+def check_path(path: str) -> str:
+    """The beginning of a URL's path, without a slash at its end; empty for none."""
+    path = path.rstrip("/")
+    if path and not is_path(path):
+        raise ValueError("it must be a path of plain letters and digits, such as /llm")
+    return path
+
+
+def is_path(text: str) -> bool:
+    """Whether a text is a path that can begin every URL of a server: no other host, no query, no dots alone."""
+    return _PATH.fullmatch(text) is not None and not {".", ".."} & set(text.split("/"))

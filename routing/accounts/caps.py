@@ -13,14 +13,16 @@ from routing.accounts.windows import Window
 
 
 class Caps(Section):
-    """Upper bounds of spending in US dollars, per request and window; ``None`` is no bound."""
+    """Upper bounds of spending in US dollars, per request and window; one that is not set bounds nothing."""
 
-    request: float | None = Field(default=None, ge=0)
-    minute: float | None = Field(default=None, ge=0)
-    hour: float | None = Field(default=None, ge=0)
-    day: float | None = Field(default=None, ge=0)
-    month: float | None = Field(default=None, ge=0)
-    total: float | None = Field(default=None, ge=0)
+    request: float | None = Field(
+        default=None, ge=0, description="dollars of one request, all attempts together", examples=[0.25]
+    )
+    minute: float | None = Field(default=None, ge=0, description="dollars a minute", examples=[0.5])
+    hour: float | None = Field(default=None, ge=0, description="dollars an hour", examples=[2.0])
+    day: float | None = Field(default=None, ge=0, description="dollars a day (UTC)", examples=[5.0])
+    month: float | None = Field(default=None, ge=0, description="dollars a calendar month (UTC)", examples=[100.0])
+    total: float | None = Field(default=None, ge=0, description="dollars in all", examples=[500.0])
 
     @cached_property
     def windows(self) -> tuple[tuple[Window, float], ...]:
@@ -39,12 +41,16 @@ class SpendSettings(Section):
 
     caps: Caps = Caps()
     per_key: Caps = Caps()
-    keys: dict[str, Caps] = Field(default={}, description="caps of single keys by their id")
+    keys: dict[str, Caps] = Field(
+        default={},
+        description="caps of single keys by their id",
+        examples=[{"key-1a2b3c4d5e6f7a8b": {"day": 1.0}}],
+    )
     unknown_price: Literal["refuse", "allow"] = Field(
-        default="refuse", description="whether a cap refuses a call whose price is unknown"
+        default="refuse", description="what a cap does with a call whose price is unknown"
     )
     assumed_output_tokens: int = Field(
-        default=1024, ge=1, description="length of an answer without a bound, when money is reserved"
+        default=1024, ge=1, description="tokens of an answer without a bound, for which money is reserved"
     )
     store_timeout: float = Field(
         default=0.25,

@@ -73,8 +73,9 @@ class KeyLimits(BaseModel):
 class KeyInfo(BaseModel):
     """A key without its secret. ``hint`` is the first characters of the secret; times are Unix time.
 
-    ``models`` are ids, patterns of ids (``openai/*``), names or aliases; empty means all. ``previous``
-    is the digest of the secret before the last rotation, which is valid until ``previous_until``.
+    ``metrics`` marks a key that may read /metrics and nothing else. ``models`` are ids, patterns of ids
+    (``openai/*``), names or aliases; empty means all. ``previous`` is the digest of the secret before the last
+    rotation, which is valid until ``previous_until``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,6 +87,7 @@ class KeyInfo(BaseModel):
     expires_at: float | None = None
     revoked_at: float | None = None
     admin: bool = False
+    metrics: bool = False
     models: tuple[str, ...] = ()
     limits: KeyLimits = KeyLimits()
     previous: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", repr=False)
@@ -94,6 +96,10 @@ class KeyInfo(BaseModel):
     def public(self) -> dict[str, Any]:
         """The fields to show to an administrator: all but the digests."""
         return self.model_dump(mode="json", exclude={"digest", "previous"})
+
+    def stored(self) -> dict[str, Any]:
+        """The record to store. Servers from before ``metrics`` read the same state, and refuse unknown fields."""
+        return self.model_dump(mode="json", exclude=None if self.metrics else {"metrics"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +155,17 @@ class VirtualKeys:
         limits: KeyLimits | None = None,
         expires_at: float | None = None,
         admin: bool = False,
+        metrics: bool = False,
     ) -> NewKey:
-        """Create a key. It is stored when this returns. Raises InvalidRequest for an invalid name or expiry."""
+        """Create a key. It is stored when this returns.
+
+        Raises InvalidRequest for an invalid name or expiry, and for a key for metrics with other rights or limits.
+        """
+        if metrics and (admin or models or (limits is not None and limits != KeyLimits())):
+            raise InvalidRequest(
+                "A key for metrics reads /metrics and nothing else: it has no models, limits or admin rights.",
+                param="metrics",
+            )
         if expires_at is not None and expires_at <= self._clock.wall():
             raise InvalidRequest("expires_at is in the past.", param="expires_at")
         secret = _PREFIX + secrets.token_urlsafe(32)
@@ -163,6 +178,7 @@ class VirtualKeys:
                 created_at=self._clock.wall(),
                 expires_at=expires_at,
                 admin=admin,
+                metrics=metrics,
                 models=models,
                 limits=limits or KeyLimits(),
             )
@@ -174,6 +190,11 @@ class VirtualKeys:
     def list(self) -> tuple[KeyInfo, ...]:
         """Every key, revoked and expired ones too, oldest first."""
         return tuple(sorted(self._keys.values(), key=lambda info: (info.created_at, info.id)))
+
+    @property
+    def any_calls(self) -> bool:
+        """Whether there is a key for more than metrics, even a revoked one: then every request needs a key."""
+        return any(not info.metrics for info in self._keys.values())
 
     def get(self, key: str) -> KeyInfo:
         """A key by its id. Raises NotFound."""
@@ -311,7 +332,7 @@ class VirtualKeys:
         if renewed:
             self._generation = self._state.generation
             for info in self._keys.values():
-                self._state.put(self.kind, info.id, info.model_dump(mode="json"))
+                self._state.put(self.kind, info.id, info.stored())
         self._allowances.sync(generation_changed=renewed)
         await self._read()
         if self._clock.monotonic() - self._recovered_at >= _RECOVER_EVERY:
@@ -340,7 +361,7 @@ class VirtualKeys:
     async def _store(self, info: KeyInfo) -> None:
         """Store a key, in memory first: a revocation takes effect here even if the store fails."""
         self._keep(info)
-        self._state.put(self.kind, info.id, info.model_dump(mode="json"))
+        self._state.put(self.kind, info.id, info.stored())
         await self._state.flush()
 
     def _keep(self, info: KeyInfo) -> None:

@@ -21,6 +21,7 @@ CHOICE_HEADERS = {
     "x-roundhouse-attempts": "The number of attempts, fallbacks included.",
     "x-roundhouse-dropped": "Parameters that the model's server did not take, if any.",
     "x-roundhouse-bound": "The most tokens of the answer by a limit on cost or tokens, and the limit, if any.",
+    "x-roundhouse-stand-in": "The name that was asked for, where the settings let another model stand in for it.",
     "x-roundhouse-effort": "The reasoning effort that the router asked for, where the caller named none.",
     "x-roundhouse-notice": "What to know of the model: its announced end, or that it is not made for the request.",
 }
@@ -78,6 +79,8 @@ class Answer(Generic[T]):
             headers["x-roundhouse-dropped"] = header_list(self.dropped)
         if self.attempt.bound is not None:
             headers["x-roundhouse-bound"] = str(self.attempt.bound)
+        if self.attempt.job.facts.stands_for is not None:
+            headers["x-roundhouse-stand-in"] = header_value(self.attempt.job.facts.stands_for)
         if self.attempt.effort is not None:
             headers["x-roundhouse-effort"] = self.attempt.effort
         if self.model.ends is not None or self.attempt.notices:

@@ -378,6 +378,8 @@ class Dispatcher:
 def _reason(attempt: Attempt[Any], plan: Plan) -> str:
     """The reason for this model: the plan's, and the failures before it if it is not the plan's first."""
     reason = attempt.candidate.reason or plan.reason
+    if attempt.job.facts.stands_for is not None:
+        reason = f"it stands in for '{attempt.job.facts.stands_for}' as '{attempt.job.facts.requested}': {reason}"
     if not attempt.failures:
         return reason
     return f"{attempt.model.id} after {', '.join(attempt.failures)}; the first choice was {reason}"

@@ -22,13 +22,13 @@ class RetrySettings(Section):
     """Limits of the retry budget. Times are seconds."""
 
     ratio: float = Field(default=0.2, ge=0, description="failed retries per request in the window")
-    window: float = Field(default=10.0, gt=0)
+    window: float = Field(default=10.0, gt=0, description="seconds of the window")
     minimum: int = Field(default=10, ge=0, description="failed retries in the window that are always allowed")
     wait_timeout: float = Field(
         default=2.0,
         ge=0,
         validation_alias=AliasChoices("wait_timeout", "patience"),
-        description="how long a retry waits for earlier ones to end",
+        description="seconds that a retry waits for earlier ones to end",
     )
 
 

@@ -3,7 +3,7 @@
 ``GET /v1/traces/{id}`` answers with this object; times are seconds, costs dollars::
 
     {"id", "object": "trace", "at", "status": "running" | "done" | "failed",
-     "request": {"capability", "requested", "task", "complexity", "prompt_tokens", "stream", "key",
+     "request": {"capability", "requested", "stands_for", "task", "complexity", "prompt_tokens", "stream", "key",
                  "mode", "workload"},
      "plan": {"strategy", "reason",
               "candidates": [{"model", "score", "quality", "latency", "cost", "reason"}],
@@ -44,7 +44,7 @@ from routing.state.protocol import State
 class TraceSettings(Section):
     """Limits of the traces kept."""
 
-    capacity: int = Field(default=10_000, ge=1, description="traces in memory; the oldest goes first")
+    capacity: int = Field(default=10_000, ge=1, description="traces kept in memory; the oldest goes first")
     candidates: int = Field(default=8, ge=1, description="candidates kept of each plan")
     excluded: int = Field(default=32, ge=0, description="exclusions shown of each plan")
     explained: int = Field(
@@ -54,13 +54,28 @@ class TraceSettings(Section):
         default=False, description="keep the request's body in the trace, without an audio file's bytes"
     )
     prompt_bytes: int = Field(
-        default=100_000, ge=1, description="of a kept prompt as JSON; of a longer one only its beginning is kept"
+        default=100_000,
+        ge=1,
+        description="bytes of a kept prompt as JSON; of a longer one only its beginning is kept",
     )
     prompt_memory: int = Field(
         default=64 * 1024 * 1024, ge=1, description="bytes of all prompts in memory; the oldest are dropped first"
     )
     persist: bool = Field(default=False, description="keep finished traces in the state, too")
-    persist_seconds: float = Field(default=7 * 86_400.0, gt=0)
+    persist_seconds: float = Field(
+        default=7 * 86_400.0, gt=0, description="seconds for which the state keeps a trace"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TraceQuery:
+    """Which traces to list: those of the key ``key`` (None: of all) that began before ``before`` (Unix time)."""
+
+    limit: int
+    before: float | None = None
+    key: str | None = None
+    status: str | None = None
+    model: str | None = None
 
 
 @dataclass(slots=True)
@@ -163,6 +178,23 @@ class Traces:
         found = self._ring.get(trace)
         return None if found is None else self._document(found)
 
+    def recent(self, query: TraceQuery) -> list[dict[str, Any]]:
+        """Summaries of the newest traces in memory that match, newest first."""
+        found: list[dict[str, Any]] = []
+        for trace in reversed(self._ring.values()):
+            if len(found) == query.limit:
+                break
+            if query.before is not None and trace.at >= query.before:
+                continue
+            if query.key is not None and trace.facts.key != query.key:
+                continue
+            if query.status is not None and _status(trace) != query.status:
+                continue
+            summary = _summary(trace)
+            if query.model is None or query.model in (summary["answered_by"], summary["requested"]):
+                found.append(summary)
+        return found
+
     async def find(self, trace: str) -> dict[str, Any] | None:
         """As :meth:`get`; also looks in the state if traces are persisted."""
         found = self.get(trace)
@@ -202,6 +234,31 @@ def _status(trace: _Trace) -> str:
     return "failed" if trace.finished or last is Result.REJECTED else "running"
 
 
+def _summary(trace: _Trace) -> dict[str, Any]:
+    """A line of the list: sums over the attempts, and the times of the one that answered; unknown is null."""
+    facts, answered, attempts = trace.facts, _answered(trace), trace.attempts
+    known = bool(attempts) and all(each.cost is not None and not each.unknown_parts for each in attempts)
+    last = attempts[-1] if attempts else None
+    return {
+        "id": trace.id,
+        "object": "trace.summary",
+        "at": trace.at,
+        "status": _status(trace),
+        "capability": facts.capability.value,
+        "requested": facts.requested,
+        "task": facts.task.value,
+        "key": facts.key,
+        "answered_by": answered.model if answered else None,
+        "attempts": len(attempts),
+        "first_chunk": answered.first_chunk if answered else None,
+        "duration": None if last is None else max(0.0, last.at - trace.at),
+        "input_tokens": sum(each.usage.input for each in attempts),
+        "output_tokens": sum(each.usage.output for each in attempts),
+        "cost": sum(each.cost or 0.0 for each in attempts) if known else None,
+        "error": None if trace.error is None else trace.error["code"],
+    }
+
+
 def _document(trace: _Trace, shown: int) -> dict[str, Any]:
     facts, answered = trace.facts, _answered(trace)
     excluded = trace.excluded[:shown]
@@ -213,6 +270,7 @@ def _document(trace: _Trace, shown: int) -> dict[str, Any]:
         "request": {
             "capability": facts.capability.value,
             "requested": facts.requested,
+            "stands_for": facts.stands_for,
             "task": facts.task.value,
             "complexity": facts.complexity.value,
             "prompt_tokens": facts.prompt_tokens,

@@ -66,7 +66,8 @@ def score(
     cost = costs if all_rows else costs[rows]
 
     saved = savings(facts, world, settings.affinity, rows) if len(rows) > 1 else None
-    base = _penalties(latency, cost, mean, weights, facts, world, settings, saved)
+    able = _able(facts, world, settings, rng, rows, mean) if _counts_cents(facts) else None
+    base = _penalties(latency, cost, able, weights, facts, world, settings, saved)
     np.negative(base, out=base)
     _add_preferences(base, facts, world, settings, rng, rows, mean, explore=saved is None)
     if saved is not None and saved.latest is not None:
@@ -158,25 +159,54 @@ def _retry_failed(final: Floats, reliability: Floats, settings: RoutingSettings,
 def _penalties(
     latency: Floats,
     cost: Floats,
-    mean: Floats,
+    able: Bools | None,
     weights: Weights,
     facts: Facts,
     world: World,
     settings: RoutingSettings,
     saved: Savings | None,
 ) -> Floats:
-    """The penalties of each row for its seconds and dollars, a new array of shape (m,)."""
+    """The penalties of each row for its seconds and dollars, a new array of shape (m,).
+
+    ``able``: costs are relative to that of the cheapest of these rows.
+    """
     interactive = facts.intent.workload is Workload.INTERACTIVE
     scale = settings.latency_scale * (1.0 if interactive else settings.batch_latency_factor)
     seconds = _noticeable(latency, facts, world, settings)
     if saved is not None:
         seconds, cost = np.maximum(seconds - saved.seconds, 0.0), np.maximum(cost - saved.dollars, 0.0)
     penalties = _penalty(seconds, scale, weights.latency)
-    if facts.intent.mode is Mode.CHEAP and not facts.intent.high_stakes:
-        penalties += _relative_cost_penalty(cost, mean >= settings.able, weights.cost)
+    if able is not None:
+        penalties += _relative_cost_penalty(cost, able, weights.cost)
     elif weights.cost:
         penalties += _cost_penalty(cost, settings.cost_scale, weights.cost)
     return penalties
+
+
+def _counts_cents(facts: Facts) -> bool:
+    return facts.intent.mode is Mode.CHEAP and not facts.intent.high_stakes
+
+
+def _able(
+    facts: Facts,
+    world: World,
+    settings: RoutingSettings,
+    rng: np.random.Generator,
+    rows: Ints,
+    mean: Floats,
+) -> Bools:
+    """The rows that count as able to do the request, shape (m,).
+
+    Where outcomes of the task are reported, a row counts as able also at an optimistic quality, so that a cheap
+    model which is better at it than expected is found. Without reports nothing would be learned from a try.
+    """
+    if world.estimator.observations(facts.task)[rows].max(initial=0.0) < 1.0:
+        return mean >= settings.able
+    bonus = world.estimator.exploration_bonus(facts.task, facts.complexity)[rows]
+    rules = settings.learning
+    optimism = rules.optimism * rng.uniform(1 - rules.spread, 1 + rules.spread)
+    able: Bools = mean + optimism * bonus >= settings.able
+    return able
 
 
 def _noticeable(latency: Floats, facts: Facts, world: World, settings: RoutingSettings) -> Floats:

@@ -14,7 +14,20 @@ from routing.facts import AUTO_LATEST, Intent, Mode, Task, Workload
 
 HEADER_PREFIX = "x-roundhouse-"
 _LIST_FIELDS = frozenset({"require", "exclude", "tags"})
-_RESPONSE_HEADERS = frozenset({"model", "trace", "reason", "attempts", "dropped", "bound", "notice", "estimate"})
+_RESPONSE_HEADERS = frozenset(
+    {
+        "model",
+        "trace",
+        "reason",
+        "attempts",
+        "dropped",
+        "bound",
+        "effort",
+        "notice",
+        "estimate",
+        "stand_in",
+    }
+)
 """Headers of our responses; ignored in requests, because clients and proxies may echo them."""
 
 
@@ -67,7 +80,7 @@ def read_intent(requested: str, body: Any, headers: Mapping[str, str]) -> Intent
     Raises InvalidRequest for an unknown mode, field or value, also for an ``x-roundhouse-`` header that names no
     field: a misspelt field must not be ignored silently.
     """
-    mode = _mode_of(requested)
+    mode = mode_of(requested)
     from_headers = {name: headers[header] for header in headers if (name := _field_of(header)) is not None}
     if body is None and not from_headers:
         return _DEFAULT[mode]
@@ -98,7 +111,8 @@ def _is_ours(name: str, value: Any) -> bool:
     return value is not None if kind is None else value in list(kind)
 
 
-def _mode_of(requested: str) -> Mode:
+def mode_of(requested: str) -> Mode:
+    """The mode that a name asks for; ``auto`` for a model's name. Raises InvalidRequest for an unknown mode."""
     name = requested.casefold()
     if not name.startswith("auto:") or name == AUTO_LATEST:
         return Mode.AUTO

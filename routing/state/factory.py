@@ -15,11 +15,16 @@ from routing.state.sqlite import SqliteState
 class StateSettings(Section):
     """Location of the state. Without a ``url``, a SQLite file that the processes of one machine share."""
 
-    url: SecretStr | None = Field(default=None, description="redis://, rediss:// or unix://; None: a SQLite file")
+    url: SecretStr | None = Field(
+        default=None,
+        description="address of Redis (redis://, rediss:// or unix://); by default a SQLite file",
+        examples=["redis://10.0.0.5:6379/0"],
+    )
     url_env: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z_]\w*$",
-        description="names the environment variable that holds the url, for one with a password",
+        description="environment variable that holds the url, for one with a password",
+        examples=["REDIS_URL"],
     )
     prefix: str = Field(
         default="rh",

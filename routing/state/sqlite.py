@@ -31,9 +31,11 @@ from routing.state.protocol import (
 from routing.state.row_batches import RowBatcher
 from routing.state.sqlite_records import SCHEMA as RECORDS_SCHEMA
 from routing.state.sqlite_records import SqliteRecords
-from routing.state.sqlite_writer import SqliteWriter
+from routing.state.sqlite_writer import NewerLayout, SqliteWriter
 
-_VERSION = 1
+VERSION = 1
+"""The layout of the file. A change that an older Roundhouse cannot read gets the next number, and statements that
+bring the one before it up to date (``upgrades`` of the writer)."""
 _MAX_PENDING_OUTCOMES = 100_000
 """Outcomes that may wait for a stuck disk; further ones are dropped."""
 _SCHEMA = """
@@ -75,7 +77,7 @@ class SqliteState:
     """:class:`routing.state.protocol.State` in the file ``path``. ``start`` before use, ``close`` after it."""
 
     def __init__(self, path: Path) -> None:
-        self._writer = SqliteWriter(path, _SCHEMA + RECORDS_SCHEMA, version=_VERSION)
+        self._writer = SqliteWriter(path, _SCHEMA + RECORDS_SCHEMA, version=VERSION)
         self.records = SqliteRecords(self._writer)
         self._outcomes = RowBatcher(
             self._writer, "INSERT INTO outcomes VALUES (?, ?, ?)", _outcome_values, max_rows=_MAX_PENDING_OUTCOMES
@@ -93,6 +95,11 @@ class SqliteState:
     async def start(self) -> None:
         try:
             await self._writer.start()
+        except NewerLayout as error:
+            raise ConfigurationError(
+                f"The state file {self._writer.path} was written by a newer Roundhouse: {error}. "
+                "Install that one, put the backup of this one in its place, or set another data folder."
+            ) from None
         except (OSError, sqlite3.Error) as error:
             raise ConfigurationError(
                 f"The state file {self._writer.path} cannot be opened: {error}. "

@@ -7,7 +7,8 @@ https://www.sqlite.org/pragma.html#pragma_synchronous).
 
 When the database is locked, the disk full or an I/O error occurs, the batch is kept and retried; the log says so
 once, and once more on recovery. Reads do not wait for that: they are answered from what was written. A damaged
-file is moved aside and replaced by an empty one.
+file is moved aside and replaced by an empty one; one of an older layout is brought up to date, and one of a newer
+layout is refused.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -34,6 +36,7 @@ INVALID_DATA = (sqlite3.IntegrityError, sqlite3.ProgrammingError, TypeError, Val
 """Errors of the data to write, for which a retry cannot help."""
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _MIN_RETRY_DELAY, _MAX_RETRY_DELAY = 0.02, 1.0
+_BUSY_TIMEOUT = 0.25
 _BATCH_DELAY = 0.02
 """Seconds in which jobs that are not urgent are collected into one transaction. Waking the thread for each job
 would take the GIL from the event loop once per request."""
@@ -55,11 +58,20 @@ class DatabaseJob:
 class SqliteWriter:
     """Runs jobs between ``start`` and ``stop``; ``submit`` and ``request`` are called from one event loop."""
 
-    def __init__(self, path: Path, schema: str, *, version: int, batch: int = 500) -> None:
+    def __init__(
+        self,
+        path: Path,
+        schema: str,
+        *,
+        version: int,
+        upgrades: Mapping[int, Sequence[str]] = MappingProxyType({}),
+        batch: int = 500,
+    ) -> None:
         self.path = path
         self.generation = 0
         self._schema = schema
         self._version = version
+        self._upgrades = upgrades
         self._batch = batch
         self._jobs: deque[DatabaseJob] = deque()
         self._wake = threading.Condition()
@@ -81,7 +93,7 @@ class SqliteWriter:
         return 0.0 if since is None else max(time.monotonic() - since, 0.001)
 
     async def start(self) -> None:
-        """Open the file. Raises OSError or sqlite3.Error if that is impossible."""
+        """Open the file. Raises OSError or sqlite3.Error if that is impossible, NewerLayout for a newer file."""
         self._loop = asyncio.get_running_loop()
         opened: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, args=(opened,), name="state-writer", daemon=True)
@@ -276,22 +288,56 @@ class SqliteWriter:
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-        connection = sqlite3.connect(self.path, isolation_level=None, timeout=0.25, check_same_thread=False)
+        connection = sqlite3.connect(
+            self.path, isolation_level=None, timeout=_BUSY_TIMEOUT, check_same_thread=False
+        )
         try:
+            version = _layout(connection)
+            if version > self._version:
+                raise NewerLayout(
+                    f"its layout is {version}, and this Roundhouse reads layouts up to {self._version}"
+                )
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
                 raise DamagedFile(verdict)
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version not in (0, self._version):
-                raise DamagedFile(f"its version is {version}, not {self._version}")
+            if 0 < version < self._version:
+                self._upgrade(connection)
             connection.executescript(self._schema)
             connection.execute(f"PRAGMA user_version = {self._version:d}")
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _upgrade(self, connection: sqlite3.Connection) -> None:
+        """Bring an older layout up to date in one transaction. A copy of the file as it was stays beside it."""
+        connection.execute("PRAGMA busy_timeout = 60000")  # another process may be at it
+        connection.execute("BEGIN IMMEDIATE")
+        found = _layout(connection)
+        if found < self._version:
+            kept_as = self._copy(found)
+            for older in range(found, self._version):
+                for statement in self._upgrades[older]:
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {self._version:d}")
+            self._log.info("state.upgraded", path=str(self.path), layout=self._version, kept_as=str(kept_as))
+        connection.execute("COMMIT")
+        connection.execute(f"PRAGMA busy_timeout = {1000 * _BUSY_TIMEOUT:.0f}")
+
+    def _copy(self, layout: int) -> Path:
+        """Copy what is committed, by a connection of its own: that of a transaction cannot."""
+        copy = self.path.with_name(f"{self.path.name}.layout-{layout}")
+        part = copy.with_name(f"{copy.name}.part")
+        part.unlink(missing_ok=True)
+        os.close(os.open(part, os.O_CREAT | os.O_RDWR, 0o600))
+        with (
+            contextlib.closing(sqlite3.connect(self.path)) as source,
+            contextlib.closing(sqlite3.connect(part)) as to,
+        ):
+            source.backup(to)
+        return part.replace(copy)
 
     def _set_aside(self, error: Exception) -> None:
         if self._connection is not None:
@@ -316,7 +362,17 @@ class SqliteWriter:
 
 
 class DamagedFile(sqlite3.DatabaseError):
-    """The file opens but fails SQLite's integrity check, or has another version."""
+    """The file opens but fails SQLite's integrity check."""
+
+
+class NewerLayout(sqlite3.DatabaseError):
+    """The file was written by a newer Roundhouse, whose layout this one does not know."""
+
+
+def _layout(connection: sqlite3.Connection) -> int:
+    """The number of a file's layout; 0 of a new file."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
 
 
 def is_damaged(error: Exception) -> bool:

@@ -51,17 +51,23 @@ class BreakerSettings(Section):
 
     consecutive_failures: int = Field(default=5, ge=1, description="faults in a row that open a circuit")
     failure_rate: float = Field(default=0.5, gt=0, le=1, description="share of faults in the window that opens it")
-    window: float = Field(default=30.0, gt=0, description="length of the window of the failure rate")
+    window: float = Field(default=30.0, gt=0, description="seconds of the window of the failure rate")
     window_minimum: int = Field(default=20, ge=1, description="attempts in the window before the rate is judged")
-    open_seconds: float = Field(default=2.0, gt=0, description="first time open; doubles")
+    open_seconds: float = Field(
+        default=2.0, gt=0, description="seconds that a circuit is open the first time; doubles"
+    )
     open_seconds_cap: float = Field(
-        default=20.0, gt=0, description="longest time open: bounds the delay until a recovered upstream is used"
+        default=20.0,
+        gt=0,
+        description="longest time open in seconds: bounds the delay until a recovered upstream is used",
     )
     cannot_failures: int = Field(
         default=2, ge=1, description="'cannot' answers in a row that open a need's circuit"
     )
-    cannot_open_seconds: float = Field(default=300.0, gt=0, description="first time open for a need; doubles")
-    cannot_open_seconds_cap: float = Field(default=3600.0, gt=0)
+    cannot_open_seconds: float = Field(
+        default=300.0, gt=0, description="seconds that the circuit of a need is open the first time; doubles"
+    )
+    cannot_open_seconds_cap: float = Field(default=3600.0, gt=0, description="longest such time in seconds")
 
 
 class Breakers:

@@ -38,7 +38,9 @@ class DiscoverySettings(Section):
     timeout: float = Field(
         default=5.0, gt=0, description="seconds that a server or a folder may take to list its models"
     )
-    folders: tuple[Path, ...] = Field(default=(), description="folders whose GGUF files become models")
+    folders: tuple[Path, ...] = Field(
+        default=(), description="folders whose GGUF files become models", examples=[["~/models"]]
+    )
     hugging_face_cache: bool = Field(default=False, description="GGUF files in the hub's cache become models too")
 
 

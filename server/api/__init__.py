@@ -1,5 +1,6 @@
 """The endpoints, one file per resource. A handler makes a job of a request and formats its answer."""
 
+from server.api import console
 from server.api.inference import (
     audio,
     classify,
@@ -17,12 +18,15 @@ from server.api.inference import (
 from server.api.management import (
     admin,
     calibrations,
+    keys,
+    logs,
     models,
     outcomes,
     pulls,
     registration,
     route,
     system,
+    traces,
     usage,
     workers,
 )
@@ -61,8 +65,11 @@ ROUTERS = (
     message_batches.router,
     uploads.router,
     route.router,
+    traces.router,
     outcomes.router,
     usage.router,
+    keys.router,
+    logs.router,
     admin.router,
     calibrations.router,
     workers.router,
@@ -70,5 +77,6 @@ ROUTERS = (
     registration.router,
     models.router,
     system.router,
+    console.router,
 )
 """Every router of the app, in the order in which paths are matched."""

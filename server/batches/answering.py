@@ -179,6 +179,7 @@ def _merger_for(runtime: Runtime, batch: Record) -> EmbeddingMerger | None:
     if batch.body.get("endpoint") != "/v1/embeddings" or model is None or is_auto(model):
         return None
     try:
+        model = runtime.standing(model)
         key = caller_of_owner(runtime, batch.owner).key
         rows = runtime.catalog.replicas(model)
     except (ModelNotFound, RoundhouseError):

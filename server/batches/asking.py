@@ -80,7 +80,9 @@ class Asker:
     async def ask_once(self, door: Door, body: Any) -> tuple[str, Json]:
         """As :meth:`ask`, without another try."""
         caller = caller_of_owner(self._runtime, self._owner)
-        question = await door.ask(body, Origin(caller, token_hex(16), _AS_BATCH), self._runtime)
+        body, stand_in = self._runtime.replaced(body)
+        origin = Origin(caller, token_hex(16), _AS_BATCH, stand_in)
+        question = await door.ask(body, origin, self._runtime)
         facts = question.job.facts  # a line's own 'routing' does not make it urgent
         intent = replace(facts.intent, workload=Workload.BATCH)
         job = replace(question.job, facts=replace(facts, intent=intent))

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 from pydantic import StringConstraints, create_model
 
 from backends.wire.common import WireModel
-from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, ModelNotFound, RoundhouseError
 from catalog.types import Json
 from routing.reading.intent import is_auto
@@ -151,10 +150,10 @@ class Checked:
 class Check:
     """Checks every line of an input against the type of the endpoint's lines."""
 
-    def __init__(self, kind: type[WireModel], catalog: Catalog, *, most: int, limit: int) -> None:
+    def __init__(self, kind: type[WireModel], runtime: Runtime, *, most: int, limit: int) -> None:
         """``most`` bounds the lines, ``limit`` the bytes of one."""
         self._kind = kind
-        self._catalog = catalog
+        self._runtime = runtime
         self._most = most
         self._limit = limit
         self._ids: set[int] = set()
@@ -210,8 +209,9 @@ class Check:
         if isinstance(model, str):
             if self._found.models is not None and len(self._found.models) < 2:
                 self._found.models.add(model)
-            if not is_auto(model):
-                self._catalog.replicas(model)
+            standing = self._runtime.standing(model)
+            if not is_auto(standing):
+                self._runtime.catalog.replicas(standing)
 
 
 _CODES = {"custom_id": "invalid_custom_id", "method": "invalid_method", "url": "invalid_url"}

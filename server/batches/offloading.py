@@ -152,6 +152,7 @@ class Offloading:
             return False
         try:
             key = caller_of_owner(self._runtime, self._batch.owner).key
+            model = model and self._runtime.standing(model)
             rows = () if model is None or is_auto(model) else catalog.replicas(model)
         except (RoundhouseError, ModelNotFound):
             return False

@@ -98,7 +98,7 @@ class BatchWork:
         assert isinstance(dialect, OpenAIDialect)
         check = Check(
             dialect.type_of(batch.body["endpoint"]),
-            self._runtime.catalog,
+            self._runtime,
             most=storage.settings.batch_lines,
             limit=self._longest_line,
         )

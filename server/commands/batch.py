@@ -16,7 +16,8 @@ import typer
 
 from catalog.errors import ConfigurationError, RoundhouseError
 from server.commands import terminal
-from server.commands.client import Config, Key, ServerClient, ServerUnreachable, Url
+from server.commands.client import Config, Key, ServerClient, Url
+from server.commands.support.statuses import NoServer
 
 app = typer.Typer()
 POLL = 1.0
@@ -197,7 +198,7 @@ def _follow(client: ServerClient, told: Any) -> Any:
             time.sleep(POLL)
             try:
                 told = client.get(f"/v1/batches/{told['id']}")
-            except ServerUnreachable:
+            except NoServer:
                 progress.update(shown, description="waiting for the server")
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from server.commands import terminal
-from server.commands.client import Config, Key, ServerClient, ServerUnreachable, Url
+from server.commands.client import Config, Key, ServerClient, Url
+from server.commands.support.statuses import NoServer
 
 app = typer.Typer()
 POLL = 0.5
@@ -102,7 +103,7 @@ def _follow(client: ServerClient, told: Any) -> Any:
             time.sleep(POLL)
             try:
                 told = client.get(f"{_PLACE}/{told['id']}")
-            except ServerUnreachable:
+            except NoServer:
                 progress.update(shown, description="waiting for the server")
 
 

@@ -10,10 +10,22 @@ from typing import IO, Annotated, Any
 import httpx
 import typer
 
-from catalog.errors import ConfigurationError, RoundhouseError
+from catalog.errors import RoundhouseError
+from server.commands.support.statuses import NoServer, ServerAnswered
+from server.processes.data_folder import read_address
+from server.processes.sockets import reachable
+from server.program import program
 from server.settings import Settings, load_settings
 
-Url = Annotated[str | None, typer.Option("--url", help="URL of the server. Default: the address in the settings.")]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar="ROUNDHOUSE_URL",
+        show_envvar=True,
+        help="URL of the server. Default: that of the server which runs on the data folder, else of the settings.",
+    ),
+]
 Key = Annotated[
     str | None,
     typer.Option(
@@ -29,16 +41,13 @@ _READ, _WORK = 20.0, 600.0
 """Seconds until an answer is given up: of a question, and of work such as a load."""
 
 
-class ServerUnreachable(ConfigurationError):
-    """No server answers."""
-
-
 class ServerClient:
     """Calls a running server. Raises RoundhouseError with one line for every failure or error response."""
 
     def __init__(self, url: str | None, key: str | None, config: Path | None) -> None:
         settings = load_settings(config)
-        self.url = _server_url(url) if url else _default_url(settings)
+        self.settings = settings
+        self.url = _server_url(url) if url else found_url(settings)
         key = key or _first_key(settings)
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
 
@@ -60,12 +69,18 @@ class ServerClient:
 
     def download(self, path: str, into: IO[bytes]) -> None:
         """Write the body of a response to a file, a piece at a time."""
-        with self._connected(_READ) as client, client.stream("GET", path) as response:
+        with self.stream("GET", path) as response:
+            for piece in response.iter_bytes():
+                into.write(piece)
+
+    @contextmanager
+    def stream(self, method: str, path: str, **arguments: Any) -> Iterator[httpx.Response]:
+        """A response, unless it is an error, whose body is read as it comes; ``arguments`` are those of httpx."""
+        with self._connected(_WORK) as client, client.stream(method, path, **arguments) as response:
             if response.is_error:
                 response.read()
                 raise _error(response)
-            for piece in response.iter_bytes():
-                into.write(piece)
+            yield response
 
     @contextmanager
     def _connected(self, read: float) -> Iterator[httpx.Client]:
@@ -76,15 +91,16 @@ class ServerClient:
             ) as client:
                 yield client
         except httpx.TimeoutException:
-            raise ServerUnreachable(
+            raise NoServer(
                 f"The server at {self.url} took the connection and does not answer. See its log, or restart it."
             ) from None
         except httpx.ConnectError:
-            raise ServerUnreachable(
-                f"No server answers at {self.url}. Start one with: roundhouse serve, or name it with --url."
+            raise NoServer(
+                f"No server answers at {self.url}. Start one with: {program()} serve, or name it with --url.",
+                refused=True,
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ServerUnreachable(f"The request to {self.url} failed: {type(error).__name__}.") from None
+            raise NoServer(f"The request to {self.url} failed: {type(error).__name__}.") from None
 
     def _body(self, method: str, path: str, **arguments: Any) -> Any:
         response = self.request(method, path, **arguments)
@@ -103,7 +119,7 @@ def _error(response: httpx.Response) -> RoundhouseError:
         message += " Commands take it from --key or ROUNDHOUSE_KEY."
     if response.status_code == 403:
         message += " An admin key is made by: roundhouse keys create NAME --admin"
-    return RoundhouseError(message)
+    return ServerAnswered(message, response.status_code)
 
 
 def _server_url(given: str) -> str:
@@ -112,14 +128,18 @@ def _server_url(given: str) -> str:
     return url.rstrip("/").removesuffix("/v1")
 
 
+def found_url(settings: Settings) -> str:
+    """The URL of the server that runs on the data folder of these settings, else the one that they name."""
+    address = read_address(settings.data_dir)
+    return _default_url(settings) if address is None else reachable(address.admin_url or address.url)
+
+
 def _default_url(settings: Settings) -> str:
     server = settings.server
     host, port = server.host, server.port
     if server.admin_port is not None:
         host, port = server.admin_host or server.host, server.admin_port
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - the address to call, not one to listen on
-        host = "127.0.0.1"
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return reachable(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
 
 def _first_key(settings: Settings) -> str | None:

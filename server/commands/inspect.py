@@ -1,17 +1,17 @@
-"""``doctor``: a report of this machine and of a running server."""
+"""``doctor``: a report of this machine and of a running server, which ends with the next step."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from catalog import starter
+from catalog.catalog import Catalog
 from catalog.errors import RoundhouseError
-from catalog.hardware import detect
 from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
-from server.commands.models import broken_files, bytes_of, catalog_and_store, faults_of, state_of
+from server.commands.terminal import AsJson, bytes_of
 from server.settings import load_settings
 
 if TYPE_CHECKING:
@@ -22,48 +22,91 @@ app = typer.Typer()
 
 
 @app.command()
-def doctor(url: Url = None, key: Key = None, config: Config = None) -> None:
-    """Report devices, engines and starter models; with a running server also providers and routing."""
-    from backends.workers.engines.registry import builtin_engines
-    from backends.workers.placement import check_memory
+def doctor(
+    show_all: Annotated[
+        bool, typer.Option("--all", help="Also engines for other machines, and providers without a key.")
+    ] = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+    config: Config = None,
+) -> None:
+    """Report what matters on this machine and of a running server, and the next step."""
+    from server.commands.support.diagnosis import diagnose, next_step
 
-    settings = load_settings(config)
-    catalog, store = catalog_and_store(settings)
-    console = terminal.console()
-    machine = detect()
-    console.print(f"{machine.os} {machine.architecture}, {machine.cores} cores, {bytes_of(machine.memory)}")
-    for device in machine.devices:
-        console.print(f"  {device.id}: {device.name}, {bytes_of(device.budget)} for models", highlight=False)
-    check_memory(settings.workers.memory, machine.devices)
-    table = terminal.table()
-    table.add_column("ENGINE")
-    table.add_column("STATE", overflow="fold")
-    engines = builtin_engines(settings.workers.python)
-    for name in sorted(engines):
-        missing = engines.missing(name)
-        table.add_row(name, "ready" if missing is None else missing.message)
-    console.print(table)
-    faults = faults_of(catalog, store, engines)
-    models = terminal.table()
-    models.add_column("STARTER MODEL")
-    models.add_column("STATE", overflow="fold")
-    for model in starter.starters(catalog, optional=True):
-        models.add_row(model.id, faults.get(model.id) or state_of(model, None, engines))
-    console.print(models)
-    for line in broken_files(settings, catalog, faults):
-        console.print(line, highlight=False, markup=False)
-    for remark in catalog.remarks():
-        console.print(remark, highlight=False, markup=False)
-    console.print(f"data: {settings.data_dir}", highlight=False)
+    facts = diagnose(load_settings(config))
+    report, unreachable = None, None
     try:
         report = ServerClient(url, key, config).get("/v1/admin/report")
     except RoundhouseError as error:
-        console.print(f"\n{error.message}", highlight=False, markup=False)
+        unreachable = error.message
+    starters = frozenset(row.id for row in starter.starters(Catalog.load()))
+    facts["next"] = next_step(facts, report, starters)
+    if as_json:
+        terminal.print_json({**facts, "server": report, "server_error": unreachable})
         return
-    _print_report(console, report)
+    console = terminal.console()
+    _print_machine(console, facts, show_all=show_all)
+    if report is None:
+        console.print(f"\n{unreachable}", highlight=False, markup=False)
+    else:
+        _print_report(console, report, show_all=show_all)
+    console.print(f"\nNext: {facts['next']}", style="bold", highlight=False, soft_wrap=True)
 
 
-def _print_report(console: Console, report: dict[str, Any]) -> None:
+def _print_machine(console: Console, facts: dict[str, Any], *, show_all: bool) -> None:
+    machine = facts["machine"]
+    console.print(
+        f"{machine['os']} {machine['architecture']}, {machine['cores']} cores, {bytes_of(machine['memory'])}",
+        highlight=False,
+    )
+    for device in machine["devices"]:
+        budget = bytes_of(device["budget"])
+        console.print(f"  {device['id']}: {device['name']}, {budget} for models", highlight=False)
+    console.print(f"data: {facts['data_dir']}", highlight=False, soft_wrap=True)
+    table = terminal.table()
+    table.add_column("ENGINE")
+    table.add_column("STATE", overflow="fold")
+    for each in facts["engines"]:
+        if each["matters"] or show_all:
+            table.add_row(each["engine"], "ready" if each["ready"] else each["missing"])
+    console.print(table)
+    console.print()
+    models = terminal.table()
+    models.add_column("STARTER MODEL")
+    models.add_column("STATE", overflow="fold")
+    for model, state in facts["starter"].items():
+        models.add_row(model, state)
+    console.print(models)
+    if facts["recommended"]:
+        console.print()
+        _print_advice(console, facts)
+    own = [model for model in facts["chat"] if model not in facts["starter"]]
+    if own:
+        console.print(f"chat models of your own: {', '.join(own)}", highlight=False, soft_wrap=True)
+    for line in (*facts["problems"], *facts["remarks"]):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_advice(console: Console, facts: dict[str, Any]) -> None:
+    """Print the models that this machine should run, and those of it that have a better one."""
+    table = terminal.table()
+    for column in ("RECOMMENDED FOR", "MODEL", "FETCH", "TOKENS/S"):
+        table.add_column(column, overflow="fold")
+    for each in facts["recommended"]:
+        speed = each["tokens_per_second"]
+        table.add_row(
+            each["capability"],
+            each["model"],
+            f"{'' if each['size_is_exact'] else '~'}{bytes_of(each['size_bytes'])}",
+            "" if speed is None else f"~{speed:.0f}",
+        )
+    console.print(table)
+    for old, new in facts["upgrades"].items():
+        console.print(f"{old}: a better one fits here, {new}", highlight=False)
+
+
+def _print_report(console: Console, report: dict[str, Any], *, show_all: bool) -> None:
     if lag := report["state"]["lag_seconds"]:
         console.print(
             f"\nThe state has not been written for {lag:.0f} seconds: usage and limits lag. Free space on its "
@@ -72,7 +115,12 @@ def _print_report(console: Console, report: dict[str, Any]) -> None:
         )
     models = report["models"]
     console.print(f"\n{len(models['usable'])} of {models['known']} models of the server can be used", style="bold")
-    console.print(_providers(report["providers"]))
+    shown = [each for each in report["providers"] if show_all or each["usable"] or each["keys"]]
+    if shown:
+        console.print(_providers(shown))
+    others = [each["provider"] for each in report["providers"] if each not in shown]
+    if others:
+        console.print(f"PROVIDERS not set up: {', '.join(others)} (--all says why)", highlight=False)
     console.print(_coverage(report))
     scenarios = terminal.table()
     for column in ("REQUEST", "MODEL", "REASON"):

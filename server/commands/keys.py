@@ -18,7 +18,8 @@ from routing.clock import SystemClock
 from routing.state.factory import create_state
 from server.commands import terminal
 from server.commands.client import Config
-from server.settings import STATE_FILE, load_settings, mark_keys
+from server.configuration.exposure import mark_keys
+from server.settings import STATE_FILE, load_settings
 
 T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, help="Create, list, revoke and rotate API keys.")
@@ -48,6 +49,9 @@ def create(
     admin: Annotated[
         bool, typer.Option("--admin", help="An admin key: may load models and read usage and traces of every key.")
     ] = False,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="A key for Prometheus: it may read /metrics and nothing else.")
+    ] = False,
     config: Config = None,
 ) -> None:
     """Create a key and print its secret, which is shown only once."""
@@ -66,7 +70,7 @@ def create(
 
     async def create_key(keys: VirtualKeys) -> NewKey:
         return await keys.create(
-            name, models=tuple(model or ()), limits=limits, expires_at=expires_at, admin=admin
+            name, models=tuple(model or ()), limits=limits, expires_at=expires_at, admin=admin, metrics=metrics
         )
 
     _show_new(_with_keys(config, create_key))
@@ -97,7 +101,7 @@ def list_keys(
             info.hint,
             _day(info.created_at),
             _state(info, now),
-            ", ".join(info.models) or "all",
+            ", ".join(info.models) or ("none" if info.metrics else "all"),
             _limits(info.limits),
         )
     terminal.console().print(table)
@@ -137,7 +141,7 @@ def _with_keys(config: Path | None, work: Callable[[VirtualKeys], Awaitable[T]])
             keys = VirtualKeys(state, SystemClock())
             await keys.start()
             made = await work(keys)
-            if keys.list():
+            if keys.any_calls:
                 mark_keys(settings)
             return made
         finally:
@@ -158,7 +162,7 @@ def _state(info: KeyInfo, now: float) -> str:
         return f"revoked {_day(info.revoked_at)}"
     if info.expires_at is not None:
         return f"{'expired' if info.expires_at <= now else 'until'} {_day(info.expires_at)}"
-    return "admin" if info.admin else "valid"
+    return "admin" if info.admin else "metrics" if info.metrics else "valid"
 
 
 def _limits(limits: KeyLimits) -> str:

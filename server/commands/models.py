@@ -1,27 +1,34 @@
-"""``pull``, ``rm``, ``list`` and ``show``: the models on this machine. They need no running server."""
+"""``pull`` and ``rm``: the models on this machine. They need no running server."""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
+import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from backends.registry import wire_of
-from backends.workers.engines.registry import Engines
+from backends.workers.engines.registry import Engines, builtin_engines
 from catalog import starter
 from catalog.catalog import Catalog
+from catalog.curated.advice import CAPABILITIES
+from catalog.curated.choosing import Fit
+from catalog.curated.collection import curated
 from catalog.discovery import rows_from_folder
+from catalog.errors import PullError
 from catalog.hardware import detect
-from catalog.model import Model, PathSource
-from catalog.store.progress import PullEvent, Stage
+from catalog.model import Capability, Model, PathSource
 from catalog.store.store import Store
-from catalog.types import Json
 from routing.upstreams.availability import Availability
+from server.advising.models import recommended, wanted_of
 from server.catalog_updates import read_catalog, registered_in
-from server.commands import terminal
+from server.commands.support.completion import complete_model, complete_pull
+from server.commands.support.progress import PullProgress
+from server.commands.terminal import bytes_of
 from server.library import pull_into
 from server.settings import Settings, load_settings
 
@@ -29,7 +36,7 @@ app = typer.Typer()
 Config = Annotated[
     Path | None, typer.Option("--config", help="Settings file. Default: ./roundhouse.toml if it exists.")
 ]
-ModelId = Annotated[str, typer.Argument(help="Id or alias of the model.")]
+ModelId = Annotated[str, typer.Argument(help="Id or alias of the model.", autocompletion=complete_model)]
 Token = Annotated[
     str | None,
     typer.Option(envvar="HF_TOKEN", show_envvar=True, help="Access token for gated repositories of the hub."),
@@ -42,103 +49,128 @@ def catalog_and_store(settings: Settings) -> tuple[Catalog, Store]:
     return read_catalog(settings, store, registered=asyncio.run(registered_in(settings))), store
 
 
-def fetch_starter(settings: Settings) -> None:
-    """Fetch the starter models that are missing."""
+def fetch_starter(settings: Settings) -> bool:
+    """Fetch the starter models that are missing; returns whether any was."""
     store = Store(settings.data_dir / "models")
     catalog = read_catalog(settings, store, registered=None)
-    if starter.absent(catalog, store):
-        with PullProgress() as progress:
+    if missing := starter.absent(catalog, store):
+        with PullProgress(len(missing)) as progress:
             starter.ensure(catalog, store, progress)
+    return bool(missing)
 
 
 @app.command()
 def pull(
     what: Annotated[
-        str, typer.Argument(help="'starter', a model of the catalogue, or hub:OWNER/REPOSITORY[:PATTERN].")
+        str,
+        typer.Argument(
+            help="A model by name (qwen3.5:9b, qwen3-8b-q8_0), an address of the hub "
+            "(hf.co/OWNER/REPOSITORY:Q4_K_M, a pasted link), 'recommended' or 'starter'.",
+            autocompletion=complete_pull,
+        ),
     ],
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of the repository.")] = "main",
     name: Annotated[
-        str | None, typer.Option(help="Id of the model in the catalogue. Default: from the repository's name.")
+        str | None, typer.Option(help="Id of the model in the catalogue. Default: from its name.")
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Take the form for this engine: llamacpp, mlx, vllm...")
+    ] = None,
+    capability: Annotated[
+        list[str] | None, typer.Option(help="With 'recommended': only for this capability. Repeatable.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a large download.")] = False,
     token: Token = None,
     config: Config = None,
 ) -> None:
     """Download a model: resumed after an interruption, verified, moved into place once complete."""
     settings = load_settings(config)
     catalog, store = catalog_and_store(settings)
-    memory = max((device.budget for device in detect().devices), default=None)
-    with PullProgress() as progress:
-        names = pull_into(
-            store, catalog, what, progress, revision=revision, token=token, memory=memory, model_id=name
+    machine = detect()
+    wanted = wanted_of(settings, machine)
+    if engine is not None:
+        wanted = replace(wanted, engines=_only(engine, settings))
+    names = [what] if what != "recommended" else _recommended(settings, store, capability, yes)
+    memory = max((device.budget for device in machine.devices), default=None)
+    for each in names:
+        with PullProgress() as progress:
+            ready = pull_into(
+                store, catalog, each, progress,
+                revision=revision, token=token, memory=memory, model_id=name, wanted=wanted,
+            )  # fmt: skip
+        for one in ready:
+            typer.echo(f"{one} is ready")
+
+
+def _only(engine: str, settings: Settings) -> frozenset[str]:
+    """The one engine of this name. Raises EngineMissing if it cannot run here."""
+    missing = builtin_engines(settings.workers.python).missing(engine)
+    if missing is not None:
+        raise missing
+    return frozenset({engine})
+
+
+def _recommended(settings: Settings, store: Store, capabilities: list[str] | None, yes: bool) -> list[str]:
+    """The names of the recommended models that are not here yet, once they were shown and agreed to.
+
+    Raises PullError if the disk has no room for them.
+    """
+    chosen: dict[str, Fit] = {}
+    for advice in recommended(settings, capabilities=map(capability_named, capabilities or CAPABILITIES)):
+        if advice.choice is not None:
+            chosen.setdefault(advice.choice.entry.id, advice.choice)
+    here = {stored.id for stored in store.list()}
+    missing = [choice for name, choice in chosen.items() if name not in here]
+    if not missing:
+        typer.echo("The recommended models are on this machine." if chosen else "Nothing of the catalogue fits.")
+        return []
+    for choice in missing:
+        typer.echo(
+            f"{choice.entry.id:<28} {choice.quantization or '':<10} about {bytes_of(choice.size)}", err=True
         )
-    for ready in names:
-        typer.echo(f"{ready} is ready")
+    total = sum(choice.size for choice in missing)
+    free = free_bytes(store.root)
+    if free is not None and total > free:
+        raise PullError(f"They take about {bytes_of(total)}, and the disk has {bytes_of(free)} free.")
+    if not yes and sys.stdin.isatty() and not typer.confirm(f"Download about {bytes_of(total)}?", default=True):
+        raise typer.Exit(1)
+    return [choice.entry.id for choice in missing]
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Bytes that are free on the disk of a folder, or of the nearest one above it that exists."""
+    for place in (folder, *folder.parents):
+        if place.exists():
+            return shutil.disk_usage(place).free
+    return None
+
+
+def capability_named(name: str) -> Capability:
+    """The capability that a recommendation covers. Raises typer.BadParameter for another name."""
+    for capability in CAPABILITIES:
+        if name.casefold() == capability:
+            return capability
+    raise typer.BadParameter(f"there is no recommendation for {name!r}; there are: {', '.join(CAPABILITIES)}")
 
 
 @app.command(name="rm")
 def remove(model: ModelId, config: Config = None) -> None:
     """Delete a model from this machine. Files that another model needs stay."""
     catalog, store = catalog_and_store(load_settings(config))
-    row = catalog.resolve(model) if catalog.get(model) else None
-    freed = store.remove(row.id if row else model)
-    typer.echo(f"removed {row.id if row else model}, {bytes_of(freed)} freed")
+    name = stored_id(model, catalog, store)
+    freed = store.remove(name)
+    typer.echo(f"removed {name}, {bytes_of(freed)} freed")
 
 
-@app.command(name="list")
-def list_models(
-    show_all: Annotated[bool, typer.Option("--all", help="Include models that are not on this machine.")] = False,
-    config: Config = None,
-) -> None:
-    """List the models on this machine, or with --all every model of the catalogue."""
-    from backends.workers.engines.registry import builtin_engines
-
-    settings = load_settings(config)
-    catalog, store = catalog_and_store(settings)
-    engines = builtin_engines(settings.workers.python)
-    faults = faults_of(catalog, store, engines)
-    sizes = {stored.id: stored.size for stored in store.list()}
-    table = terminal.table()
-    ends = ("ENDS",) if show_all else ()
-    for column in ("MODEL", "ENGINE", "CAN", "CONTEXT", "SIZE", *ends, "STATE"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("MODEL", "ENDS", "STATE"))
-    for model in catalog.models():
-        fault = faults.get(model.id)
-        own = isinstance(model.source, PathSource)  # a file of the user's is listed also when it is broken
-        if not show_all and (not model.local or (fault is not None and not own)):
-            continue
-        table.add_row(
-            model.id,
-            model.engine or f"{model.endpoint_name}{_wire(model, catalog)}",
-            ", ".join(sorted(model.endpoints)),
-            str(model.limits.context_window or ""),
-            bytes_of(sizes.get(model.id) or model.size.disk),
-            *([str(model.ends or "")] if show_all else []),
-            state_of(model, fault, engines),
-        )
-    console = terminal.console()
-    console.print(table)
-    for line in broken_files(settings, catalog, faults):
-        console.print(line, highlight=False, markup=False)
-
-
-@app.command()
-def show(model: ModelId, config: Config = None) -> None:
-    """Show a model's catalogue entry and its state on this machine, as JSON."""
-    from backends.workers.engines.registry import builtin_engines
-
-    settings = load_settings(config)
-    catalog, store = catalog_and_store(settings)
-    row = catalog.resolve(model)
-    missing = faults_of([row], store, builtin_engines(settings.workers.python)).get(row.id)
-    facts: Json = row.model_dump(mode="json", exclude_none=True)
-    if (wire := wire_of(row, catalog)) is not None:
-        facts["wire"] = wire
-    terminal.console().print_json(data={**facts, "state": {"ready": missing is None, "missing": missing}})
-
-
-def _wire(model: Model, catalog: Catalog) -> str:
-    wire = wire_of(model, catalog)
-    return f" ({wire})" if wire == "responses" else ""
+def stored_id(model: str, catalog: Catalog, store: Store) -> str:
+    """The id under which a model of this name is on disk; the name itself where none is known."""
+    here = {stored.id for stored in store.list()}
+    if model in here:
+        return model
+    if catalog.knows(model):
+        return next((row.id for row in catalog.replicas(model) if row.id in here), catalog.resolve(model).id)
+    found = curated().find(model)
+    return model if found is None else found.entry.id
 
 
 def faults_of(models: Iterable[Model], store: Store, engines: Engines) -> dict[str, str]:
@@ -169,55 +201,3 @@ def broken_files(settings: Settings, catalog: Catalog, faults: Mapping[str, str]
             lines.append(f"{folder}: there is no such folder")
         rows_from_folder(folder.expanduser(), lambda path, reason: lines.append(f"{path}: {reason}"))
     return lines
-
-
-def bytes_of(size: int | None) -> str:
-    """A size in bytes as text, in decimal units."""
-    if not size:
-        return ""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
-
-
-class PullProgress:
-    """Shows a progress bar per file; when the output is no terminal, one line per stage."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-        self._console = terminal.console(stderr=True)
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._tasks: dict[tuple[str, str | None], TaskID] = {}
-        self._printed: set[tuple[str, Stage]] = set()
-
-    def __enter__(self) -> PullProgress:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def __call__(self, event: PullEvent) -> None:
-        if not self._console.is_terminal:
-            if (event.model, event.stage) not in self._printed and event.stage is not Stage.CACHED:
-                self._printed.add((event.model, event.stage))
-                self._console.print(f"{event.model}: {event.stage.value}", highlight=False)
-            return
-        if event.stage in (Stage.CACHED, Stage.METADATA):
-            return
-        key = (event.model, event.file)
-        text = f"{event.model} {event.stage.value}"
-        if key not in self._tasks:
-            self._tasks[key] = self._bars.add_task(text, total=event.total)
-        self._bars.update(self._tasks[key], description=text, completed=event.done, total=event.total)

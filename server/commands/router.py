@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +11,8 @@ from catalog.errors import ConfigurationError
 from catalog.types import Json
 from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
+from server.commands.support.completion import complete_model
+from server.commands.terminal import AsJson
 from server.settings import load_settings
 
 if TYPE_CHECKING:
@@ -22,14 +23,16 @@ app = typer.Typer()
 _GUESSED = ("unknown_cost_calls", "estimated_cost")
 _USAGE = ("day", "model", "endpoint", "key", "calls", "input_tokens", "output_tokens", "units", "cost", *_GUESSED)
 """The columns that fit a terminal, the last two if they are not all 0; --csv has all of them."""
-AsJson = Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")]
 
 
 @app.command()
 def route(
     prompt: Annotated[str, typer.Argument(help="The prompt to route.")],
     model: Annotated[
-        str, typer.Option(help="auto, auto:fast, auto:best, auto:cheap, auto:local, or a model.")
+        str,
+        typer.Option(
+            help="auto, auto:fast, auto:best, auto:cheap, auto:local, or a model.", autocompletion=complete_model
+        ),
     ] = "auto",
     task: Annotated[
         str | None, typer.Option(help="The task, such as chat or code. Default: classified from the prompt.")
@@ -52,7 +55,7 @@ def route(
     body["routing"] = {name: value for name, value in wishes.items() if value is not None}
     answer = ServerClient(url, key, config).post("/v1/route", body)
     if as_json:
-        typer.echo(json.dumps(answer, indent=1))
+        terminal.print_json(answer)
         return
     console = terminal.console()
     console.print(f"{answer['model'] or 'no model'} ({answer['strategy']})", style="bold", highlight=False)
@@ -104,7 +107,7 @@ def trace(
     """Show what happened to a request, attempt by attempt."""
     found = ServerClient(url, key, config).get(f"/v1/traces/{trace_id}")
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        terminal.print_json(found)
         return
     console = terminal.console()
     request = found["request"]
@@ -175,15 +178,21 @@ def usage(
         typer.Option(help="Group by day, model, endpoint or key; several with commas. Default: day,model,key."),
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
     config: Config = None,
 ) -> None:
     """Show tokens and cost by day, model and key."""
+    if csv and as_json:
+        raise typer.BadParameter("give either --csv or --json.")
     form = "csv" if csv else "json"
     answer = ServerClient(url, key, config).get("/v1/usage", start=start, end=end, by=by, format=form)
     if csv:
         typer.echo(answer, nl=False)
+        return
+    if as_json:
+        terminal.print_json(answer)
         return
     rows = answer["data"]
     left_out = {name for name in _GUESSED if not float(answer["total"].get(name) or 0)}
@@ -205,10 +214,13 @@ def pin(
     alias: Annotated[
         str | None, typer.Argument(help="auto, auto:fast, ..., or an alias of several models.")
     ] = None,
-    model: Annotated[str | None, typer.Argument(help="The embedding model to pin it to.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="The embedding model to pin it to.", autocompletion=complete_model)
+    ] = None,
     remove: Annotated[
         bool, typer.Option("--remove", help="Remove the pin; the router chooses a model again.")
     ] = False,
+    as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
     config: Config = None,
@@ -216,12 +228,19 @@ def pin(
     """Show or change which embedding model an alias is pinned to. Vectors of two models cannot be compared."""
     server = ServerClient(url, key, config)
     if alias is None:
-        for name, pinned in sorted(server.get("/v1/admin/pins")["pins"].items()):
+        pins = server.get("/v1/admin/pins")["pins"]
+        if as_json:
+            terminal.print_json(pins)
+            return
+        for name, pinned in sorted(pins.items()):
             typer.echo(f"{name} -> {pinned}")
         return
     if (model is None) != remove:
         raise ConfigurationError("Name the model to pin the alias to, or pass --remove.")
     answer = server.post("/v1/admin/pins", {"alias": alias, **({} if model is None else {"model": model})})
+    if as_json:
+        terminal.print_json(answer)
+        return
     after, before = answer["model"] or "chosen by the router", answer["before"] or "not pinned"
     typer.echo(f"{answer['alias']} -> {after} (was {before})")
 
@@ -242,7 +261,7 @@ def discover(as_json: AsJson = False, config: Config = None) -> None:
             }
             for each in found
         ]
-        typer.echo(json.dumps(listed, indent=1))
+        terminal.print_json(listed)
         return
     if not found:
         typer.echo(

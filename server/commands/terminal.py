@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")]
+_UNITS = {
+    "": 1,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "KI": 2**10,
+    "MI": 2**20,
+    "GI": 2**30,
+    "TI": 2**40,
+}
 _UNBOUNDED = 10_000
 """The width of a pipe or file, where no line is folded or cut."""
 
@@ -16,8 +33,15 @@ def console(*, stderr: bool = False) -> Console:
     """A console. Markup is off, because the output may contain square brackets."""
     from rich.console import Console
 
-    made = Console(stderr=stderr, markup=False)
-    return made if made.is_terminal else Console(stderr=stderr, markup=False, width=_UNBOUNDED)
+    stream = sys.stderr if stderr else sys.stdout
+    # The stream itself is asked: FORCE_COLOR makes rich take a pipe for a terminal of 80 columns.
+    width = None if stream is not None and stream.isatty() else _UNBOUNDED
+    return Console(stderr=stderr, markup=False, width=width)
+
+
+def print_json(document: Any) -> None:
+    """Print a document as JSON, as wide as it is."""
+    typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
 
 
 def table() -> Table:
@@ -43,3 +67,23 @@ def table() -> Table:
                     yield Text.assemble(indent, (f"{name:{width}}", "bold"), f"  {cell}")
 
     return Fitting(box=None, header_style="bold")
+
+
+def bytes_of(size: int | None) -> str:
+    """A size in bytes as text, in decimal units."""
+    if not size:
+        return ""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.1f} {unit}" if unit == "GB" and value < 100 else f"{value:.0f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def bytes_in(text: str) -> int:
+    """The bytes that ``16GB``, ``16 GiB`` or ``16e9`` tell. Raises typer.BadParameter."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*([KMGT]I?)?B?", text.strip().upper().replace("E", "e"))
+    if found is None or not float(found[1]):
+        raise typer.BadParameter(f"{text[:50]!r} is no size; write it as 16GB or 24GiB")
+    return int(float(found[1]) * _UNITS[found[2] or ""])

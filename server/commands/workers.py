@@ -9,15 +9,20 @@ import typer
 
 from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
-from server.commands.models import ModelId, bytes_of
+from server.commands.models import ModelId
+from server.commands.support.completion import complete_model
+from server.commands.terminal import AsJson, bytes_of
 
 app = typer.Typer()
 
 
 @app.command()
-def ps(url: Url = None, key: Key = None, config: Config = None) -> None:
+def ps(as_json: AsJson = False, url: Url = None, key: Key = None, config: Config = None) -> None:
     """List the workers and devices of a running server."""
     document = ServerClient(url, key, config).get("/v1/admin/workers")
+    if as_json:
+        terminal.print_json(document)
+        return
     table = terminal.table()
     for column in (
         "MODEL",
@@ -71,7 +76,7 @@ def load(
 
 @app.command()
 def warm(
-    models: Annotated[list[str], typer.Argument(help="Models to load.")],
+    models: Annotated[list[str], typer.Argument(help="Models to load.", autocompletion=complete_model)],
     keep_alive: Annotated[
         float | None, typer.Option(help="Seconds for which each model stays loaded when idle.")
     ] = None,

@@ -1,18 +1,45 @@
 """The access log: one line per request.
 
 structlog's chain of processors took a tenth of a plain request's time for this line. So the line is assembled
-here, and only the configured renderer, the last processor, is structlog's.
+here, and only the configured renderer, the last processor, is structlog's. For people it is a line of its own
+(:class:`AccessLine`), which fits a terminal.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import os
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import time
+from typing import Any
 
 import structlog
 
-from server.observability.logging import redacted
+from server.observability.logging import Console, quoted, redacted
+from server.observability.totals import Totals
+
+NARROWEST = 80
+"""Columns of the narrowest terminal that the line is cut for."""
+LEAST_OF_MODEL = 12
+"""Characters of a model's name that stay where the line is cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A request that ended. ``seconds`` are those from its head to the end of its answer."""
+
+    request_id: str
+    trace: str
+    method: str
+    path: str
+    status: int
+    seconds: float
+    key: str
+    client: str
+    totals: Totals
 
 
 class AccessLog:
@@ -23,26 +50,30 @@ class AccessLog:
         self._on = structlog.get_logger().bind().is_enabled_for(logging.INFO)
         self._render = configured["processors"][-1]
         self._out = configured["logger_factory"]()
+        self._line = AccessLine.of(self._render) if isinstance(self._render, Console) else None
         self._second = 0
         self._second_text = ""
 
-    def write(
-        self, *, request_id: str, trace: str, method: str, path: str, status: int, seconds: float, key: str
-    ) -> None:
-        """Write the line of one ended request."""
+    def write(self, served: Served) -> None:
+        """Write the line of one request."""
         if not self._on:
+            return
+        if self._line is not None:
+            self._out.msg(self._line(served, self._timestamp()))
             return
         entry = {
             "event": "request",
             "level": "info",
             "timestamp": self._timestamp(),
-            "request_id": redacted(request_id),
-            "trace": trace,
-            "method": redacted(method),
-            "path": redacted(path),
-            "status": status,
-            "seconds": round(seconds, 4),
-            "key": key,
+            "request_id": redacted(served.request_id),
+            "trace": served.trace,
+            "method": redacted(served.method),
+            "path": redacted(served.path),
+            "status": served.status,
+            "seconds": round(served.seconds, 4),
+            "key": served.key,
+            "client": served.client,
+            **_figures(served.totals),
         }
         self._out.msg(self._render(self._out, "info", entry))
 
@@ -54,3 +85,105 @@ class AccessLog:
             self._second = second
             self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
         return f"{self._second_text}.{int((now - second) * 1e6):06d}Z"
+
+
+def _figures(totals: Totals) -> dict[str, Any]:
+    """The members of a request that a model was called for. A figure that nothing told is null."""
+    if not totals.model:
+        return {}
+    return {
+        "model": totals.model,
+        "attempts": totals.attempts,
+        "input_tokens": totals.input if totals.counted else None,
+        "output_tokens": totals.output if totals.counted else None,
+        "first_token_seconds": None if totals.first is None else round(totals.first, 4),
+        "cost_dollars": None if totals.unknown and not totals.cost else round(totals.cost, 9),
+        "cost_complete": not totals.unknown,
+    }
+
+
+class AccessLine:
+    """Renders the line for people: time (UTC), status, method, path, then the model and its figures.
+
+    The figures are seconds to the first token and in all, tokens of the prompt and of the answer, and dollars:
+    ``20:15:04 200 POST /v1/chat/completions smollm2-135m-ins.. 0.21/1.52s 31+64 $0.0012``. On a terminal a line is
+    cut to its width, and ids follow where there is room; in a file they always do, and nothing is cut.
+    """
+
+    def __init__(self, *, columns: int | None, colors: bool) -> None:
+        """``columns`` of the terminal; ``None`` for a file."""
+        self._columns = None if columns is None else max(columns, NARROWEST)
+        self._colors = _COLORS if colors else {}
+        self._reset = "\x1b[0m" if colors else ""
+
+    @classmethod
+    def of(cls, console: Console) -> AccessLine:
+        """The line for the terminal, or the file, that a console writes to."""
+        return cls(columns=_columns(console.descriptor) if console.colors else None, colors=console.colors)
+
+    def __call__(self, served: Served, timestamp: str) -> str:
+        head = f"{timestamp[11:19]} {served.status:3} {quoted(redacted(served.method))[:7]} "
+        totals = served.totals
+        figures = f" {_seconds(totals.first, served.seconds)}"
+        if totals.counted:
+            figures += f" {totals.input}+{totals.output}"
+        if totals.model:
+            figures += f" {_dollars(totals)}"
+        path, model = quoted(redacted(served.path)), totals.model
+        ids = f" request_id={quoted(redacted(served.request_id))} trace={served.trace}"
+        if self._columns is not None:
+            room = self._columns - len(head) - len(figures)
+            path, model = _shared(path, model, room)
+            left = room - len(path) - (len(model) + 1 if model else 0)
+            trace = f" trace={served.trace}"
+            ids = trace if left >= len(trace) else ""
+        else:
+            ids += f" key={served.key}"
+        color = self._colors.get(served.status // 100, "")
+        line = f"{head[:9]}{color}{head[9:12]}{self._reset if color else ''}{head[12:]}{path}"
+        return f"{line} {model}{figures}{ids}" if model else f"{line}{figures}{ids}"
+
+
+_COLORS = {2: "\x1b[32m", 3: "\x1b[36m", 4: "\x1b[33m", 5: "\x1b[31m"}
+"""Colours by the first digit of a status."""
+
+
+def _columns(descriptor: int | None) -> int:
+    with suppress(OSError, TypeError):
+        return os.get_terminal_size(descriptor or 2).columns or 80
+    return 80
+
+
+def _shared(path: str, model: str, room: int) -> tuple[str, str]:
+    """The path and the model, cut so that both and a space between them have room."""
+    if not model:
+        return _cut(path, room), model
+    if len(path) + 1 + len(model) <= room:
+        return path, model
+    of_model = max(min(len(model), LEAST_OF_MODEL), room - len(path) - 1)
+    return _cut(path, room - 1 - min(len(model), of_model)), _cut(model, of_model)
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else f"{text[: max(0, room - 2)]}.."
+
+
+def _seconds(first: float | None, whole: float) -> str:
+    """Seconds to the first token, if that is known, and in all: ``0.21/1.52s``."""
+    told = f"{_short(whole)}s"
+    return told if first is None else f"{_short(first)}/{told}"
+
+
+def _short(seconds: float) -> str:
+    if seconds < 0.0995:
+        return f"{seconds:.3f}"
+    return f"{seconds:.2f}" if seconds < 9.995 else f"{seconds:.0f}"
+
+
+def _dollars(totals: Totals) -> str:
+    """The known cost to two digits; a plus says that a part is unknown."""
+    if totals.unknown and not totals.cost:
+        return "$?"
+    digits = min(9, max(2, 1 - math.floor(math.log10(totals.cost)))) if totals.cost > 0 else 0
+    told = f"{totals.cost:.{digits}f}"
+    return f"${told}{'+' if totals.unknown else ''}"

@@ -22,8 +22,9 @@ class Keys:
     """The keys of the settings, stored as SHA-256 digests only, and the virtual keys.
 
     Digests are compared whole and in constant time, so timing reveals nothing about a similar key. With no key at
-    all, every caller is anonymous if ``allow_anonymous`` is set, which :func:`server.settings.may_allow_anonymous`
-    allows on loopback only. A revoked virtual key still keeps the door closed.
+    all, every caller is anonymous if ``allow_anonymous`` is set, which
+    :func:`server.configuration.exposure.may_allow_anonymous` allows on loopback only. A revoked virtual key still
+    keeps the door closed.
     """
 
     def __init__(
@@ -55,8 +56,8 @@ class Keys:
                     return caller
             info = virtual.authenticate(key) if virtual is not None else None
             if info is not None:
-                return Caller(id=info.id, admin=info.admin, key=info)
-        if self._allow_anonymous and not self._closed and (virtual is None or not virtual.list()):
+                return Caller(id=info.id, admin=info.admin, metrics=info.metrics, key=info)
+        if self._allow_anonymous and not self._closed and (virtual is None or not virtual.any_calls):
             return ANONYMOUS
         if not key:
             raise NotAuthenticated("No API key was given. Send it as 'Authorization: Bearer KEY'.")

@@ -1,14 +1,19 @@
-"""The caller and the origin of an HTTP request."""
+"""The caller and the origin of an HTTP request, and the stand-in for the model that it names."""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from catalog.errors import NotAuthenticated
 from server.callers import Caller, Origin
-from server.scope import CALLER, TRACE
+from server.edge.services import services_of
+from server.scope import CALLER, STAND_IN, TRACE
 
+M = TypeVar("M", bound=BaseModel)
 MAX_KEY = 512
 
 
@@ -36,4 +41,15 @@ def caller_of(request: Request) -> Caller:
 def origin_of(request: Request) -> Origin:
     """The origin of the job that a request asks for."""
     scope = request.scope
-    return Origin(scope[CALLER], scope[TRACE], request.headers)
+    return Origin(scope[CALLER], scope[TRACE], request.headers, scope.get(STAND_IN))
+
+
+def with_stand_in(request: Request, body: M) -> M:
+    """The body, or one that names the stand-in, of which the request's origin then tells. Raises ModelNotFound."""
+    runtime = services_of(request).runtime
+    if runtime is None or not runtime.stand_ins:
+        return body
+    body, found = runtime.replaced(body)
+    if found is not None:
+        request.scope[STAND_IN] = found
+    return body

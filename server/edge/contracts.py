@@ -22,6 +22,7 @@ from starlette.responses import Response
 from catalog.errors import RoundhouseError
 from server.edge.auth import require_admin
 from server.edge.bodies import check_query, read_json, read_query
+from server.edge.callers import with_stand_in
 from server.edge.routes import DirectRoute, Handler
 
 JSON_LINES = "application/x-ndjson"
@@ -58,7 +59,8 @@ class Contract:
     open: bool = False
     """No key is needed."""
     calls_model: bool = False
-    """A model answers: every error of a call may occur, and headers describe the choice."""
+    """A model answers: every error of a call may occur, headers describe the choice, and the model that the body
+    names may have a stand-in."""
     bare: bool = True
     """It is found without ``/v1`` too."""
     hidden: bool = False
@@ -113,11 +115,13 @@ def _serve(handler: Callable[..., Awaitable[Response]], contract: Contract) -> H
 
     exact = contract.exact or contract.admin
     further = contract.query or exact or contract.optional or contract.any_type
+    names_model = contract.calls_model and not contract.admin
     if reads is not None and not (in_path or further):
         body_type = reads
 
         async def serve(request: Request) -> Response:
-            return await handler(request, await read_json(request, body_type))
+            body = await read_json(request, body_type)
+            return await handler(request, with_stand_in(request, body) if names_model else body)
     else:
 
         async def serve(request: Request) -> Response:
@@ -129,9 +133,8 @@ def _serve(handler: Callable[..., Awaitable[Response]], contract: Contract) -> H
             if contract.query is not None:
                 given["query"] = read_query(request, contract.query)
             if reads is not None:
-                given["body"] = await read_json(
-                    request, reads, optional=contract.optional, any_type=contract.any_type
-                )
+                body = await read_json(request, reads, optional=contract.optional, any_type=contract.any_type)
+                given["body"] = with_stand_in(request, body) if names_model else body
             return await handler(request, **given)
 
     serve.__name__, serve.__doc__ = handler.__name__, handler.__doc__

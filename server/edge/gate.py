@@ -20,14 +20,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from catalog.errors import InvalidRequest, NotPermitted
 from server.callers import ANONYMOUS
-from server.edge.access_log import AccessLog
+from server.edge.access_log import AccessLog, Served
 from server.edge.callers import presented_key
 from server.edge.disconnect import ClientGone, ResponseCut
 from server.edge.errors import ANTHROPIC_PATHS, as_error, error_response
 from server.edge.identifiers import RandomHex
 from server.edge.services import Services
+from server.observability.totals import Totals, begin_totals, end_totals
 from server.scope import ABORT, CALLER, REQUEST_ID, SERVICES, STATUS, TRACE
 from server.settings import ServerSettings
+from server.ui.pages import is_page
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """Paths that are answered without a key."""
@@ -92,6 +94,7 @@ class _Passage:
             scope[TRACE] = self._random(16)
         scope[CALLER] = ANONYMOUS
         tokens = structlog.contextvars.bind_contextvars(request_id=self._id, trace=scope[TRACE])
+        totals, of_totals = begin_totals()
         try:
             await self._pass(headers, receive)
         except ClientGone:
@@ -108,21 +111,31 @@ class _Passage:
             route = route_of(scope)
             services.metrics.request(route, scope["method"], self.status, took)
             if services.settings.log.access and scope["path"] not in OPEN_PATHS:
-                self._log.write(
-                    request_id=self._id,
-                    trace=scope[TRACE],
-                    method=scope["method"],
-                    path=scope["path"][:200],
-                    status=self.status,
-                    seconds=took,
-                    key=scope[CALLER].id,
-                )
+                self._write_line(took, totals)
+            end_totals(of_totals)
             structlog.contextvars.reset_contextvars(**tokens)
+
+    def _write_line(self, took: float, totals: Totals) -> None:
+        scope = self._scope
+        client = scope.get("client")
+        self._log.write(
+            Served(
+                request_id=self._id,
+                trace=scope[TRACE],
+                method=scope["method"],
+                path=scope["path"][:200],
+                status=self.status,
+                seconds=took,
+                key=scope[CALLER].id,
+                client=client[0] if client else "",
+                totals=totals,
+            )
+        )
 
     async def _pass(self, headers: Headers, receive: Receive) -> None:
         scope, services = self._scope, self._services
         check_host(headers.get("host"), services.settings.server)
-        if scope["path"] in OPEN_PATHS or (scope["method"] == "HEAD" and scope["path"] in PROBED_PATHS):
+        if scope["path"] in OPEN_PATHS or (scope["method"] != "POST" and _is_open(scope, headers, services)):
             await self._app(scope, receive, self._send_marked)
             return
         caller = services.authenticator.authenticate(presented_key(headers))
@@ -163,6 +176,14 @@ class _Passage:
         abort: Callable[[], None] | None = self._scope.get(ABORT)
         if abort is not None:
             abort()
+
+
+def _is_open(scope: Scope, headers: Headers, services: Services) -> bool:
+    """Whether a request needs no key: a look for whether a server is there, or for a file of the console."""
+    method, path = scope["method"], scope["path"]
+    if method == "HEAD" and path in PROBED_PATHS:
+        return True
+    return method in ("GET", "HEAD") and services.settings.server.console and is_page(path, headers)
 
 
 def request_id(given: str | None, random: Callable[[int], str] = token_hex) -> str:

@@ -56,7 +56,7 @@ class Shortcut:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-        if route is None or scope.get("root_path"):
+        if route is None or ((root := scope.get("root_path")) and scope["path"].startswith(root)):
             await self._app(scope, receive, send)
             return
         scope["route"] = route

@@ -17,6 +17,7 @@ import re
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,9 @@ _SECRET_NAMES = frozenset(
 )
 _SECRETS = re.compile(r"(?i)(bearer\s+|\bsk-|\brh-|\bkey=)[A-Za-z0-9._~+/=-]{6,}")
 REDACTED = "[hidden]"
+KEPT_LINES = 1000
+"""Log lines that a process keeps in memory, to show them to administrators."""
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> None:
@@ -41,6 +45,15 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
     atexit.register(batched.finish)
     configure_structlog(settings, cast("TextIO", batched))
     configure_libraries(settings, cast("TextIO", batched))
+
+
+def recent_lines(count: int) -> list[str]:
+    """The last entries of this process's log, oldest first, without colours; a traceback is part of its entry."""
+    for handler in logging.getLogger().handlers:
+        stream = handler.stream if isinstance(handler, logging.StreamHandler) else None
+        if isinstance(stream, BatchedStream):
+            return stream.recent(count)
+    return []
 
 
 class BatchedStream(io.TextIOBase):
@@ -55,13 +68,21 @@ class BatchedStream(io.TextIOBase):
         self._settings = settings
         self._lost = 0
         self._pending: list[str] = []
+        self._recent: deque[str] = deque(maxlen=KEPT_LINES)
         self._scheduled: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
 
     def write(self, text: str) -> int:
         with self._lock:
             self._pending.append(text)
+            self._recent.append(text)
         return len(text)
+
+    def recent(self, count: int) -> list[str]:
+        """The last ``count`` entries, whether they could be written or not."""
+        with self._lock:
+            kept = list(self._recent)
+        return [_COLOR.sub("", text).rstrip("\n") for text in kept[-count:]]
 
     def flush(self) -> None:
         try:
@@ -104,6 +125,9 @@ class BatchedStream(io.TextIOBase):
 
     def isatty(self) -> bool:
         return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
 
 
 def configure_structlog(settings: LogSettings, stream: TextIO) -> None:
@@ -152,7 +176,7 @@ def _shared_processors(settings: LogSettings) -> list[Any]:
 
 def renderer(settings: LogSettings, stream: TextIO) -> Any:
     """The processor that renders a line for a terminal, or as one JSON object."""
-    return _render_json if settings.format == "json" else Console(colors=stream.isatty())
+    return _render_json if settings.format == "json" else Console(colors=stream.isatty(), stream=stream)
 
 
 def _render_json(logger: WrappedLogger, name: str, entry: EventDict) -> str:
@@ -166,9 +190,18 @@ class Console:
     structlog's own renderer takes longer for one access log line than all JSON processing of its request.
     """
 
-    def __init__(self, *, colors: bool) -> None:
+    def __init__(self, *, colors: bool, stream: TextIO | None = None) -> None:
+        self.colors = colors
+        self._stream = stream
         self._dim, self._bold, self._name, self._reset = _COLORS if colors else ("", "", "", "")
         self._levels = {name: (color if colors else "") + name for name, color in _LEVEL_COLORS.items()}
+
+    @property
+    def descriptor(self) -> int | None:
+        """The file descriptor that the lines go to, if they go to one."""
+        with contextlib.suppress(OSError, AttributeError):
+            return None if self._stream is None else self._stream.fileno()
+        return None
 
     def __call__(self, logger: WrappedLogger, name: str, entry: EventDict) -> str:
         del logger, name
@@ -180,7 +213,7 @@ class Console:
             f"{self._bold}{event!s:<30}{reset}"
         )
         for key in sorted(entry):
-            line += f" {self._name}{key}{reset}={_quoted(entry[key])}"
+            line += f" {self._name}{key}{reset}={quoted(entry[key])}"
         return line if exception is None else f"{line}\n{exception}"
 
 
@@ -195,7 +228,7 @@ _LEVEL_COLORS = {
 _PLAIN = re.compile(r"[^\s\"'=\x00-\x1f\x7f-\x9f]+")
 
 
-def _quoted(value: object) -> str:
+def quoted(value: object) -> str:
     """A value as text; as its ``repr`` if it contains spaces, quotes, ``=`` or control characters."""
     text = value if isinstance(value, str) else repr(value)
     return text if _PLAIN.fullmatch(text) else repr(value)

@@ -1,4 +1,4 @@
-"""Prometheus metrics, one registry per app. ``deploy/METRICS.md`` lists every metric.
+"""Prometheus metrics, one registry per app. ``docs/reference/metrics.md`` lists every metric.
 
 Label values are bounded: routes are templates, models are rows of the catalogue, codes are those of
 ``catalog/errors.py``. No key, prompt or address is a label.

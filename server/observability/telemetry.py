@@ -1,7 +1,7 @@
 """The interface to OpenTelemetry, without importing its SDK.
 
 :mod:`server.observability.spans` implements it, and is imported only when ``[telemetry] endpoint`` is set.
-``deploy/TRACES.md`` lists the attributes of the spans.
+``docs/reference/traces.md`` lists the attributes of the spans.
 """
 
 from __future__ import annotations

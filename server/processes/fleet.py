@@ -34,11 +34,13 @@ from backends.workers.engines.registry import builtin_engines
 from catalog.errors import ConfigurationError, RoundhouseError
 from catalog.store.store import Store
 from server.assembly import own_workers
+from server.processes.data_folder import published
 from server.processes.gateway_child import GatewayChild
+from server.processes.greeting import greet
 from server.processes.reload import SettingsLoader, applicable
 from server.processes.scrape import FleetMetrics
 from server.processes.signals import handle_signals
-from server.processes.sockets import bind, bind_admin, loop_factory, url_of
+from server.processes.sockets import bind_admin, bind_public, loop_factory, url_of
 from server.settings import Settings
 
 BACKOFF, BACKOFF_LIMIT = 0.25, 10.0
@@ -58,9 +60,8 @@ def run_fleet(settings: Settings, *, reload: SettingsLoader | None = None) -> No
 
     Raises ConfigurationError when an address cannot be bound, or with the first gateway's reason not to start.
     """
-    server = settings.server
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(bind(server.host, server.port, server.backlog))
+        listener = stack.enter_context(bind_public(settings))
         admin = bind_admin(settings)
         if admin is not None:
             stack.enter_context(admin)
@@ -157,12 +158,16 @@ class Fleet:
             return await self._metrics.render()
 
         async def peers(question: JsonValue) -> JsonValue:
+            return next(iter(await self._ask_others(gateway, question)), None)
+
+        async def all_peers(question: JsonValue) -> JsonValue:
             return await self._ask_others(gateway, question)
 
         service.offer(channel)
         channel.answer("settings", settings)
         channel.answer("metrics", metrics)
         channel.answer("peers", peers)
+        channel.answer("all peers", all_peers)
         gateway = await GatewayChild.start(
             channel, self._listener, self._admin, liveness=self._settings.server.liveness
         )
@@ -172,11 +177,11 @@ class Fleet:
             gateway.terminate()
         return gateway
 
-    async def _ask_others(self, asking: GatewayChild, question: JsonValue) -> JsonValue:
-        """The first answer of another gateway that knows one, or ``None``."""
+    async def _ask_others(self, asking: GatewayChild, question: JsonValue) -> list[JsonValue]:
+        """The answers of the other gateways that know one."""
         others = [other for other in self._gateways if other is not asking and other.ready.is_set()]
         answers = await asyncio.gather(*(self._ask(other, question) for other in others))
-        return next((answer for answer in answers if answer is not None), None)
+        return [answer for answer in answers if answer is not None]
 
     async def _ask(self, gateway: GatewayChild, question: JsonValue) -> JsonValue:
         with contextlib.suppress(RoundhouseError, TimeoutError):
@@ -204,14 +209,13 @@ class Fleet:
         self._metrics.ended(gateway.pid)
 
     async def _log_listening(self, gateways: Iterable[GatewayChild]) -> None:
-        """Write one line when all serve."""
+        """Tell the address when all serve, and leave it in the data folder until this is cancelled."""
         await asyncio.gather(*(gateway.wait_started() for gateway in gateways))
-        self._log.info(
-            "listening",
-            url=url_of(self._listener),
-            admin=None if self._admin is None else url_of(self._admin),
-            processes=self._settings.server.processes,
-        )
+        url, admin = url_of(self._listener), None if self._admin is None else url_of(self._admin)
+        self._log.info("listening", url=url, admin=admin, processes=self._settings.server.processes)
+        with published(self._settings.data_dir, url, admin):
+            greet(self._settings, url)
+            await asyncio.Event().wait()
 
     # ---- signals
 

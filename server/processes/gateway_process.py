@@ -87,7 +87,7 @@ async def _run(control: socket.socket, listener: socket.socket, admin: socket.so
 
 def _settings(sent: JsonValue) -> Settings:
     file = sent["file"]
-    return Settings.model_validate(sent["settings"]).read_from(None if file is None else Path(file))
+    return Settings.model_validate(sent["settings"]).read_from(None if file is None else Path(file), {}, {})
 
 
 class _Fleet:
@@ -98,6 +98,10 @@ class _Fleet:
 
     async def ask(self, question: JsonValue) -> JsonValue:
         return await self._channel.call("peers", question)
+
+    async def ask_all(self, question: JsonValue) -> list[JsonValue]:
+        found: list[JsonValue] = await self._channel.call("all peers", question)
+        return found
 
 
 async def _alive(_: JsonValue) -> None:

@@ -9,35 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import gc
-import os
 import socket
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from catalog.errors import ConfigurationError, RoundhouseError
+from catalog.errors import RoundhouseError
 from server.app import OpenRuntime, create_app
 from server.edge.descriptors import DescriptorReserve, raise_limit
 from server.edge.uvicorn_protocol import protocol_for
 from server.observability.logging import configure_logging
+from server.processes.data_folder import check_data_dir, claimed, published
+from server.processes.greeting import greet
 from server.processes.reload import SettingsLoader
 from server.processes.shared_listener import SharedListener
 from server.processes.signals import SignalHandlers
-from server.processes.sockets import bind, bind_admin, loop_factory, url_of
+from server.processes.sockets import bind_admin, bind_public, loop_factory, url_of
 from server.scope import ADMIN_LISTENER
 from server.settings import Settings
 
-LOCK_FILE = "server.lock"
-"""In the data folder: locked while a server uses it, with its process id."""
 GC_THRESHOLD = 20_000
 """Objects allocated, less those freed, between two collections of the youngest generation."""
 
@@ -69,7 +65,7 @@ def run(
 
 def _run_single(settings: Settings, reload: SettingsLoader | None, open_runtime: OpenRuntime | None) -> None:
     app = create_app(settings, open_runtime=open_runtime)
-    listener = bind(settings.server.host, settings.server.port, settings.server.backlog)
+    listener = bind_public(settings)
     with listener, asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(serve(app, settings, listener, reload=reload))
 
@@ -102,12 +98,16 @@ async def serve(
         handlers = SignalHandlers(server, app.state.services, reload)
         with handlers.installed():
             async with administration(app, settings, admin_listener) as admin_url:
-                if on_listening is None:
-                    log.info("listening", url=url_of(listener), admin=admin_url, version=app.version)
-                else:
-                    on_listening()
-                tune_garbage_collector()
-                await server.serve(sockets=[listener])
+                with contextlib.ExitStack() as stack:
+                    if on_listening is None:
+                        url = url_of(listener)
+                        log.info("listening", url=url, admin=admin_url, version=app.version)
+                        stack.enter_context(published(settings.data_dir, url, admin_url))
+                        greet(settings, url)
+                    else:
+                        on_listening()
+                    tune_garbage_collector()
+                    await server.serve(sockets=[listener])
         await handlers.wait_finished()
     log.info("stopped")
 
@@ -205,49 +205,3 @@ async def administration(
         finally:
             server.should_exit = True
             await task
-
-
-def check_data_dir(folder: Path) -> None:
-    """Create the data folder if it is missing. Raises ConfigurationError when it is not writable."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigurationError(
-            f"The data folder {folder} cannot be written: {error.strerror}. Set data_dir to a writable folder."
-        ) from None
-
-
-@contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Mark the data folder as in use by this server, and warn if another server uses it too.
-
-    Two servers on one folder keep limits, caps and breakers together, as the state is made for several
-    processes, but each has its own workers and memory budget, and both write the log of a model that both run.
-    """
-    with (folder / LOCK_FILE).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            structlog.get_logger("server.processes.run").warning(
-                "another server uses this data folder",
-                folder=str(folder),
-                pid=file.read(20).strip(),
-                advice="give each its own data_dir, or run one server with --workers",
-            )
-        except OSError:
-            pass  # a file system without locks
-        else:
-            try:
-                file.truncate(0)
-                os.write(file.fileno(), f"{os.getpid()}\n".encode())
-            except OSError as error:  # a full disk: the lock holds all the same
-                structlog.get_logger("server.processes.run").warning(
-                    "the data folder cannot be written",
-                    folder=str(folder),
-                    reason=error.strerror,
-                    advice="free space there; until then, what is learned and spent is kept in memory alone",
-                )
-        yield

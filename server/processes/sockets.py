@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from catalog.errors import ConfigurationError
+from server.processes.data_folder import read_address
+from server.program import program
 from server.settings import Settings
 
 
@@ -35,6 +37,21 @@ def bind(host: str, port: int, backlog: int) -> socket.socket:
     return listener
 
 
+def bind_public(settings: Settings) -> socket.socket:
+    """Open the listening socket of the settings. Raises ConfigurationError, which names a server of ours there."""
+    server = settings.server
+    try:
+        return bind(server.host, server.port, server.backlog)
+    except ConfigurationError:
+        running = read_address(settings.data_dir)
+        if running is None or not running.url.endswith(f":{server.port}"):
+            raise
+        raise ConfigurationError(
+            f"Roundhouse serves {running.url} already (process {running.pid}). Use it, end it with "
+            f"{program()} stop, or choose another --port."
+        ) from None
+
+
 def bind_admin(settings: Settings) -> socket.socket | None:
     """Open the admin routes' own listening socket, if the settings name one. Raises ConfigurationError."""
     server = settings.server
@@ -56,3 +73,8 @@ def url_of(listener: Any) -> str:
     """The URL at which a socket listens."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def reachable(url: str) -> str:
+    """The URL at which this machine reaches a server: one that listens on every address is called by loopback."""
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")

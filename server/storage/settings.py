@@ -25,6 +25,7 @@ class StorageSettings(Section):
         default=(),
         description="ids at providers, whose accounts all keys share, that keys which are not admin's may name: "
         "prompts, vector stores, files, containers, skills; * stands for any characters",
+        examples=[["pmpt_abc123", "vs_*"]],
     )
     keep: float = Field(default=30 * DAY, gt=0, description="seconds for which answers and batches are kept")
     bytes_per_key: int = Field(
@@ -34,6 +35,7 @@ class StorageSettings(Section):
         default=None,
         description="folder of files and batches; default: files in data_dir. Gateways that share a state in "
         "Redis need a folder that all of them see",
+        examples=["/srv/roundhouse/files"],
     )
     file_bytes: int = Field(default=512 * MIB, gt=0, description="largest uploaded file")
     file_bytes_per_key: int = Field(default=4096 * MIB, gt=0, description="room for one key's files, in all")

@@ -32,6 +32,7 @@ NAMES = (
     "simulation",
     "learning",
     "conversations",
+    "money",
 )
 """Modules of this package with ``run(bench) -> Report``."""
 

@@ -11,7 +11,6 @@ import asyncio
 import random
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,11 +22,10 @@ import httpx
 import orjson
 from aiohttp import web
 
-from tests.bench import fetching
+from tests.bench import fake_servers, fetching
 from tests.bench.bench import Bench
 from tests.bench.gateway import gateway
 from tests.bench.report import Figure, Report, at_least, at_most
-from tests.e2e.serving import free_port
 
 TURNS = 10
 PACE = 4000
@@ -83,32 +81,10 @@ def _shared(words: list[str], kept: list[str]) -> int:
 
 @contextmanager
 def replicas(count: int) -> Iterator[list[str]]:
-    """Fake replicas in a thread of their own; yields their base URLs."""
-    ports = [free_port() for _ in range(count)]
-    loop, ready = asyncio.new_event_loop(), threading.Event()
-
-    async def start() -> None:
-        for port in ports:
-            app = web.Application(client_max_size=2**24)
-            app.router.add_post("/v1/chat/completions", Replica().answer)
-            runner = web.AppRunner(app, access_log=None)
-            await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", port).start()
-        ready.set()
-
-    def serve() -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(start())
-        loop.run_forever()
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    ready.wait(10)
-    try:
-        yield [f"http://127.0.0.1:{port}/v1" for port in ports]
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+    """Fake replicas; yields their base URLs."""
+    chat = "/v1/chat/completions"
+    with fake_servers.serving([{chat: Replica().answer} for _ in range(count)]) as addresses:
+        yield [f"{address}/v1" for address in addresses]
 
 
 @dataclass

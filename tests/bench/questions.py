@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,7 +11,10 @@ from routing.facts import Task
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A prompt that ends where the answer begins; ``right`` is what the answer must begin with, in any case."""
+    """A prompt that ends where the answer begins.
+
+    ``right`` is what the answer must begin with, in any case and with or without accents.
+    """
 
     task: Task
     prompt: str
@@ -18,8 +22,15 @@ class Question:
 
     def judge(self, answer: str) -> bool:
         """Whether an answer is right."""
-        words = answer.strip().casefold()
-        return words.startswith(self.right.casefold()) and not words[len(self.right) :][:1].isalnum()
+        words, right = _plain(answer), _plain(self.right)
+        return words.startswith(right) and not words[len(right) :][:1].isalnum()
+
+
+def _plain(text: str) -> str:
+    """Without case, accents and the space around it."""
+    return "".join(
+        c for c in unicodedata.normalize("NFKD", text.strip().casefold()) if not unicodedata.combining(c)
+    )
 
 
 CAPITALS = {

@@ -1,4 +1,4 @@
-"""Device budgets, the memory of a model with its KV cache, and recommendations."""
+"""Device budgets, and the memory of a model with its KV cache."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from catalog import hardware
-from catalog.hardware import Device, Machine, detect, fits, largest_context, needed, recommend
-from catalog.model import Capability, Geometry, Model, PathSource, Size
+from catalog.hardware import Device, detect, fits, largest_context
+from catalog.model import Geometry
 
 GIB = 1 << 30
 SMOLLM2 = Geometry(layers=30, kv_heads=3, head_dim=64)
@@ -16,18 +16,6 @@ SMOLLM2 = Geometry(layers=30, kv_heads=3, head_dim=64)
 
 def device(kind: str = "cuda", memory: int = 8 * GIB) -> Device:
     return Device(id="cpu" if kind == "cpu" else f"{kind}:0", kind=kind, name=kind, memory=memory)
-
-
-def model(model_id: str, disk: int | None, **fields: object) -> Model:
-    return Model.model_validate(
-        {
-            "id": model_id,
-            "capabilities": {Capability.CHAT},
-            "source": PathSource(path="/x"),
-            "size": Size(disk=disk, parameters=disk),
-            **fields,
-        }
-    )
 
 
 def test_the_kv_cache_is_two_tensors_a_layer() -> None:
@@ -57,25 +45,6 @@ def test_the_cpu_keeps_memory_for_the_system() -> None:
     assert device("cpu", 16 * GIB).budget == 12 * GIB
     assert device("cpu", 2 * GIB).budget == 1 * GIB
     assert device("cpu", GIB // 2).budget == 0
-
-
-def test_the_largest_that_fits_is_recommended_with_its_context() -> None:
-    machine = Machine("Linux", "x86_64", 8, 16 * GIB, (device("cpu", 16 * GIB), device("cuda", 8 * GIB)))
-    rows = [model("small", GIB), model("right", 4 * GIB), model("huge", 64 * GIB), model("unknown", None)]
-    best = recommend(rows, machine)
-    assert best is not None
-    assert (best.model.id, best.device) == ("right", "cuda:0")
-    assert best.context == 8192
-    assert best.memory == needed(4 * GIB, context=8192)
-    assert recommend([model("huge", 64 * GIB)], machine) is None
-
-
-def test_a_model_pinned_to_a_device_is_only_looked_at_there() -> None:
-    machine = Machine("Linux", "x86_64", 8, 16 * GIB, (device("cpu", 16 * GIB), device("cuda", 2 * GIB)))
-    assert recommend([model("pinned", 6 * GIB, device="cuda:0")], machine) is None
-    best = recommend([model("pinned", 6 * GIB, device="cpu")], machine)
-    assert best is not None
-    assert best.device == "cpu"
 
 
 def test_this_machine_is_seen_without_any_driver() -> None:

@@ -72,6 +72,35 @@ def test_safetensors_come_with_their_configuration_and_without_pickles() -> None
     assert names(found) == ["config.json", "model.safetensors", "tokenizer.json"]
 
 
+def test_a_pipeline_of_diffusers_comes_with_the_folders_of_its_components() -> None:
+    found = chosen(
+        "model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors",
+        "unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.bin",
+        "vae/diffusion_pytorch_model-00001-of-00002.safetensors", "vae/model.non_ema.safetensors",
+        "tokenizer/merges.txt", "scheduler/scheduler_config.json", "sd_xl_base_1.0.safetensors",
+        "onnx/unet/config.json", "README.md",
+    )  # fmt: skip
+    assert found.kind is Kind.DIFFUSERS
+    assert names(found) == [
+        "model_index.json", "scheduler/scheduler_config.json", "tokenizer/merges.txt", "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model-00001-of-00002.safetensors",
+    ]  # fmt: skip
+
+
+def test_a_pipeline_with_only_pickles_is_refused() -> None:
+    with pytest.raises(PullError, match="no safetensors"):
+        chosen("model_index.json", "unet/diffusion_pytorch_model.bin")
+
+
+def test_files_that_a_row_names_are_taken_as_they_are_into_one_folder() -> None:
+    files = [RemoteFile(name, 1) for name in ("onnx/voice.onnx", "voices.bin", "other.onnx")]
+    found = select(files, only=["voice.onnx", "voices.bin"])
+    assert found.kind is Kind.FILES
+    assert [file.local for file in found.files] == ["voice.onnx", "voices.bin"]
+    with pytest.raises(PullError, match=r"no file 'gone\.onnx', which the model needs"):
+        select(files, only=["gone.onnx"])
+
+
 def test_a_repository_with_only_pickles_is_refused() -> None:
     with pytest.raises(PullError, match="no model that can be run"):
         chosen("pytorch_model.bin", "config.json")

@@ -1,6 +1,6 @@
 """Generates the table of all metrics from their definitions.
 
-``python -m tests.deploy.metrics_table > deploy/METRICS.md`` updates it.
+``python -m tests.docs`` writes it to ``docs/reference/metrics.md``.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from tests.server.fakes import FakePool
 HEAD = """# Metrics
 
 `GET /metrics` returns the metrics in Prometheus' text format. It requires an admin key, or one of
-`ROUNDHOUSE_METRICS_KEYS`, which read nothing else ([prometheus/prometheus.yaml](prometheus/prometheus.yaml)). With
+`ROUNDHOUSE_METRICS_KEYS`, which read nothing else (`deploy/prometheus/prometheus.yaml`). With
 several gateway processes one scrape covers all of them. Histograms have `_bucket`, `_sum` and `_count`. Label
 values are bounded: routes are templates, models are rows of the catalogue, codes are those of
-`catalog/errors/`. No key, prompt or address is a label. [grafana/roundhouse.json](grafana/roundhouse.json) is
-a dashboard of these metrics, [prometheus/alerts.yaml](prometheus/alerts.yaml) has alerts.
+`catalog/errors/`. No key, prompt or address is a label. `deploy/grafana/roundhouse.json` is
+a dashboard of these metrics, `deploy/prometheus/alerts.yaml` has alerts.
+`make reference` writes this page.
 
 | metric | type | labels | meaning |
 |---|---|---|---|
@@ -81,7 +82,3 @@ def table() -> str:
         for metric in described()
     )
     return HEAD + "".join(rows)
-
-
-if __name__ == "__main__":
-    print(table(), end="")

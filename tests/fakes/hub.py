@@ -19,12 +19,14 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass
 class Repository:
-    """A repository with one commit; ``token`` is required to read it."""
+    """A repository with one commit; ``token`` is required to read it, ``gated`` says so on its card."""
 
     files: dict[str, bytes]
     commit: str = "c0ffee" * 6 + "c0ff"
     revisions: tuple[str, ...] = ("main",)
     token: str | None = None
+    tags: tuple[str, ...] = ()
+    gated: bool = False
 
 
 @dataclass
@@ -174,7 +176,8 @@ def _info(name: str, repository: Repository) -> dict[str, object]:
             digest = hashlib.sha256(data).hexdigest()
             entry["lfs"] = {"sha256": digest, "size": len(data), "pointerSize": 130}
         siblings.append(entry)
-    return {"_id": "1", "id": name, "modelId": name, "sha": repository.commit, "siblings": siblings, "tags": []}
+    card = {"_id": "1", "id": name, "modelId": name, "sha": repository.commit, "siblings": siblings}
+    return {**card, "tags": list(repository.tags), "gated": "manual" if repository.gated else False}
 
 
 def _large(file: str) -> bool:

@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
-from catalog.errors import ConfigurationError
+from catalog.errors import ConfigurationError, InvalidRequest
 from routing.accounts.caps import Caps
-from routing.accounts.virtual_keys import KeyLimits, Rate
+from routing.accounts.virtual_keys import KeyInfo, KeyLimits, Rate
 from routing.persistence import Persistence, PersistenceSettings
 from server.app import create_app
 from server.edge import auth
@@ -132,6 +132,42 @@ async def test_the_first_virtual_key_closes_the_door_and_its_revocation_does_not
         assert_error(await asked(open_site), 401, "invalid_api_key")
         await keys.revoke(made.info.id)
         assert_error(await asked(open_site), 401, "invalid_api_key")
+
+
+async def test_a_key_for_metrics_reads_them_and_nothing_else(running: Site, tmp_path: Path) -> None:
+    _, secret = await created(tmp_path / "data", "--metrics")
+    await until(knows(running, secret))
+    headers = {"authorization": f"Bearer {secret}"}
+    assert (await running.client.get("/metrics", headers=headers)).status_code == 200
+    for method, path in routes():
+        if method != "HEAD" and path not in {"/metrics", *OPEN_PATHS}:
+            assert (await running.client.request(method, path, headers=headers)).status_code == 403, path
+    keys = running.runtime.keys
+    assert keys is not None
+    for more in ({"admin": True}, {"models": ("near",)}, {"limits": KeyLimits(requests=Rate(minute=1))}):
+        with pytest.raises(InvalidRequest, match="nothing else"):
+            await keys.create("m", metrics=True, **more)
+    rotated = await keys.rotate(next(info.id for info in keys.list() if info.metrics))
+    assert rotated.info.metrics
+
+
+async def test_a_key_for_metrics_closes_no_door_and_guards_no_address(site: OpenSite) -> None:
+    async with site() as open_site:
+        keys = open_site.runtime.keys
+        assert keys is not None
+        await keys.create("prometheus", metrics=True)
+        assert (await asked(open_site)).status_code == 200
+        assert not keys.any_calls
+        await keys.create("app")
+        assert (await asked(open_site)).status_code == 401
+        assert keys.any_calls
+
+
+def test_a_key_of_another_kind_is_stored_as_earlier_servers_read_it() -> None:
+    """They share the state while they are replaced, and refuse a record with a field that they do not know."""
+    info = KeyInfo(id="key-1", name="a", hint="rh-abc", digest="0" * 64, created_at=1.0)
+    assert "metrics" not in info.stored()
+    assert info.model_copy(update={"metrics": True}).stored()["metrics"] is True
 
 
 async def test_only_digests_are_on_disk(running: Site, tmp_path: Path) -> None:
@@ -321,12 +357,15 @@ def routes() -> list[tuple[str, str]]:
     return found
 
 
-async def test_everything_but_health_and_ready_wants_a_key(running: Site) -> None:
+async def test_everything_but_health_ready_and_the_console_wants_a_key(running: Site) -> None:
     asked_for = routes()
     assert len(asked_for) > 25
     for method, path in asked_for:
         for headers in ({}, {"authorization": "Bearer rh-" + "a" * 43}, {"authorization": "Basic " + ADMIN}):
             answer = await running.client.request(method, path, headers=headers)
+            if path.startswith(("/ui", "/docs")):
+                assert answer.status_code in (200, 307, 404), (method, path, headers)
+                continue
             probed = method == "HEAD" and path in ("/", "/api/hello")
             expected = 200 if path in OPEN_PATHS or probed else 401
             assert answer.status_code == expected, (method, path, headers)

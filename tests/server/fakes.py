@@ -360,6 +360,7 @@ def fake_runtime(folder: Path | None = None) -> tuple[Runtime, FakeBackend, Fake
     dispatcher, pool = FakeDispatcher(backend, traces), FakePool()
     catalog = Catalog.load(builtin=False, user_models=(CHAT, VOICE, REMOTE), user_endpoints=CLOUD)
     storage = Storage(state.records, StorageSettings(), clock)
+    keys = VirtualKeys(state, clock)
     runtime = Runtime(
         live=LiveCatalog(catalog),
         pool=pool,
@@ -369,10 +370,10 @@ def fake_runtime(folder: Path | None = None) -> tuple[Runtime, FakeBackend, Fake
         unavailable=lambda row: None if row.local else Block("no_key", "no key is set for the endpoint 'cloud'"),
         traces=traces,
         learner=Learner(Estimator(RoutingSettings())),
-        spend=Spend(state, SpendSettings(), clock),
+        spend=Spend(state, SpendSettings(), clock, key_caps=keys.caps),
         storage=storage,
         files=Files(storage, (folder or Path("/nowhere")) / "files"),
-        keys=VirtualKeys(state, clock),
+        keys=keys,
         reload=_reload,
     )
     return runtime, backend, dispatcher, pool

@@ -16,8 +16,9 @@ from pydantic import BaseModel
 from catalog.errors import ConfigurationError
 from catalog.store.store import Store
 from server.catalog_updates import read_catalog
+from server.configuration.exposure import check_lost_keys, mark_keys
 from server.processes.reload import setting_names
-from server.settings import Settings, check_lost_keys, load_settings, mark_keys
+from server.settings import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)

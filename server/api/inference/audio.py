@@ -23,7 +23,7 @@ from server.answers.transcripts import MEDIA, diarized_json, plain_json, srt, ve
 from server.answers.whole import json_response, whole
 from server.api.management.models import speakers
 from server.edge.bodies import read_form
-from server.edge.callers import caller_of, origin_of
+from server.edge.callers import caller_of, origin_of, with_stand_in
 from server.edge.contracts import Contract, route
 from server.edge.json_body import from_validation
 from server.edge.services import runtime_of, services_of
@@ -148,7 +148,7 @@ class SpeechEncoder:
 
 async def _transcribe(request: Request, *, translate: bool) -> Response:
     async with read_form(request) as form:
-        body = await transcription_of(form, translate=translate)
+        body = with_stand_in(request, await transcription_of(form, translate=translate))
 
     job = transcription_job(body, origin_of(request))
     if body.stream:

@@ -13,7 +13,7 @@ from backends.wire.rerank import RerankRequest
 from catalog.types import Json
 from server.answers.whole import SingleItem, answer_json
 from server.edge.bodies import read_either
-from server.edge.callers import origin_of
+from server.edge.callers import origin_of, with_stand_in
 from server.edge.contracts import Contract, route
 from server.edge.errors import TEI
 from server.jobs import rerank_job
@@ -37,7 +37,7 @@ async def create_rerank(request: Request) -> Response:
 
     A body with ``texts`` is TEI's, and gets a list of ``index`` and ``score``.
     """
-    body = await read_either(request, partial(_kind, request))
+    body = with_stand_in(request, await read_either(request, partial(_kind, request)))
     if isinstance(body, TeiRerankRequest):
         tei = body
         return await answer_json(

@@ -19,7 +19,7 @@ from catalog.errors import InvalidRequest
 from catalog.types import Json
 from server.answers.whole import SingleItem, answer_json
 from server.edge.bodies import read_either
-from server.edge.callers import origin_of
+from server.edge.callers import origin_of, with_stand_in
 from server.edge.contracts import Contract, route
 from server.edge.errors import TEI
 from server.edge.json_body import as_model
@@ -105,7 +105,7 @@ async def tokenize(request: Request) -> Response:
 
     A body with ``inputs`` is TEI's, and gets a list of tokens for each text.
     """
-    body = await read_either(request, partial(_kind, request))
+    body = with_stand_in(request, await read_either(request, partial(_kind, request)))
     origin = origin_of(request)
     if isinstance(body, TeiTokenizeRequest):
         tei = body

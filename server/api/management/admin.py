@@ -18,6 +18,7 @@ from routing.choosing.pins import Pins
 from routing.facts import alias_of
 from routing.reading.intent import is_auto
 from server.answers.whole import json_response
+from server.configuration.origins import SettingInForce, in_force
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of, services_of
 from server.peers import state_lag
@@ -56,6 +57,22 @@ async def get_report(request: Request) -> Response:
     runtime = runtime_of(request)
     lag, faults = await state_lag(runtime), await faults_of_endpoints(runtime)
     return json_response(report(runtime, services_of(request).settings, lag=lag, faults=faults))
+
+
+class SettingsInForce(TypedDict):
+    """Every setting with its value and origin; ``file`` is the settings file. No secret is shown."""
+
+    object: Literal["settings"]
+    file: str | None
+    settings: list[SettingInForce]
+
+
+@route(router, "GET", "/v1/admin/settings", Contract(answers=SettingsInForce, admin=True))
+async def get_settings(request: Request) -> Response:
+    """The settings in force in this server, and the file, variable or flag that each comes from."""
+    settings = services_of(request).settings
+    file = None if settings.file is None else str(settings.file)
+    return json_response({"object": "settings", "file": file, "settings": in_force(settings)})
 
 
 @route(router, "GET", "/v1/admin/pins", Contract(answers=PinList, admin=True))

@@ -179,7 +179,10 @@ async def list_models(request: Request, query: ModelsQuery) -> Response:
 
 @route(router, "GET", "/v1/models/{model_id:path}", Contract(answers=ModelCard))
 async def get_model(request: Request, model_id: str) -> Response:
-    """Describe one model, by id, name or alias; with the header ``anthropic-version`` in Anthropic's shape."""
+    """Describe one model, by id, name or alias, or the stand-in for a name that no usable model has.
+
+    With the header ``anthropic-version`` it is in Anthropic's shape.
+    """
     card = _card(request, model_id)
     if speaks_anthropic(request.scope):
         from server.wires.messages.models import model_info
@@ -226,6 +229,7 @@ async def delete_model(request: Request, model_id: str, query: DeleteQuery) -> R
 
 def _card(request: Request, model_id: str) -> ModelCard:
     services, runtime = services_of(request), runtime_of(request)
+    model_id = runtime.standing(model_id)
     for mode in Mode:
         if alias_of(model_id) == auto_name(mode):
             return _router_row(mode, services.created)

@@ -23,7 +23,7 @@ from routing.facts import Facts
 from routing.plan import Candidate, Plan
 from server.answers.whole import json_response
 from server.edge.bodies import read_body
-from server.edge.callers import caller_of, origin_of
+from server.edge.callers import caller_of, origin_of, with_stand_in
 from server.edge.contracts import Contract, route
 from server.edge.json_body import parse
 from server.edge.services import runtime_of
@@ -99,7 +99,8 @@ def _facts(body: bytes, request: Request) -> Facts:
     capability = _recognised(fields) if named is None else _named(named)
     model, make = JOBS[capability]
     fields.setdefault("model", "auto")
-    return make(parse(model, orjson.dumps(fields)), origin_of(request)).facts
+    asked = with_stand_in(request, parse(model, orjson.dumps(fields)))
+    return make(asked, origin_of(request)).facts
 
 
 def _recognised(fields: dict[str, Any]) -> Capability:
@@ -134,6 +135,7 @@ def explained(facts: Facts, plan: Plan, catalog: Catalog) -> RoutePlan:
         "request": {
             "capability": facts.capability.value,
             "requested": facts.requested,
+            "stands_for": facts.stands_for,
             "features": sorted(feature.value for feature in facts.features),
             "task": facts.task.value,
             "complexity": facts.complexity.value,

@@ -12,10 +12,12 @@ from typing_extensions import TypedDict
 
 from catalog.errors import NotPermitted, Unavailable
 from server.answers.whole import json_response
+from server.api.console import page
 from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.services import services_of
 from server.openapi import describe
+from server.ui.pages import wants_page
 
 router = APIRouter(tags=["system"])
 
@@ -28,6 +30,8 @@ class Welcome(TypedDict):
     base_url: str
     models: str
     endpoints: str | None
+    console: str | None
+    reference: str | None
     explain: str
     health: str
     ready: str
@@ -36,20 +40,28 @@ class Welcome(TypedDict):
 
 @route(router, "GET", "/", Contract(answers=Welcome), "/api/hello")
 async def root(request: Request) -> Response:
-    """The server's name, its version, and the paths to ask next. A HEAD needs no key."""
-    docs = services_of(request).settings.server.docs
+    """The server's name, its version, and the paths to ask next; a browser gets a page. A HEAD needs no key."""
+    server = services_of(request).settings.server
+    at_root = not request.scope["path"].endswith("/api/hello")
+    if server.console and at_root and wants_page(request.headers):
+        welcome = await page(request, "welcome.html")
+        welcome.headers["vary"] = "accept"
+        return welcome
     return json_response(
         {
             "name": "Roundhouse",
             "version": request.app.version,
             "base_url": f"{str(request.base_url).rstrip('/')}/v1",
             "models": "/v1/models",
-            "endpoints": "/openapi.json" if docs else None,
+            "endpoints": "/openapi.json" if server.docs else None,
+            "console": "/ui" if server.console else None,
+            "reference": "/docs" if server.docs and server.console else None,
             "explain": "/v1/route",
             "health": "/health",
             "ready": "/ready",
             "metrics": "/metrics",
-        }
+        },
+        headers={"vary": "accept"},
     )
 
 
@@ -57,7 +69,10 @@ async def root(request: Request) -> Response:
 async def get_openapi(request: Request) -> Response:
     """This document: OpenAPI 3.1. There is none if ``[server] docs`` is off."""
     # Generated in a thread, as it takes half a second the first time.
-    return json_response(await asyncio.to_thread(describe, request.app))
+    document = await asyncio.to_thread(describe, request.app)
+    if root := request.scope.get("root_path"):
+        document = {**document, "servers": [{"url": root}]}
+    return json_response(document)
 
 
 class Health(TypedDict):
@@ -94,12 +109,11 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Every metric in Prometheus' text format; the sum over all gateway processes.
 
-    They tell of every key's requests and of all models, so a key of the administrator or of ``metrics_keys``
-    is needed.
+    They tell of every key's requests and of all models, so an admin key is needed, or one for metrics.
     """
     services, caller = services_of(request), caller_of(request)
     if not (caller.admin or caller.metrics):
-        raise NotPermitted("This needs an admin key, or one of metrics_keys in the settings.")
+        raise NotPermitted("This needs an admin key, or one for metrics: roundhouse keys create NAME --metrics.")
     scrape = services.runtime.scrape if services.runtime is not None else None
     text = services.metrics.render() if scrape is None else await scrape()
     return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})

@@ -25,6 +25,7 @@ from server.edge.contracts import JSON_LINES
 from server.edge.disconnect import Guard
 from server.edge.services import runtime_of, services_of
 from server.jobs import chat_job, completion_job, count_loading, embedding_job, permitted
+from server.scope import STAND_IN
 from server.wires.ollama.chat import to_chat
 from server.wires.ollama.embed import to_embedding
 from server.wires.ollama.generate import as_chat, is_completion, to_completion, to_turns
@@ -106,6 +107,8 @@ _NO_EMBEDDINGS: Json = {"embeddings": [], "total_duration": 0, "load_duration": 
 class _Call:
     """One request: its model, the time it takes, and what is done with the model's idle time.
 
+    An answer names the model as the client did, except that of a stand-in, which names the model itself.
+
     Only an administrator sets idle times; for others ``keep_alive`` is left out, and named. Raises InvalidRequest
     for one that is no duration.
     """
@@ -113,7 +116,7 @@ class _Call:
     def __init__(self, request: Request, model: str, keep_alive: KeepAlive | None) -> None:
         self._request = request
         self._runtime = runtime_of(request)
-        self._named = model
+        self._named = None if STAND_IN in request.scope else model
         self.model = model
         self.losses = Losses()
         self._keep_alive = keep_alive
@@ -155,7 +158,7 @@ class _Call:
             self._keep(answered)
         times = self._watch.times(found.get("usage") or {})
         value = {
-            "model": self._named,
+            "model": self._named or answered,
             "embeddings": [row["embedding"] for row in found["data"]],
             **{name: times.get(name, 0) for name in ("total_duration", "load_duration", "prompt_eval_count")},
         }
@@ -192,7 +195,7 @@ class _Call:
         await (self._unload() if unloads else self._load(job))
         if whole:
             return json_response(empty, headers=headers)
-        head = {"model": self._named, "created_at": now(), **empty, "done": True}
+        head = {"model": self._named or self.model, "created_at": now(), **empty, "done": True}
         return json_response({**head, "done_reason": "unload" if unloads else "load"}, headers=headers)
 
     async def _unload(self) -> None:

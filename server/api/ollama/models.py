@@ -53,10 +53,11 @@ async def ollama_show(request: Request, body: OllamaModelRequest) -> Response:
     from server.wires.ollama import models as shapes
 
     runtime, modified = runtime_of(request), _modified(request)
-    name = alias_of(body.model)
+    asked = runtime.standing(body.model)
+    name = alias_of(asked)
     if name in map(auto_name, Mode):
         return json_response(shapes.shown_mode(name, _rows(request), modified))
-    row = runtime.catalog.resolve(body.model)
+    row = runtime.catalog.resolve(asked)
     if not caller_of(request).allows(row.id, runtime.catalog):
         raise NotPermitted.of_model(row.id)
     return json_response(shapes.shown(row, modified))

@@ -18,7 +18,7 @@ from catalog.model import Capability
 from routing.facts import Facts, Task
 from routing.reading.intent import is_auto
 from server.answers.whole import SingleItem, answer_json, json_response
-from server.edge.callers import caller_of, origin_of
+from server.edge.callers import caller_of, origin_of, with_stand_in
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of, services_of
 from server.jobs import classification_job, permitted, texts_tokens_job, vectors_job
@@ -95,6 +95,7 @@ class InfoQuery(BaseModel):
 async def tei_info(request: Request, query: InfoQuery) -> Response:
     """Describe the embedding model as TEI describes the one that it serves."""
     runtime = runtime_of(request)
+    query = with_stand_in(request, query)
     facts = Facts(capability=Capability.EMBED, requested=query.model, task=Task.EMBED)
     facts = permitted(facts, caller_of(request), runtime.catalog)
     if not is_auto(query.model):

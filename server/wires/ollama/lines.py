@@ -81,12 +81,12 @@ _TIMES = ("total", "load", "prompt_eval", "eval")
 class AnswerLines:
     """One answer: :meth:`feed` it the chunks, then :meth:`finish` it; :meth:`whole` is the answer in one object.
 
-    ``model`` is the name that the client used. A chat's text is in ``message``, a completion's (``chats`` is
-    false) in ``response``. ``turns`` is the conversation whose ``context`` the answer ends with. ``keep`` is
-    called with the name of the model that answers.
+    ``model`` is the name that the client used; ``None`` tells the name of the model that answers. A chat's text is
+    in ``message``, a completion's (``chats`` is false) in ``response``. ``turns`` is the conversation whose
+    ``context`` the answer ends with. ``keep`` is called with the name of the model that answers.
     """
 
-    model: str
+    model: str | None
     watch: Stopwatch
     chats: bool = True
     turns: list[Turn] | None = None
@@ -107,6 +107,7 @@ class AnswerLines:
             self._begun = True
             model = str(chunk.get("model") or "")
             self.watch.begin(model)
+            self.model = self.model or model
             if self.keep is not None:
                 self.keep(model)
         if chunk.get("usage"):

@@ -46,7 +46,7 @@ def can_draw(tool: Json, requested: str, runtime: Runtime, caller: Caller) -> bo
     if tool.get("action") == "edit" or tool.get("input_image_mask"):
         return False
     try:
-        wanted = _request(tool, {"prompt": "A"}, partial=tool.get("partial_images")).model
+        wanted = runtime.standing(_request(tool, {"prompt": "A"}, partial=tool.get("partial_images")).model)
         rows = runtime.catalog.models() if is_auto(wanted) else runtime.catalog.replicas(wanted)
         able = is_auto(requested) or any(
             Capability.TOOLS in row.capabilities for row in runtime.catalog.replicas(requested)
@@ -97,8 +97,8 @@ class ImageTool:
         name = self._item(call)
         yield ItemStep(name, _ITEM, "generating")
         try:
-            body = self._body(call)
-            image = image_job(body, self.origin)
+            body, stand_in = self.runtime.replaced(self._body(call))
+            image = image_job(body, replace(self.origin, stand_in=stand_in))
             intent = replace(job.facts.intent, task=None, require=frozenset())
             image = replace(image, facts=replace(image.facts, intent=intent), further=True, spent=job.spent)
             done: Json | None = None

@@ -194,3 +194,18 @@ def test_cheap_is_the_lowest_price_and_fast_the_highest_speed_among_the_able(pro
     quickest = max(here.index.decode[row] for row in able)
     for model in draws(here, facts):
         assert here.index.decode[here.index.rows[model]] == quickest
+
+
+def test_cheap_tries_a_free_small_model_only_where_outcomes_tell_how_good_it_is() -> None:
+    here = world_of(["anthropic"])
+    facts = asked("auto:cheap", mode=Mode.CHEAP, task=Task.EXTRACT)
+    assert draws(here, facts)[STARTER] == 0
+    here.estimator.observe_quality("claude-haiku-5-5", Task.EXTRACT, Complexity.MEDIUM, 1.0)
+    tried = draws(here, facts)[STARTER]
+    assert 0 < tried < DRAWS
+    for _ in range(30):
+        here.estimator.observe_quality(STARTER, Task.EXTRACT, Complexity.MEDIUM, 0.0)
+    assert draws(here, facts)[STARTER] == 0
+    for _ in range(300):
+        here.estimator.observe_quality(STARTER, Task.EXTRACT, Complexity.MEDIUM, 1.0)
+    assert draws(here, facts)[STARTER] == DRAWS

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,17 @@ from routing.state.protocol import (
     OutcomeQuery,
 )
 from routing.state.sqlite import SqliteState
+from routing.state.sqlite_writer import SqliteWriter
 from tests.routing.outcome_factory import outcome
 from tests.routing.state.stores import DAY, charge, hold, until
 
 
 def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
     path.write_bytes(change(path.read_bytes()))
+
+
+def names(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir()}
 
 
 def set_aside(folder: Path) -> list[Path]:
@@ -61,17 +67,70 @@ async def test_a_damaged_file_is_set_aside_with_a_warning_and_replaced(
     assert len(set_aside(tmp_path)) == 1
 
 
-async def test_a_file_of_another_version_is_set_aside(tmp_path: Path) -> None:
+async def test_a_file_of_a_newer_layout_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "s.sqlite"
     with sqlite3.connect(path) as newer:
+        newer.execute("CREATE TABLE money (amount INTEGER)")
         newer.execute("PRAGMA user_version = 99")
     newer.close()
-    state = SqliteState(path)
-    with capture_logs() as logs:
-        await state.start()
-    assert [entry["event"] for entry in logs] == ["state.set_aside"]
-    assert state.generation == 1
-    await state.close()
+    before = path.read_bytes()
+    with pytest.raises(ConfigurationError, match=r"newer Roundhouse.*layout is 99"):
+        await SqliteState(path).start()
+    assert path.read_bytes() == before
+    assert names(tmp_path) == {"s.sqlite"}
+
+
+UPGRADES = {
+    1: ("ALTER TABLE money ADD COLUMN currency TEXT NOT NULL DEFAULT 'USD'",),
+    2: ("ALTER TABLE money RENAME TO amounts", "UPDATE amounts SET amount = amount * 100"),
+}
+
+
+def of_layout_one(path: Path) -> None:
+    with sqlite3.connect(path) as older:
+        older.execute("PRAGMA journal_mode = WAL")
+        older.execute("CREATE TABLE money (amount INTEGER)")
+        older.execute("INSERT INTO money VALUES (5)")
+        older.execute("PRAGMA user_version = 1")
+    older.close()
+
+
+def rows(path: Path, table: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(f"SELECT * FROM {table}").fetchall()
+
+
+async def test_an_older_layout_is_brought_up_to_date_and_a_copy_of_it_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    of_layout_one(path)
+    for _ in range(2):
+        writer = SqliteWriter(path, "", version=3, upgrades=UPGRADES)
+        await writer.start()
+        await writer.stop()
+        assert rows(path, "amounts") == [(500, "USD")]
+        assert rows(tmp_path / "s.sqlite.layout-1", "money") == [(5,)]
+    assert names(tmp_path) == {"s.sqlite", "s.sqlite.layout-1"}
+
+
+async def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    of_layout_one(path)
+    writer = SqliteWriter(
+        path, "", version=3, upgrades={**UPGRADES, 2: ("ALTER TABLE nowhere RENAME TO amounts",)}
+    )
+    with pytest.raises(sqlite3.Error):
+        await writer.start()
+    assert rows(path, "money") == [(5,)]
+
+
+async def test_two_processes_that_find_an_older_layout_upgrade_it_once(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    of_layout_one(path)
+    writers = [SqliteWriter(path, "", version=3, upgrades=UPGRADES) for _ in range(4)]
+    await asyncio.gather(*(writer.start() for writer in writers))
+    for writer in writers:
+        await writer.stop()
+    assert rows(path, "amounts") == [(500, "USD")]
 
 
 async def test_while_the_file_is_locked_a_hold_waits_briefly_and_nothing_is_lost(

@@ -81,6 +81,9 @@ async def test_a_second_report_is_refused_alike_by_every_process(gateway: Gatewa
         async def ask(self, question: Any) -> Any:
             return await answer_peer(served, question)
 
+        async def ask_all(self, question: Any) -> list[Any]:
+            return [await self.ask(question)]
+
     other = replace(served, traces=Traces(TraceSettings(), SystemClock()), peers=Others())
     verdict = Verdict(trace=trace, score=1.0, key="", admin=True)
     assert await learn(other, verdict) is not None

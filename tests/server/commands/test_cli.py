@@ -41,8 +41,8 @@ def roundhouse(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    assert done.returncode == 1
+def assert_one_line(done: subprocess.CompletedProcess[str], *words: str, status: int = 1) -> None:
+    assert done.returncode == status
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("roundhouse: ")
@@ -193,11 +193,11 @@ def test_the_list_of_keys_shows_every_limit() -> None:
 
 
 def test_an_unknown_model_is_one_line_with_the_nearest() -> None:
-    assert_one_line(roundhouse("show", "smollm"), "smollm2-135m-instruct")
+    assert_one_line(roundhouse("show", "smollm"), "smollm2-135m-instruct", status=4)
 
 
 def test_a_command_without_a_server_explains_how_to_start_one() -> None:
-    assert_one_line(roundhouse("ps", "--url", "http://127.0.0.1:9"), "roundhouse serve")
+    assert_one_line(roundhouse("ps", "--url", "http://127.0.0.1:9"), "roundhouse serve", status=3)
 
 
 def test_a_port_in_use_is_one_line() -> None:

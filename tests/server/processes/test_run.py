@@ -14,8 +14,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from catalog.errors import ConfigurationError
+from server.processes.data_folder import check_data_dir, claimed
 from server.processes.reload import apply_settings
-from server.processes.run import check_data_dir, claimed
 from server.processes.signals import SignalHandlers
 from server.processes.sockets import bind
 from server.settings import ServerSettings

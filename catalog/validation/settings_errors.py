@@ -1,4 +1,4 @@
-"""Validation errors of the settings as one line that says how to correct them."""
+"""Validation errors of the settings as lines that say how to correct them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from catalog.validation.wording import UNKNOWN, describe, place
 
@@ -19,13 +20,17 @@ _MAY_BE_SECRET = re.compile("key|url|proxy|endpoint|model|settings")
 def one_line(error: ValidationError, settings: type[BaseModel], file: Path | None) -> str:
     """Describe the first error. An unknown setting comes with the most similar names."""
     first = error.errors(include_url=False)[0]
-    where = place(first) or "settings"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    more = f" (and {error.error_count() - 1} more: roundhouse config check)" if error.error_count() > 1 else ""
     origin = f"{file}, the environment or a flag" if file else "the environment or a flag"
-    if first["type"] == UNKNOWN:
-        return f"There is no setting '{where}'{more}.{_suggestion(where, settings)} Correct it in {origin}."
-    wrong = describe(first, value=not _MAY_BE_SECRET.search(where))
-    return f"Invalid setting '{where}': {wrong}{more}. Correct it in {origin}."
+    return f"{explained(first, settings, more=more)} Correct it in {origin}."
+
+
+def explained(error: ErrorDetails, settings: type[BaseModel], *, more: str = "") -> str:
+    """Describe one error; ``more`` follows what is wrong."""
+    where = place(error) or "settings"
+    if error["type"] == UNKNOWN:
+        return f"There is no setting '{where}'{more}.{_suggestion(where, settings)}"
+    return f"Invalid setting '{where}': {describe(error, value=not _MAY_BE_SECRET.search(where))}{more}."
 
 
 def _suggestion(where: str, settings: type[BaseModel]) -> str:

@@ -1,0 +1,1 @@
+"""Advice on models for this machine: the command line, ``doctor`` and the list of models read it."""

@@ -1,0 +1,1 @@
+"""``run``: a conversation in the terminal, or one answer for a script."""

@@ -1,0 +1,329 @@
+"""``embed``, ``speak``, ``transcribe`` and ``draw``: files in, files out, through a running server."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from catalog.errors import ConfigurationError
+from catalog.store.file_checks import read_regular
+from server.commands.client import Config, Key, ServerClient, Url
+from server.commands.running import reach
+from server.commands.support.completion import complete_model
+
+app = typer.Typer()
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="A model, an alias or auto.", autocompletion=complete_model)
+]
+_MOST_TEXT, _MOST_AUDIO = 64 * 2**20, 128 * 2**20
+"""Bytes of a file to embed or to speak, and of a recording."""
+_BATCH = 128
+"""Texts of one embeddings request."""
+_SPOKEN = 4000
+"""Characters of one request of speech; OpenAI's limit is 4096."""
+_JOINED = ("wav", "mp3", "aac", "opus", "pcm")
+"""Formats whose pieces can be joined into one file; the frames of all but WAV simply follow each other."""
+
+
+@app.command()
+def embed(
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Files of text, each embedded as a whole; - is standard input.")
+    ] = None,
+    texts: Annotated[list[str] | None, typer.Option("--text", "-t", help="A text to embed. Repeatable.")] = None,
+    lines: Annotated[bool, typer.Option("--lines", help="Embed each line of the files by itself.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File for the vectors: JSON lines, or a NumPy array as *.npy."),
+    ] = None,
+    dimensions: Annotated[
+        int | None, typer.Option(min=1, help="Shorten the vectors, where the model can.")
+    ] = None,
+    model: Model = "auto",
+    url: Url = None,
+    key: Key = None,
+    config: Config = None,
+) -> None:
+    """Embed texts: one JSON object a line, with the source, the line's number and the vector."""
+    sources = list(_texts(files or ([] if texts else ["-"]), texts or [], by_line=lines))
+    if not sources:
+        raise ConfigurationError("There is no text to embed.")
+    client = reach(url, key, config)
+    vectors: list[list[float]] = []
+    for at in range(0, len(sources), _BATCH):
+        part = [text for _, _, text in sources[at : at + _BATCH]]
+        body = {"model": model, "input": part} | ({} if dimensions is None else {"dimensions": dimensions})
+        document = client.post("/v1/embeddings", body)
+        vectors += [row["embedding"] for row in document["data"]]
+        model = document["model"]  # the rest by the same model: vectors of two cannot be compared
+    told = f"{len(vectors)} vectors of {len(vectors[0])} dimensions by {model}"
+    if output is not None and output.suffix == ".npy":
+        import numpy
+
+        with _writable(output):
+            numpy.save(output, numpy.asarray(vectors, dtype=numpy.float32))
+    else:
+        rows = (
+            {"source": name, **({} if line is None else {"line": line}), "model": model, "embedding": vector}
+            for (name, line, _), vector in zip(sources, vectors, strict=True)
+        )
+        text = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+        if output is None:
+            sys.stdout.write(text)
+        else:
+            with _writable(output):
+                output.write_text(text, "utf-8")
+    typer.echo(told if output is None else f"{told} -> {output}", err=True)
+
+
+@app.command()
+def speak(
+    text: Annotated[str | None, typer.Argument(help="The text. Default: --file, else standard input.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="A file with the text.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="File for the audio; - is standard output. Default: a new speech.mp3."
+        ),
+    ] = None,
+    audio_format: Annotated[
+        str | None, typer.Option("--format", help="mp3, wav, opus, flac, aac or pcm. Default: by the file's name.")
+    ] = None,
+    voice: Annotated[str | None, typer.Option(help="A voice listed by --voices.")] = None,
+    voices: Annotated[
+        bool, typer.Option("--voices", help="List the voices of the models, and speak nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --voices: print them as JSON.")] = False,
+    speed: Annotated[float, typer.Option(min=0.25, max=4, help="1 is the voice's own.")] = 1.0,
+    model: Model = "auto",
+    url: Url = None,
+    key: Key = None,
+    config: Config = None,
+) -> None:
+    """Speak a text into an audio file. A long text is spoken in parts, by one voice."""
+    if voices:
+        _list_voices(reach(url, key, config), as_json=as_json)
+        return
+    if text is not None and file is not None:
+        raise ConfigurationError("Give either a text or --file.")
+    said = text if text is not None else _text("-" if file is None else str(file))
+    if not said.strip():
+        raise ConfigurationError("There is no text to speak.")
+    suffix = (output.suffix[1:].lower() if output is not None else "") or "mp3"
+    form = audio_format or suffix
+    target = output or _new_file("speech", form)
+    pieces = list(spoken_parts(said, _SPOKEN))
+    if len(pieces) > 1 and form not in _JOINED:
+        raise ConfigurationError(
+            f"A text of {len(said)} characters cannot be spoken as {form}: take one of {', '.join(_JOINED)}."
+        )
+    client = reach(url, key, config)
+    body = {"model": model, "voice": voice, "response_format": form, "speed": speed}
+    body = {name: value for name, value in body.items() if value is not None}
+    audio = []
+    by = model
+    for piece in pieces:
+        response = client.request("POST", "/v1/audio/speech", json={**body, "model": by, "input": piece})
+        audio.append(response.content)
+        by = response.headers.get("x-roundhouse-model", by)  # one voice for the whole text
+    _write_bytes(target, joined_wav(audio) if form == "wav" and len(audio) > 1 else b"".join(audio))
+    typer.echo(f"{by} spoke {len(said)} characters -> {target}", err=True)
+
+
+@app.command()
+def transcribe(
+    files: Annotated[list[Path], typer.Argument(help="Recordings, in any usual format.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File for the text. Default: standard output.")
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="text, srt, vtt, json, verbose_json or diarized_json.")
+    ] = "text",
+    language: Annotated[str | None, typer.Option(help="The language that is spoken, as en.")] = None,
+    translate: Annotated[bool, typer.Option("--translate", help="Translate into English.")] = False,
+    model: Model = "auto",
+    url: Url = None,
+    key: Key = None,
+    config: Config = None,
+) -> None:
+    """Transcribe recordings. Each text of several follows a line with its file's name; JSON is a line each."""
+    recordings = [(file, _bytes(file, _MOST_AUDIO)) for file in files]
+    client = reach(url, key, config)
+    fields = {"model": model, "response_format": form, "language": language}
+    path = f"/v1/audio/{'translations' if translate else 'transcriptions'}"
+    texts = []
+    for file, content in recordings:
+        data = {name: value for name, value in fields.items() if value is not None}
+        response = client.request("POST", path, data=data, files={"file": (file.name, content)})
+        if len(files) == 1:
+            texts.append(f"{response.text.rstrip()}\n")
+        elif form.endswith("json"):
+            texts.append(f"{json.dumps({'file': str(file), **response.json()}, ensure_ascii=False)}\n")
+        else:
+            texts.append(f"{file}:\n{response.text.rstrip()}\n\n")
+    if output is None:
+        sys.stdout.write("".join(texts))
+        return
+    with _writable(output):
+        output.write_text("".join(texts), "utf-8")
+    typer.echo(output, err=True)
+
+
+@app.command()
+def draw(
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="File for the picture: *.png, *.jpeg or *.webp. Default: a new picture.png."
+        ),
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="Width and height in pixels, as 1024x1024.")] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=10, help="How many pictures.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed draws the same picture, where the model can.")
+    ] = None,
+    negative: Annotated[
+        str | None, typer.Option(help="What must not be in the picture, where the model can.")
+    ] = None,
+    model: Model = "auto",
+    url: Url = None,
+    key: Key = None,
+    config: Config = None,
+) -> None:
+    """Draw pictures into files; of several, picture.png, picture-2.png and so on."""
+    form = (output.suffix[1:].lower() if output is not None else "png").replace("jpg", "jpeg")
+    if form not in ("png", "jpeg", "webp"):
+        raise ConfigurationError(f"{output} must end in .png, .jpeg or .webp.")
+    client = reach(url, key, config)
+    body = {
+        "model": model,
+        "prompt": prompt,
+        "n": count,
+        "size": size,
+        "seed": seed,
+        "negative_prompt": negative,
+        "output_format": form,
+        "response_format": "b64_json",
+    }
+    body = {name: value for name, value in body.items() if value is not None}
+    response = client.request("POST", "/v1/images/generations", json=body)
+    for place, picture in enumerate(response.json()["data"], 1):
+        if output is None:
+            target = _new_file("picture", form)
+        else:
+            target = output if place == 1 else output.with_stem(f"{output.stem}-{place}")
+        _write_bytes(target, base64.b64decode(picture["b64_json"]))
+        typer.echo(f"{response.headers.get('x-roundhouse-model', model)} -> {target}", err=True)
+
+
+def spoken_parts(text: str, most: int) -> Iterator[str]:
+    """A text in parts of at most ``most`` characters, cut after a sentence if there is one, else after a word."""
+    rest = text.strip()
+    while len(rest) > most:
+        head = rest[:most]
+        ends = [found.end() for found in re.finditer(r"[.!?。！？][\"'”’)]*\s|\n+", head)]  # noqa: RUF001 - of Chinese
+        end = ends[-1] if ends else head.rfind(" ") + 1 or most
+        yield rest[:end].strip()
+        rest = rest[end:].strip()
+    if rest:
+        yield rest
+
+
+def joined_wav(pieces: list[bytes]) -> bytes:
+    """Recordings of one format, one after the other. Raises ConfigurationError if their formats differ."""
+    import io
+    import wave
+
+    made = io.BytesIO()
+    with wave.open(made, "wb") as whole:
+        form = None
+        for piece in pieces:
+            with wave.open(io.BytesIO(piece)) as part:
+                if form is None:
+                    form = part.getparams()[:3]
+                    whole.setnchannels(part.getnchannels())
+                    whole.setsampwidth(part.getsampwidth())
+                    whole.setframerate(part.getframerate())
+                elif part.getparams()[:3] != form:
+                    raise ConfigurationError("The parts came in different sample rates: take --format mp3.")
+                whole.writeframes(part.readframes(part.getnframes()))
+    return made.getvalue()
+
+
+def _list_voices(client: ServerClient, *, as_json: bool) -> None:
+    from server.commands import terminal
+
+    listed: list[dict[str, Any]] = client.get("/v1/audio/voices")["data"]
+    if as_json:
+        typer.echo(json.dumps(listed, indent=1))
+        return
+    table = terminal.table()
+    for column in ("VOICE", "MODEL", "LANGUAGES", ""):
+        table.add_column(column, overflow="fold")
+    for each in listed:
+        table.add_row(
+            each["id"], each["model"], ", ".join(each["languages"]), "default" if each["default"] else ""
+        )
+    terminal.console().print(table)
+
+
+def _texts(files: list[str], texts: list[str], *, by_line: bool) -> Iterator[tuple[str, int | None, str]]:
+    """Source, line number and text of everything to embed; empty lines are left out."""
+    for text in texts:
+        yield "text", None, text
+    for name in files:
+        content = _text(name)
+        if not by_line:
+            yield name, None, content
+            continue
+        for number, line in enumerate(content.splitlines(), 1):
+            if line.strip():
+                yield name, number, line
+
+
+def _text(name: str) -> str:
+    data = sys.stdin.buffer.read(_MOST_TEXT) if name == "-" else _bytes(Path(name), _MOST_TEXT)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{'standard input' if name == '-' else name} is not UTF-8 text.") from None
+
+
+def _bytes(path: Path, most: int) -> bytes:
+    try:
+        return read_regular(path, limit=most, timeout=60)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _new_file(stem: str, suffix: str) -> Path:
+    """A name in the working directory that no file has yet."""
+    found = (Path(f"{stem}.{suffix}"), *(Path(f"{stem}-{number}.{suffix}") for number in range(2, 10_000)))
+    return next(path for path in found if not path.exists())
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    if str(path) == "-":
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return
+    with _writable(path):
+        path.write_bytes(content)
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Translate an OSError of writing a file into ConfigurationError."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}.") from None

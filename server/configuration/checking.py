@@ -1,0 +1,268 @@
+"""Checks the settings as a server would read them: every error, and the place to correct it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from backends.registry import check_protocols
+from backends.workers.engines.registry import builtin_engines, check_engines
+from backends.workers.placement import check_memory
+from backends.workers.settings import WorkerSettings
+from catalog import toml_rows
+from catalog.catalog import Catalog
+from catalog.errors import ConfigurationError, ModelNotFound
+from catalog.hardware import detect
+from catalog.model import Endpoint, Model
+from catalog.store.file_checks import read_regular
+from catalog.store.store import Store
+from catalog.validation.settings_errors import explained
+from catalog.validation.wording import describe, place
+from routing.beliefs.prior_files import PriorFiles
+from server.catalog_updates import may_discover, unknown_preferred, wrong_preferences
+from server.configuration.exposure import check_exposure
+from server.configuration.origins import variable_of
+from server.configuration.places import Path as Place
+from server.configuration.places import line_of, lines_of
+from server.configuration.tree import ROWS, every_setting
+from server.settings import (
+    FILE_VARIABLE,
+    KEY_SETTINGS,
+    STATE_FILE,
+    Settings,
+    environment_given,
+    environment_names,
+    find_file,
+    unset_secrets,
+)
+
+NOT_SETTINGS = frozenset({FILE_VARIABLE, "ROUNDHOUSE_KEY", "ROUNDHOUSE_URL"})
+"""Variables of ours that are no settings: the file's path, and a client's key and address."""
+ReadsRow = Callable[[Any], Sequence[Model | Endpoint]]
+_AT_LINE = re.compile(r" ?\(at line (\d+), column \d+\)")
+_OF_ROW = re.compile(r"\[\[(model|endpoint)\]\] '([^']*)'(?:: ([\w.]+): )?")
+_OF_SETTING = re.compile(r"(?:Invalid setting '|There is no setting '|^)([a-z_]+(?:\.[a-z_*\"-]+)+)")
+_REMEDY = re.compile(r"\.? Correct it in [^.]*(?:\.toml|the settings|the environment or a flag)\.?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An error, or a remark that keeps no server from starting. ``where`` is the file and line, or a variable."""
+
+    where: str
+    message: str
+    error: bool = True
+
+    def __str__(self) -> str:
+        told = f"{self.where}: {self.message}" if self.where else self.message
+        return told if self.error else f"{told} (not an error)"
+
+
+def check(path: Path | None) -> list[Finding]:
+    """What a server with this settings file and this environment would refuse or remark, in the file's order.
+
+    ``path`` as for :func:`server.settings.load_settings`.
+    """
+    return list(_Check(path).run())
+
+
+class _Check:
+    def __init__(self, path: Path | None) -> None:
+        self._file = find_file(path)
+        self._lines: Mapping[Place, int] = {}
+        self._content: dict[str, Any] = {}
+        self._environment: Mapping[str, Any] = {}
+
+    def run(self) -> Iterator[Finding]:
+        try:
+            self._environment = environment_given()
+        except SettingsError as error:
+            yield Finding("the environment", f"{error}. Write lists and tables as JSON.")
+            return
+        unread = self._read()
+        if unread is not None:
+            yield unread
+            return
+        found = [*self._secrets_in_file(), *self._values(), *self._rows()]
+        if not found:
+            found = list(self._together())
+        found += self._unknown_variables()
+        yield from sorted(found, key=lambda each: (not each.error, _line(each.where), each.where))
+
+    def _read(self) -> Finding | None:
+        """Read the file; a finding if it cannot be read."""
+        if self._file is None:
+            return None
+        try:
+            text = read_regular(self._file).decode("utf-8-sig")
+            self._content = tomllib.loads(text)
+        except OSError as error:
+            return Finding(str(self._file), f"It cannot be read: {error.strerror}.")
+        except UnicodeDecodeError:
+            return Finding(str(self._file), "It is not UTF-8 text.")
+        except tomllib.TOMLDecodeError as error:
+            line = _AT_LINE.search(str(error))
+            where = f"{self._file}:{line[1]}" if line else str(self._file)
+            return Finding(where, f"It is not TOML: {_AT_LINE.sub('', str(error))}.")
+        except RecursionError:
+            return Finding(str(self._file), "Its lists or tables are nested too deeply.")
+        self._lines = lines_of(text)
+        return None
+
+    def _secrets_in_file(self) -> Iterator[Finding]:
+        for name in KEY_SETTINGS:
+            if name in self._content:
+                del self._content[name]
+                advice = f"set {variable_of(name, {})}, or name a variable with {name}_env"
+                yield Finding(self._at((name,)), f"Keys do not belong in the settings file: {advice}.")
+        state = self._content.get("state")
+        url = state.get("url") if isinstance(state, dict) else None
+        if isinstance(url, str) and "@" in url:
+            message = "A password does not belong in the settings file: name its variable with url_env in [state]."
+            yield Finding(self._at(("state", "url")), message)
+
+    def _values(self) -> Iterator[Finding]:
+        """Errors of single settings, of the file and the environment together."""
+        try:
+            settings = Settings.model_validate(_merged(self._content, self._environment))
+        except ValidationError as error:
+            for each in error.errors(include_url=False):
+                yield Finding(self._at(each["loc"]), explained(each, Settings))
+            return
+        for setting, message in unset_secrets(settings):
+            yield Finding(self._at(tuple(setting.split("."))), message)
+
+    def _rows(self) -> Iterator[Finding]:
+        """Errors of each row by itself."""
+        models, endpoints = toml_rows.builtin_rows()
+        known_models = {row.id.lower(): row for row in models}
+        known_endpoints = {row.id: row for row in endpoints}
+        read: dict[str, ReadsRow] = {
+            "model": lambda row: toml_rows.user_models([row], known_models),
+            "endpoint": lambda row: toml_rows.user_endpoints([row], known_endpoints),
+        }
+        for table in ROWS:
+            rows = self._content.get(table)
+            for number, row in enumerate(rows if isinstance(rows, list) else ()):
+                if isinstance(row, dict):
+                    yield from self._row(table, number, row, read[table])
+
+    def _row(self, table: str, number: int, row: Any, read: ReadsRow) -> Iterator[Finding]:
+        try:
+            found = read(row)[0]
+            if isinstance(found, Model):
+                check_engines([found], builtin_engines(WorkerSettings().python))
+            else:
+                check_protocols([found])
+        except ConfigurationError as error:
+            wrong = error.__cause__
+            if not isinstance(wrong, ValidationError):
+                yield Finding(self._at((table, number, *_field_of(error.message))), error.message)
+                return
+            for each in wrong.errors(include_url=False):
+                field = place(each)
+                value = str(each["loc"][0] if each["loc"] else "") not in toml_rows.MAY_BE_SECRET
+                label = f"[[{table}]] '{str(row.get('id', 'without an id'))[:100]}'"
+                said = f"{label}: {field + ': ' if field else ''}{describe(each, value=value)}."
+                yield Finding(self._at((table, number, *each["loc"])), said)
+
+    def _together(self) -> Iterator[Finding]:
+        """Errors and remarks of settings that are right each by itself."""
+        settings = Settings.model_validate(_merged(self._content, self._environment))
+        may_have_keys = settings.state.url is not None or (settings.data_dir / STATE_FILE).exists()
+        checks: list[Callable[[], object]] = [
+            lambda: PriorFiles.read(settings.routing.priors),
+            lambda: check_memory(settings.workers.memory, detect().devices),
+            lambda: check_exposure(settings, virtual_keys=may_have_keys),
+        ]
+        for each in checks:
+            try:
+                each()
+            except ConfigurationError as error:
+                yield self._located(error.message)
+        try:
+            catalog = Catalog.load(
+                user_models=settings.model,
+                user_endpoints=settings.endpoint,
+                pulled=Store(settings.data_dir / "models").rows(),
+            )
+        except ConfigurationError as error:
+            yield self._located(error.message)
+            return
+        for wrong in wrong_preferences(settings, catalog):
+            yield self._located(wrong.message)
+        for remark in catalog.remarks():
+            yield self._located(remark, error=False)
+        missing_models = unknown_preferred(settings.routing, catalog) if may_discover(settings, catalog) else ()
+        for setting, missing in missing_models:
+            said = f"'{setting}' is not known yet, and may be found at the start: {missing.message}"
+            yield self._located(said, error=False, setting=setting)
+
+    def _unknown_variables(self) -> Iterator[Finding]:
+        """Variables with our prefix that nothing reads: a misspelt one is ignored without a word by the server."""
+        settings = {variable_of(each.name, {}) for each in every_setting()}
+        sections = {name.rpartition("__")[0] for name in settings} - {""}
+        for name, written in environment_names().items():
+            known = name in settings | sections | NOT_SETTINGS
+            if not known and not any(name.startswith(f"{each}__") for each in settings | sections):
+                yield Finding(written, "No setting has this variable, so it is not read.", error=False)
+
+    def _located(self, message: str, *, error: bool = True, setting: str = "") -> Finding:
+        """A finding whose message names the setting or the row at fault."""
+        message = _REMEDY.sub("", message).replace(ModelNotFound.where, "").rstrip(". ") + "."
+        row, named = _OF_ROW.search(message), _OF_SETTING.search(setting or message)
+        if row is not None:
+            rows = self._content.get(row[1], ())
+            numbers = [n for n, each in enumerate(rows) if str(each.get("id")) == row[2]]
+            path = (row[1], *numbers[-1:], *_field_of(message))
+            return Finding(self._at(path) if numbers else str(self._file or ""), message, error)
+        if named is not None:
+            return Finding(self._at(tuple(named[1].replace('"', "").split("."))), message, error)
+        return Finding(str(self._file or ""), message, error)
+
+    def _at(self, path: Place) -> str:
+        """The place of a value: the variable that gives it, else its line in the file."""
+        if _holds(self._environment, path):
+            return variable_of(".".join(map(str, path)), environment_names())
+        line = line_of(self._lines, path)
+        if line is not None:
+            return f"{self._file}:{line}"
+        return "" if self._file is None else str(self._file)
+
+
+def _field_of(message: str) -> tuple[str, ...]:
+    """The field of a row that a message names."""
+    found = _OF_ROW.search(message)
+    return () if found is None or found[3] is None else tuple(found[3].split("."))
+
+
+def _line(where: str) -> int:
+    found = re.search(r":(\d+)$", where)
+    return int(found[1]) if found else 0
+
+
+def _holds(values: Any, path: Place) -> bool:
+    """Whether nested values have a value on the path, at least that of its beginning's last table."""
+    for part in path:
+        if not isinstance(values, Mapping):
+            return True  # a list or text, in which the rest of the path is
+        if part not in values:
+            return False
+        values = values[part]
+    return True
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables, those of ``above`` over those of ``below``."""
+    both = {**below, **above}
+    for name in below.keys() & above.keys():
+        if isinstance(below[name], Mapping) and isinstance(above[name], Mapping):
+            both[name] = _merged(below[name], above[name])
+    return both
