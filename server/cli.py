@@ -30,7 +30,7 @@ COMMANDS = {
     "workers": ("ps", "load", "warm", "unload", "logs"),
     "registering": ("register", "unregister"),
     "router": ("route", "trace", "outcome", "usage", "pin", "discover"),
-    "inspect": ("doctor",),
+    "doctor.command": ("doctor",),
     "batch": ("batch",),
     "calibrate": ("calibrate",),
     "running": ("stop",),
@@ -132,7 +132,7 @@ def _prepare(settings: Settings) -> None:
     except PullError as error:
         raise PullError(f"{error.message} To serve without the starter models: {program()} serve") from None
     if fetched:
-        from server.advising import advice_lines, recommended
+        from server.advising.models import advice_lines, recommended
 
         for line in (
             "",
