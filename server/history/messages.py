@@ -9,6 +9,7 @@ from typing import Any
 
 from backends.wire.chat import TranslatedChat
 from backends.wire.messages import CountTokensRequest, MessagesRequest
+from catalog.errors import NotPermitted
 from server.callers import Origin
 from server.history.files import with_files
 from server.runtime import Runtime
@@ -38,6 +39,12 @@ async def message_chat(
             ]
             body = body.model_copy(update={"messages": messages})
         refuse_addresses(runtime.storage, origin.caller, contents)
-    held = withheld(runtime.storage, origin.caller, body.model_extra or {})
+    extras = body.model_extra or {}
+    if extras.get("fallbacks") and origin.caller.key is not None and origin.caller.key.models:
+        raise NotPermitted(
+            "This key may use some models only, and 'fallbacks' lets others answer. Leave it out.",
+            param="fallbacks",
+        )
+    held = withheld(runtime.storage, origin.caller, extras)
     searches = partial(can_search, runtime=runtime, caller=origin.caller)
     return to_chat(body, origin.headers, query, searches=searches, withheld=held)

@@ -1,9 +1,9 @@
 """Addresses of media that name an object of a provider's account, where a public one is meant.
 
 A provider opens such an address with the account's own rights: Gemini its Files API and ``gs://`` (Google's pages
-on file input methods), Bedrock ``s3://`` (Converse's S3Location), Kimi ``ms://``, MiniMax ``mm_file://``, DashScope
-``oss://``. The account is shared by all keys, so these count as ids. Public media has the scheme http, https or
-data.
+on file input methods), Bedrock ``s3://`` (Converse's S3Location), Kimi ``ms://``, MiniMax ``mm_file://``,
+DashScope ``oss://``. The account is shared by all keys, so these count as ids. Public media has the scheme http,
+https or data.
 """
 
 from __future__ import annotations

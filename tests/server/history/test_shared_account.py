@@ -516,3 +516,47 @@ async def test_an_id_in_a_part_of_a_chat_is_an_object_whatever_the_part_is_calle
     refused = await client.post("/v1/chat/completions", json=chat)
     assert (refused.status_code in (400, 404), "for this key" in refused.text) == (True, True), refused.text
     assert not fake.calls
+
+
+@pytest.mark.parametrize("wire", ["chat/completions", "responses", "messages"])
+async def test_no_wire_names_another_model_than_the_key_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wire: str
+) -> None:
+    maker = FakeAnthropic if wire == "messages" else FakeOpenAI
+    async with maker() as fake:
+        monkeypatch.setenv("ROUNDHOUSE_TEST_KEY", fake.key or "x")
+        protocol, base = ("anthropic", fake.origin) if wire == "messages" else ("openai", fake.base_url)
+        end: Json = {"id": "near", "protocol": protocol, "base_url": base, "key_env": ["ROUNDHOUSE_TEST_KEY"]}
+        if wire == "responses":
+            end["wire"] = "responses"
+        source = {"kind": "upstream", "endpoint": "near", "model": "fake-chat"}
+        rows = [{"id": "near/claude", "capabilities": ["chat"], "source": source}]
+        settings = {"data_dir": tmp_path, "admin_keys": ["operator"], "endpoint": [end], "model": rows}
+        app = create_app(Settings.model_validate(settings))
+        transport = httpx.ASGITransport(app=app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+        ):
+            admin = {"authorization": "Bearer operator"}
+            asked = {"name": "narrow", "models": ["near/claude"]}
+            made = await client.post("/v1/admin/keys", json=asked, headers=admin)
+            narrow = {"authorization": f"Bearer {made.json()['secret']}"}
+            turns = [{"role": "user", "content": "Hi"}]
+            body: Json = {
+                "model": "near/claude",
+                **({"input": turns} if wire == "responses" else {"messages": turns}),
+            }
+            if wire == "messages":
+                body["max_tokens"] = 9
+            assert (await client.post(f"/v1/{wire}", json=body, headers=narrow)).status_code == 200
+            sent = len(fake.calls)
+            for name, value in (
+                ("models", ["other"]),
+                ("fallbacks", [{"model": "other"}]),
+                ("webhook", "http://x"),
+            ):
+                refused = await client.post(f"/v1/{wire}", json={**body, name: value}, headers=narrow)
+                assert refused.status_code in (400, 403), (name, refused.text)
+                assert name in refused.json()["error"]["message"]
+            assert len(fake.calls) == sent
