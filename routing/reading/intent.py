@@ -86,8 +86,8 @@ def read_intent(requested: str, body: Any, headers: Mapping[str, str]) -> Intent
     """The intent of a request: the limits of all sources, and the preferences of the body before the headers'.
 
     ``local`` in any source keeps the request local, also where another names a second mode. Raises InvalidRequest
-    for any other mode that contradicts the name's, for an unknown mode, field or value, and for an ``x-roundhouse-``
-    header that names no field: a misspelt field must not be ignored silently.
+    for any other mode that contradicts the name's, for an unknown mode, field or value, and for an
+    ``x-roundhouse-`` header that names no field: a misspelt field must not be ignored silently.
     """
     mode = mode_of(requested)
     from_headers = {name: headers[header] for header in headers if (name := _field_of(header)) is not None}
@@ -133,8 +133,8 @@ def _chosen(requested: str, named: Mode, wished: Mode | None) -> Mode:
     if wished in _OPEN:
         return named
     raise InvalidRequest(
-        f"The model '{requested[:50]}' and the mode '{wished.value}' of 'routing' or {HEADER_PREFIX}mode contradict "
-        "each other; name one of them.",
+        f"The model '{requested[:50]}' and the mode '{wished.value}' of 'routing' or {HEADER_PREFIX}mode "
+        "contradict each other; name one of them.",
         param="routing.mode",
     )
 
