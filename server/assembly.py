@@ -46,7 +46,6 @@ from routing.clock import Clock, SystemClock
 from routing.deferred.calls import DeferredCalls
 from routing.persistence import Persistence
 from routing.plan import Block
-from routing.reading.stand_ins import StandIns
 from routing.state.factory import StateSettings, create_state
 from routing.state.redis_peers import RedisPeers
 from routing.upstreams.availability import Availability
@@ -54,6 +53,7 @@ from routing.upstreams.breaker import Breakers
 from routing.upstreams.concurrency import ConcurrencyLimits
 from routing.upstreams.discovery import Discovery
 from routing.upstreams.provider_keys import KeyPools, SecretResolver, needs_key
+from server.advising.upgrades import wanted_here
 from server.background import works
 from server.catalog_updates import CatalogUpdates, LiveCatalog, log_remarks, read_catalog
 from server.library import Library
@@ -120,26 +120,24 @@ async def open_runtime(
         runtime.deferred = _deferred(clock, metrics, models, memory, calls, routing, dispatcher)
         sampler = Sampler(runtime, settings.routing.judge)
         runtime.samples = sampler
-        runtime.stand_ins = StandIns(settings.routing.stand_ins)
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
         announce = partial(announce_models, runtime)
-        runtime.library = Library(models.store, models.live.snapshot, pool, look=updates.look, announce=announce)
-        live = await live_models(
-            settings.models,
-            registered,
-            models.engines,
+        runtime.library = Library(
             models.store,
-            memory.storage,
-            runtime.library,
-            catalog=models.live.snapshot,
+            models.live.snapshot,
+            pool,
+            look=updates.look,
+            announce=announce,
+            wanted=lambda: wanted_here(settings, models.engines),
+        )
+        live = await live_models(
+            *(settings.models, registered, models.engines, models.store, runtime),
             check=updates.check,
             announce=announce,
-            unavailable=runtime.unavailable,
-            runner=lambda: runtime.runner,
         )
         runtime.registry, runtime.pulls, runtime.on_use = live
-        runtime.reload = partial(_reload, updates, memory, routing, runtime, sampler, live.on_use)
+        runtime.reload = partial(_reload, updates, memory, routing, sampler, live.on_use)
         if settings.state.url is not None:
             runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
         runtime.runner = Runner(memory.storage.records, clock, works(runtime, settings))
@@ -368,7 +366,6 @@ async def _reload(
     updates: CatalogUpdates,
     memory: _Memory,
     routing: _Routing,
-    runtime: Runtime,
     sampler: Sampler,
     on_use: PullOnUse,
     settings: Settings,
@@ -390,7 +387,6 @@ async def _reload(
     routing.leases.configure(settings.backends.timeouts())
     routing.retries.configure(settings.retries)
     sampler.configure(settings.routing.judge)
-    runtime.stand_ins = StandIns(settings.routing.stand_ins)
     on_use.configure(settings.models)
 
 

@@ -19,7 +19,8 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from catalog.errors import InvalidRequest, NotPermitted
+from catalog.errors import InvalidRequest, ModelNotFound, NotPermitted
+from server.advising.upgrades import with_command
 from server.callers import ANONYMOUS
 from server.edge.access_log import AccessLog, Served
 from server.edge.callers import presented_key
@@ -174,6 +175,8 @@ class _Passage:
         if self.status:
             self._abort()
             return
+        if isinstance(typed, ModelNotFound):
+            typed = await with_command(typed)
         answer = error_response(typed, self._scope)
         await answer(self._scope, receive, self._send_marked)
 

@@ -83,7 +83,7 @@ def pull(
         with PullProgress() as progress:
             ready = pull_into(
                 store, catalog, each, progress,
-                revision=revision, token=token, memory=memory, model_id=name, wanted=wanted,
+                revision=revision, token=token, memory=memory, model_id=name, wanted=lambda: wanted,
             )  # fmt: skip
         for one in ready:
             typer.echo(f"{one} is ready")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 from threading import Event
+from types import SimpleNamespace
 
 import httpx
 import pytest
