@@ -101,6 +101,7 @@ NEEDS_RESTART = (
     "server.liveness",
     "server.backlog",
     "server.docs",
+    "server.console",
     "backends.max_queue",
     "backends.keepalive",
     "backends.max_response_bytes",
