@@ -145,4 +145,5 @@ class PeerOf:
         return await answer_peer(self.other.runtime, question)
 
     async def ask_all(self, question: Json) -> list[Any]:
-        return [await self.ask(question)]
+        answer = await self.ask(question)
+        return [] if answer is None else [answer]
