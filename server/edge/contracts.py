@@ -131,7 +131,8 @@ def _serve(handler: Callable[..., Awaitable[Response]], contract: Contract) -> H
                 check_query(request, contract.query)
             given = {name: request.path_params[name] for name in in_path}
             if contract.query is not None:
-                given["query"] = read_query(request, contract.query)
+                query = read_query(request, contract.query)
+                given["query"] = with_stand_in(request, query) if names_model else query
             if reads is not None:
                 body = await read_json(request, reads, optional=contract.optional, any_type=contract.any_type)
                 given["body"] = with_stand_in(request, body) if names_model else body

@@ -80,6 +80,16 @@ async def test_a_form_names_a_stand_in_too(gateway: Site) -> None:
     assert (answer.headers["x-roundhouse-model"], answer.headers["x-roundhouse-stand-in"]) == ("ear", "whisper-1")
 
 
+@pytest.mark.parametrize("path", ["/props?model=davinci", "/tokenizer_info?model=davinci"])
+async def test_a_query_names_a_stand_in_too(site: OpenSite, path: str) -> None:
+    async with site() as running:
+        unknown = await running.client.get(path)
+        assert unknown.json()["error"]["code"] == "model_not_found"
+    async with site(routing={"stand_ins": STAND_INS}) as running:
+        answer = await running.client.get(path)
+        assert answer.json().get("error", {}).get("code") != "model_not_found", answer.text
+
+
 async def test_ollamas_answer_names_the_model_that_answered(gateway: Site) -> None:
     body = {"model": "gpt-4o-mini", "messages": HELLO, "stream": False}
     answer = await gateway.client.post("/api/chat", json=body)
@@ -142,7 +152,7 @@ async def test_embeddings_are_refused_where_the_router_would_choose_their_model(
     async with site(routing={"stand_ins": {"*": "auto"}}) as running:
         answer = await running.client.post("/v1/embeddings", json={"model": "some-vectors", "input": "a"})
         assert answer.status_code == 400
-        assert "vectors do not compare" in answer.json()["error"]["message"]
+        assert "vectors of two models do not compare" in answer.json()["error"]["message"]
         chat = await running.client.post("/v1/chat/completions", json={"model": "any-name", "messages": HELLO})
         assert chat.status_code == 200
 
