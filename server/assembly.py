@@ -54,9 +54,9 @@ from routing.upstreams.breaker import Breakers
 from routing.upstreams.concurrency import ConcurrencyLimits
 from routing.upstreams.discovery import Discovery
 from routing.upstreams.provider_keys import KeyPools, SecretResolver, needs_key
+from server.advising.upgrades import wanted_here
 from server.background import works
 from server.catalog_updates import CatalogUpdates, LiveCatalog, log_remarks, read_catalog
-from server.library import Library
 from server.models.on_use import PullOnUse
 from server.models.opening import live_models
 from server.models.rows import RegisteredRows
@@ -123,14 +123,12 @@ async def open_runtime(
         runtime.stand_ins = StandIns(settings.routing.stand_ins)
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
-        announce = partial(announce_models, runtime)
-        runtime.library = Library(models.store, models.live.snapshot, pool, look=updates.look, announce=announce)
         live = await live_models(
-            *(settings.models, registered, models.engines, models.store, runtime),
-            check=updates.check,
-            announce=announce,
+            *(settings.models, registered, models.engines, models.store, runtime, updates),
+            announce=partial(announce_models, runtime),
+            wanted=lambda: wanted_here(settings, models.engines),
         )
-        runtime.registry, runtime.pulls, runtime.on_use = live
+        runtime.library, runtime.registry, runtime.pulls, runtime.on_use = live
         runtime.reload = partial(_reload, updates, memory, routing, runtime, sampler, live.on_use)
         if settings.state.url is not None:
             runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
@@ -382,8 +380,8 @@ async def _reload(
     routing.leases.configure(settings.backends.timeouts())
     routing.retries.configure(settings.retries)
     sampler.configure(settings.routing.judge)
-    on_use.configure(settings.models)
     runtime.stand_ins = StandIns(settings.routing.stand_ins)
+    on_use.configure(settings.models)
 
 
 def _updates(

@@ -80,7 +80,7 @@ class PullOnUse:
         A name that no catalogue has is left to the router. Raises ModelUnavailable if the pull fails, or has just
         failed.
         """
-        if not (self._catalog().knows(name) or await asyncio.to_thread(self._library.knows, name)):
+        if not (self._catalog().knows(name) or await asyncio.to_thread(known_to_pull, name)):
             return
         last = await self._pulls.latest(name)
         if last is not None and last.status == FAILED and last.body["ended_at"] > self._pulls.now() - REST:
@@ -94,6 +94,15 @@ class PullOnUse:
         if record.status != DONE:
             raise _failed(name, record)
         await self._library.look()  # the end of the pull may not have been announced to this process yet
+
+
+def known_to_pull(name: str) -> str | None:
+    """The name of the curated catalogue's model that a pulled row will answer to by ``name``, or ``None``."""
+    from catalog.curated.collection import curated
+    from catalog.curated.pulling import answers_to
+
+    found = curated().find(name)
+    return name if found is not None and answers_to(found, name) else None
 
 
 class _PulledFirst(AbstractAsyncContextManager[Answer[T]]):
