@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from routing.calling.answer import CHOICE_HEADERS
+from server.advising.upgrades import Upgrades
 from server.api import ROUTERS
 from server.api.console import CONSOLE_PATHS
 from server.callers import Authenticator
@@ -86,6 +87,7 @@ def create_app(
         metrics=metrics,
         clock=clock,
         created=int(time.time()),
+        upgrades=Upgrades(settings),
     )
     app = _App(
         title="Roundhouse",

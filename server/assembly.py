@@ -54,6 +54,7 @@ from routing.upstreams.breaker import Breakers
 from routing.upstreams.concurrency import ConcurrencyLimits
 from routing.upstreams.discovery import Discovery
 from routing.upstreams.provider_keys import KeyPools, SecretResolver, needs_key
+from server.advising.upgrades import wanted_here
 from server.background import works
 from server.catalog_updates import CatalogUpdates, LiveCatalog, log_remarks, read_catalog
 from server.library import Library
@@ -124,19 +125,18 @@ async def open_runtime(
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
         announce = partial(announce_models, runtime)
-        runtime.library = Library(models.store, models.live.snapshot, pool, look=updates.look, announce=announce)
-        live = await live_models(
-            settings.models,
-            registered,
-            models.engines,
+        runtime.library = Library(
             models.store,
-            memory.storage,
-            runtime.library,
-            catalog=models.live.snapshot,
+            models.live.snapshot,
+            pool,
+            look=updates.look,
+            announce=announce,
+            wanted=lambda: wanted_here(settings, models.engines),
+        )
+        live = await live_models(
+            *(settings.models, registered, models.engines, models.store, runtime),
             check=updates.check,
             announce=announce,
-            unavailable=runtime.unavailable,
-            runner=lambda: runtime.runner,
         )
         runtime.registry, runtime.pulls, runtime.on_use = live
         runtime.reload = partial(_reload, updates, memory, routing, runtime, sampler, live.on_use)
@@ -390,8 +390,8 @@ async def _reload(
     routing.leases.configure(settings.backends.timeouts())
     routing.retries.configure(settings.retries)
     sampler.configure(settings.routing.judge)
-    runtime.stand_ins = StandIns(settings.routing.stand_ins)
     on_use.configure(settings.models)
+    runtime.stand_ins = StandIns(settings.routing.stand_ins)
 
 
 def _updates(

@@ -58,22 +58,23 @@ def pull_into(
     token: str | None = None,
     memory: int | None = None,
     model_id: str | None = None,
-    wanted: Wanted | None = None,
+    wanted: Callable[[], Wanted] | None = None,
 ) -> tuple[str, ...]:
     """Pull ``starter``, a model by name or ``[hub:]OWNER/REPOSITORY[:PATTERN]``; return the models' ids.
 
-    A name is one of ``catalog``, else of the curated catalogue, whose form for this machine keeps what is
-    ``wanted``. ``memory`` (bytes) bounds the quantisation of a repository, ``model_id`` names its model. Raises
+    A name is one of ``catalog``, else of the curated catalogue, whose form for this machine keeps what ``wanted``
+    tells. ``memory`` (bytes) bounds the quantisation of a repository, ``model_id`` names its model. Raises
     ModelNotFound, and as :meth:`Store.pull` does.
     """
     if what == "starter":
         return tuple(starter.ensure(catalog, store, progress))
     found = named(what, catalog)
     if found is not None:
-        from catalog.curated.pulling import Wanted, pull_named
+        from catalog.curated.choosing import Wanted
+        from catalog.curated.pulling import pull_named
         from catalog.hardware import detect
 
-        keeps = wanted or Wanted()
+        keeps = Wanted() if wanted is None else wanted()
         pulled = pull_named(store, found, detect(), progress, wanted=keeps, token=token, model_id=model_id)
         return (pulled.id,)
     if is_address(what, catalog):
@@ -104,6 +105,7 @@ class Library:
     """Pulls and removes models while the server runs.
 
     ``look`` puts what is on disk now in force in this process; ``announce`` tells the others to look, too.
+    ``wanted`` tells what a model that is pulled by name must keep here; it is called in the pull's thread.
     """
 
     def __init__(
@@ -114,13 +116,19 @@ class Library:
         *,
         look: Callable[[], Awaitable[None]],
         announce: Callable[[], Awaitable[None]],
+        wanted: Callable[[], Wanted] | None = None,
     ) -> None:
         self._store = store
         self._catalog = catalog
         self._pool = pool
         self.look = look
         self._announce = announce
+        self._wanted = wanted
         self._turns = asyncio.Semaphore(AT_ONCE)
+
+    def knows(self, name: str) -> bool:
+        """Whether the curated catalogue has a model of this name, which no row stands for yet."""
+        return named(name, self._catalog()) is not None
 
     def check(self, what: str) -> None:
         """Raises ModelNotFound for an unknown model, and InvalidRequest for an address that cannot be one."""
@@ -154,6 +162,7 @@ class Library:
                     revision=revision,
                     memory=memory,
                     model_id=model_id,
+                    wanted=self._wanted,
                 )
             )
             try:

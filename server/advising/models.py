@@ -8,7 +8,7 @@ from functools import cache
 from backends.workers.engines.registry import Engines, builtin_engines
 from catalog.bandwidth import with_bandwidth
 from catalog.curated.advice import CAPABILITIES, Advice, advise, better, with_memory
-from catalog.curated.choosing import Fit, Wanted
+from catalog.curated.choosing import PLAIN, Fit, Wanted
 from catalog.curated.collection import curated
 from catalog.hardware import Machine, detect
 from catalog.model import Capability, Model
@@ -21,7 +21,9 @@ def wanted_of(
 ) -> Wanted:
     """What a model must keep on this machine: the engines that are here, and slots and context of its workers."""
     engines = engines or builtin_engines(settings.workers.python)
-    slots = settings.workers.slots or engines["llamacpp"].slots(settings.workers.threads or machine.cores)
+    llamacpp = engines.get("llamacpp")
+    threads = settings.workers.threads or machine.cores
+    slots = settings.workers.slots or (PLAIN.streams if llamacpp is None else llamacpp.slots(threads))
     usable = frozenset(name for name in engines if engines.missing(name) is None)
     return Wanted(context or settings.workers.context, slots, usable)
 

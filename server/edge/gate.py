@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Collection
+from functools import partial
 from secrets import token_hex
 from time import perf_counter
 
@@ -18,7 +19,8 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from catalog.errors import InvalidRequest, NotPermitted
+from catalog.errors import InvalidRequest, ModelNotFound, NotPermitted
+from server.advising.upgrades import with_command
 from server.callers import ANONYMOUS
 from server.edge.access_log import AccessLog, Served
 from server.edge.callers import presented_key
@@ -121,19 +123,21 @@ class _Passage:
     def _write_line(self, took: float, totals: Totals) -> None:
         scope = self._scope
         client = scope.get("client")
-        self._log.write(
-            Served(
-                request_id=self._id,
-                trace=scope[TRACE],
-                method=scope["method"],
-                path=scope["path"][:200],
-                status=self.status,
-                seconds=took,
-                key=scope[CALLER].id,
-                client=client[0] if client else "",
-                totals=totals,
-            )
+        served = Served(
+            self._id,
+            scope[TRACE],
+            scope["method"],
+            scope["path"][:200],
+            self.status,
+            took,
+            scope[CALLER].id,
+            client[0] if client else "",
+            totals,
         )
+        if totals.open:
+            totals.when_whole(partial(self._log.write, served))
+        else:
+            self._log.write(served)
 
     async def _pass(self, headers: Headers, receive: Receive) -> None:
         scope, services = self._scope, self._services
@@ -171,6 +175,8 @@ class _Passage:
         if self.status:
             self._abort()
             return
+        if isinstance(typed, ModelNotFound):
+            typed = await with_command(typed)
         answer = error_response(typed, self._scope)
         await answer(self._scope, receive, self._send_marked)
 

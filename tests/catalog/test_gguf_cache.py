@@ -49,7 +49,8 @@ def test_layers_with_a_window_keep_that_and_a_batch(tmp_path: Path) -> None:
 def test_layers_with_a_window_may_have_heads_of_another_width(tmp_path: Path) -> None:
     found = header(
         tmp_path, **SHAPE, attention__sliding_window=10,
-        attention__sliding_window_pattern=[True, True, True, False], attention__key_length=512, attention__value_length=512, attention__key_length_swa=256,
+        attention__sliding_window_pattern=[True, True, True, False],
+        attention__key_length=512, attention__value_length=512, attention__key_length_swa=256,
         attention__value_length_swa=256,
     )  # fmt: skip
     assert kept(found, 100) == 2 * (3 * 10 * 512 + 100 * 1024)

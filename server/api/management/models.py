@@ -88,6 +88,7 @@ class ModelDeleted(TypedDict):
 class ModelCard(TypedDict):
     """A model in OpenAI's shape, with this server's own facts beside it; a row of the router has ``mode`` only.
 
+    ``upgrade`` is a better model for the same work that fits on this machine and can be pulled by this name.
     ``downloaded``, ``key_configured`` and ``available`` are three facts: the files are here, a key for the
     endpoint is set, and a request could be answered now (``unavailable_reason`` says why not).
     """
@@ -128,6 +129,7 @@ class ModelCard(TypedDict):
     successor: NotRequired[str | None]
     parameters: NotRequired[list[str] | None]
     origin: NotRequired[str]
+    upgrade: NotRequired[str]
     registered: NotRequired[bool]
 
 
@@ -167,6 +169,10 @@ async def list_models(request: Request, query: ModelsQuery) -> Response:
         block = runtime.unavailable(row)
         if query.all or block is None or block.code not in NOT_SET_UP:
             data.append(describe(row, views.get(row.id), runtime, services.created, block))
+    better = await services.upgrades.better(row for row in rows if row.local and runtime.downloaded(row))
+    for card in data:
+        if card["id"] in better:
+            card["upgrade"] = better[card["id"]]
     if speaks_anthropic(request.scope):
         from server.wires.messages.models import ModelPageQuery, page
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from catalog.errors import RoundhouseError
 
 
@@ -22,12 +24,13 @@ def complete_model(incomplete: str) -> list[str]:
     from catalog.curated.pulling import tagged_names
     from catalog.store.store import Store
     from routing.facts import Mode
-    from server.catalog_updates import read_catalog
+    from server.catalog_updates import read_catalog, registered_in
     from server.settings import load_settings
 
     try:
         settings = load_settings()
-        catalog = read_catalog(settings, Store(settings.data_dir / "models"))
+        registered = asyncio.run(registered_in(settings))
+        catalog = read_catalog(settings, Store(settings.data_dir / "models"), registered=registered)
     except (RoundhouseError, OSError):
         return []
     names = {"auto", *(f"auto:{mode.value}" for mode in Mode if mode is not Mode.AUTO)}

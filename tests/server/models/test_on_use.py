@@ -7,7 +7,9 @@ from threading import Event
 from typing import Any
 
 from catalog.types import Json
-from tests.fakes.hub import FakeHub
+from server.models.pulls import ENDED
+from tests.fakes.gguf import chat_model
+from tests.fakes.hub import FakeHub, Repository
 from tests.server.models.conftest import FILE, TINY, OpenShop, Shop
 from tests.server.test_bad_input import error
 
@@ -93,3 +95,39 @@ async def test_auto_and_unknown_models_fetch_nothing(open_shop: OpenShop, hub: F
         unknown = {**CHAT, "model": "hf.co/tiny/Tiny-GGUF:Q8_0"}
         error(await shop.client.post("/v1/chat/completions", json=unknown), 404, "model_not_found")
         assert hub.requests == []
+
+
+SMALL = "bartowski/SmolLM2-360M-Instruct-GGUF"
+
+
+async def test_a_model_that_the_curated_catalogue_knows_is_fetched_by_its_short_name(
+    open_shop: OpenShop, hub: FakeHub
+) -> None:
+    files = {f"SmolLM2-360M-Instruct-{name}.gguf": chat_model() for name in ("Q4_K_M", "Q8_0")}
+    hub.repositories[SMALL] = Repository(files)
+    asked: Json = {**CHAT, "model": "smollm2:360m"}
+    async with open_shop() as shop:
+        refused = await shop.client.post("/v1/chat/completions", json=asked)
+        assert "Pull it with: roundhouse pull smollm2-360m" in error(refused, 404, "model_not_found")["message"]
+        assert hub.requests == []
+    async with open_shop(**ON) as shop:
+        answer = await shop.client.post("/v1/chat/completions", json=asked)
+        assert answer.json()["model"] == "smollm2-360m"
+        spelled = await shop.client.post("/v1/chat/completions", json={**CHAT, "model": "smol_lm2 360m"})
+        error(spelled, 404, "model_not_found")
+        assert len((await shop.client.get("/v1/models/pulls")).json()["data"]) == 1
+
+
+async def test_a_model_is_pulled_by_its_short_name_over_http(open_shop: OpenShop, hub: FakeHub) -> None:
+    hub.repositories[SMALL] = Repository({"SmolLM2-360M-Instruct-Q8_0.gguf": chat_model()})
+    async with open_shop() as shop:
+        begun = await shop.client.post("/v1/models/pulls", json={"model": "smollm2:360m"})
+        assert begun.status_code in (200, 201, 202), begun.text
+        name = begun.json()["id"]
+        while (state := (await shop.client.get(f"/v1/models/pulls/{name}")).json())["status"] not in ENDED:
+            await asyncio.sleep(0)
+        assert (state["status"], state["models"]) == ("completed", ["smollm2-360m"])
+        answer = await shop.client.post("/v1/chat/completions", json={**CHAT, "model": "SmolLM2-360M"})
+        assert answer.json()["model"] == "smollm2-360m"
+        unknown = await shop.client.post("/v1/models/pulls", json={"model": "smolm2:360m"})
+        assert "'smollm2-360m'" in error(unknown, 404, "model_not_found")["message"]
