@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from catalog.errors import ConfigurationError
+from catalog.hardware import has_apple_model
 from catalog.model import ENDPOINTS, Endpoint, Model
 from catalog.prices.rates import KNOWN_TIERS
 from catalog.validation.wording import describe, place
@@ -23,11 +24,16 @@ Table = Mapping[str, Any]
 
 
 def builtin_rows() -> tuple[tuple[Model, ...], tuple[Endpoint, ...]]:
-    """Read the built-in rows: those of this machine first, then each provider's."""
+    """Read the built-in rows: those of this machine first, then each provider's.
+
+    The row of Apple's own model is there on machines that have it.
+    """
     models: list[Model] = []
     endpoints: list[Endpoint] = []
     found = (entry for entry in files("catalog").joinpath("builtin").iterdir() if entry.name.endswith(".toml"))
     for entry in sorted(found, key=lambda entry: (entry.name != _LOCAL, entry.name)):
+        if entry.name == _APPLE and not has_apple_model():
+            continue
         document = tomllib.loads(entry.read_text("utf-8"))
         templates = document.get("template", {})
         models += [_row(Model, "model", _filled(table, templates)) for table in document.get("model", ())]
@@ -36,6 +42,7 @@ def builtin_rows() -> tuple[tuple[Model, ...], tuple[Endpoint, ...]]:
 
 
 _LOCAL = "local.toml"
+_APPLE = "apple.toml"
 
 
 def _filled(table: Table, templates: Mapping[str, Table]) -> Table:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 COMMANDS = {
     "chat.command": ("run",),
     "media": ("embed", "speak", "transcribe", "draw"),
-    "models": ("pull", "rm"),
-    "listing": ("list", "show"),
-    "recommend": ("recommend",),
+    "library.pulling": ("pull", "rm"),
+    "library.listing": ("list", "show"),
+    "library.recommend": ("recommend",),
     "workers": ("ps", "load", "warm", "unload", "logs"),
     "registering": ("register", "unregister"),
     "router": ("route", "trace", "outcome", "usage", "pin", "discover"),
@@ -120,7 +120,7 @@ def _prepare(settings: Settings) -> None:
 
     The first time, say what else this machine can run.
     """
-    from server.commands.models import fetch_starter
+    from server.commands.library.pulling import fetch_starter
     from server.processes.data_folder import check_data_dir
     from server.processes.sockets import bind_public
 

@@ -70,7 +70,8 @@ def pull_into(
         return tuple(starter.ensure(catalog, store, progress))
     found = named(what, catalog)
     if found is not None:
-        from catalog.curated.pulling import Wanted, pull_named
+        from catalog.curated.choosing import Wanted
+        from catalog.curated.pulling import pull_named
         from catalog.hardware import detect
 
         keeps = Wanted() if wanted is None else wanted()

@@ -14,6 +14,7 @@ from server.edge.admission import InFlight
 from server.edge.disconnect import ResponseCut
 from server.edge.errors import as_error
 from server.models.on_use import TELL
+from server.observability.totals import current_totals
 
 S = TypeVar("S", bound=AsyncIterable[Any])
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -75,6 +76,9 @@ class Relay(Generic[S]):
         self._news = _Signal()
         self._room = _Signal()
         self._works = in_flight.works
+        self._totals = current_totals()
+        if self._totals is not None:
+            self._totals.hold()
         self._task = asyncio.create_task(self._run())
         in_flight.begin(self)
         self._task.add_done_callback(self._done)
@@ -172,6 +176,8 @@ class Relay(Generic[S]):
         del task
         self._works.discard(self)
         self._end()
+        if self._totals is not None:
+            self._totals.release()
 
     def _fail(self, error: RoundhouseError) -> None:
         if self._ended:

@@ -9,7 +9,7 @@ import typer
 
 from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
-from server.commands.models import ModelId
+from server.commands.library.local import ModelId
 from server.commands.support.completion import complete_model
 from server.commands.terminal import AsJson, bytes_of
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Collection
+from functools import partial
 from secrets import token_hex
 from time import perf_counter
 
@@ -122,19 +123,21 @@ class _Passage:
     def _write_line(self, took: float, totals: Totals) -> None:
         scope = self._scope
         client = scope.get("client")
-        self._log.write(
-            Served(
-                request_id=self._id,
-                trace=scope[TRACE],
-                method=scope["method"],
-                path=scope["path"][:200],
-                status=self.status,
-                seconds=took,
-                key=scope[CALLER].id,
-                client=client[0] if client else "",
-                totals=totals,
-            )
+        served = Served(
+            self._id,
+            scope[TRACE],
+            scope["method"],
+            scope["path"][:200],
+            self.status,
+            took,
+            scope[CALLER].id,
+            client[0] if client else "",
+            totals,
         )
+        if totals.open:
+            totals.when_whole(partial(self._log.write, served))
+        else:
+            self._log.write(served)
 
     async def _pass(self, headers: Headers, receive: Receive) -> None:
         scope, services = self._scope, self._services

@@ -28,7 +28,7 @@ import orjson
 import structlog
 from structlog.types import EventDict, ExcInfo, WrappedLogger
 
-from server.settings import LogSettings
+from server.observability.settings import LogSettings
 
 _SECRET_NAMES = frozenset(
     {"authorization", "api_key", "apikey", "x-api-key", "api-key", "password", "secret", "token"}

@@ -11,6 +11,7 @@ import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -43,7 +44,7 @@ def run(*arguments: str, cwd: Path, stdin: str = "", status: int = 0, **environm
     return told
 
 
-def keys(server: Served) -> dict[str, str]:
+def keys(server: Served) -> dict[str, Any]:
     return {
         "ROUNDHOUSE_URL": server.url,
         "ROUNDHOUSE_DATA_DIR": os.environ.get("ROUNDHOUSE_DATA_DIR", str(load_settings().data_dir)),

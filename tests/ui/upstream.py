@@ -142,7 +142,7 @@ class Lab(FakeOpenAI):
             return await self.document(request, call, {"created": 1, "data": [{"b64_json": picture}]})
         from tests.fakes.openai import event
 
-        return await self.stream(request, call, [event(done, done["type"])])
+        return await self.stream(request, call, [event(done, "image_generation.completed")])
 
 
 def _last_words(call: Call) -> str:

@@ -245,6 +245,8 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
                children=True, context=True, explain=vllm.explain, options="VllmOptions"),
         engine("mlx", "mlx.engine", ("mlx_lm",), frozenset({"cpu", "mps"}), lambda _: 16, context=True,
                options="MlxOptions"),
+        engine("apple", "apple", ("apple_fm_sdk",), frozenset({"cpu", "mps"}), lambda _: 2,
+               options="AppleOptions"),
         engine("llama-cpp-python", "llama_cpp_python.engine", ("llama_cpp",), _GPU, lambda _: 1, context=True,
                options="LlamaCppPythonOptions"),
     )  # fmt: skip

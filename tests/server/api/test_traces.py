@@ -14,8 +14,8 @@ import structlog
 from routing.calling.traces import TraceQuery, Traces, TraceSettings
 from routing.clock import SystemClock
 from server.observability.logging import configure_logging
+from server.observability.settings import LogSettings
 from server.peers import answer_peer, recent_log, recent_traces
-from server.settings import LogSettings
 from tests.server.api.test_chat import BODY, PATH
 from tests.server.conftest import Gateway, Start
 from tests.server.test_bad_input import error

@@ -143,3 +143,7 @@ class PeerOf:
 
     async def ask(self, question: Json) -> Any:
         return await answer_peer(self.other.runtime, question)
+
+    async def ask_all(self, question: Json) -> list[Any]:
+        answer = await self.ask(question)
+        return [] if answer is None else [answer]

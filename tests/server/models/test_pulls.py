@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections import namedtuple
 from threading import Event
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -144,7 +144,7 @@ async def test_a_pull_that_fails_says_why(shop: Shop) -> None:
 async def test_the_disk_is_checked_before_the_first_byte(
     shop: Shop, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = namedtuple("usage", "total used free")(10**9, 10**9 - 10**6, 10**6)
+    usage = SimpleNamespace(total=10**9, used=10**9 - 10**6, free=10**6)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     begun = (await shop.client.post(PULLS, json={"model": ADDRESS})).json()
     ended = await shop.ended(begun["id"])

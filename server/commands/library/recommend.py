@@ -11,7 +11,8 @@ from catalog.curated.choosing import ENOUGH
 from catalog.types import Json
 from server.advising.models import as_json, recommended
 from server.commands import terminal
-from server.commands.models import Config, capability_named
+from server.commands.library.local import Config
+from server.commands.library.pulling import capability_named
 from server.commands.terminal import bytes_of
 from server.models.filters import bytes_of_text
 from server.settings import load_settings

@@ -22,7 +22,7 @@ from catalog.types import Json
 from catalog.validation.wording import describe, place
 from server.advising.models import as_json, this_machine, upgrade_lines, upgrades, wanted_of
 from server.commands import terminal
-from server.commands.models import (
+from server.commands.library.local import (
     Config,
     ModelId,
     broken_files,
