@@ -134,17 +134,9 @@ async def open_runtime(
             wanted=lambda: wanted_here(settings, models.engines),
         )
         live = await live_models(
-            settings.models,
-            registered,
-            models.engines,
-            models.store,
-            memory.storage,
-            runtime.library,
-            catalog=models.live.snapshot,
+            *(settings.models, registered, models.engines, models.store, runtime),
             check=updates.check,
             announce=announce,
-            unavailable=runtime.unavailable,
-            runner=lambda: runtime.runner,
         )
         runtime.registry, runtime.pulls, runtime.on_use = live
         runtime.reload = partial(_reload, updates, memory, routing, runtime, sampler, live.on_use)
@@ -398,8 +390,8 @@ async def _reload(
     routing.leases.configure(settings.backends.timeouts())
     routing.retries.configure(settings.retries)
     sampler.configure(settings.routing.judge)
-    runtime.stand_ins = StandIns(settings.routing.stand_ins)
     on_use.configure(settings.models)
+    runtime.stand_ins = StandIns(settings.routing.stand_ins)
 
 
 def _updates(

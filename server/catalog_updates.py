@@ -105,7 +105,7 @@ def wrong_preferences(
     settings: Settings, catalog: Catalog, *, unknown: bool = True
 ) -> Iterator[ConfigurationError]:
     """An error for each preferred model or stand-in without the capability that it is needed for, and with
-    ``unknown`` for each that is unknown and cannot be discovered, either.
+    ``unknown`` for each that is not there and cannot be discovered, either.
     """
     for pattern, target in settings.routing.stand_ins.items():
         wrong = _wrong_for_embeddings(pattern, target, catalog)

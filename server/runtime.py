@@ -132,14 +132,11 @@ class Runtime:
     ``peers`` are the other gateway processes, where there are any. ``looked`` tells whether the sources of
     models were asked for the first time, or did not answer in time. ``storage`` keeps objects of callers,
     ``files`` their files; ``runner`` does the work that goes on after a request, and ``library`` pulls and removes
-    models. ``deferred`` makes calls through the batch APIs of providers. ``samples`` takes answers for the judge.
-    ``fault`` asks what keeps an endpoint from being called, such as missing credentials of a cloud. ``traffic``
-    counts the requests of clients; the app sets it. ``stand_ins`` are those of the settings, of which
-    :meth:`stand_in` says which apply.
     models. ``registry`` has the rows that were registered over HTTP, ``pulls`` those in the background, and
     ``on_use`` those that requests cause. ``deferred`` makes calls through the batch APIs of providers. ``samples``
     takes answers for the judge. ``fault`` asks what keeps an endpoint from being called, such as missing
-    credentials of a cloud. ``traffic`` counts the requests of clients; the app sets it.
+    credentials of a cloud. ``traffic`` counts the requests of clients; the app sets it. ``stand_ins`` are those of
+    the settings, of which :meth:`stand_in` says which apply.
     """
 
     live: HasCatalog

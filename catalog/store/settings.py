@@ -22,10 +22,12 @@ class ModelSettings(Section):
     folders: tuple[Path, ...] = Field(
         default=(),
         description="folders whose files a row registered over HTTP may name, beside those of [discovery]",
+        examples=[["/srv/models"]],
     )
     hosts: tuple[_Host, ...] | None = Field(
         default=None,
         description="hosts that an endpoint registered over HTTP may have, in lower case; '*.example.com' is "
-        "every name below example.com; None: any, while only this machine can reach the server and it has no "
+        "every name below example.com; by default any, while only this machine can reach the server and it has no "
         "keys, else none",
+        examples=[["10.0.0.5", "*.example.com"]],
     )

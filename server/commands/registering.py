@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 import typer
@@ -48,9 +49,7 @@ def register(
     config: Config = None,
 ) -> None:
     """Add a model to the catalogue, or change one; no file of settings and no restart is needed."""
-    row: Json = {"id": model}
-    for each in option or ():
-        _merge(row, _fields(each))
+    row: Json = {"id": model, **toml_fields(option or ())}
     if capability:
         row["capabilities"] = capability
     if engine is not None:
@@ -94,16 +93,11 @@ def _source(source: str, url_of: str | None, protocol: str, key_env: str | None)
     return {"source": source}
 
 
-def _fields(text: str) -> dict[str, Any]:
+def toml_fields(lines: Iterable[str]) -> Json:
+    """The fields that lines of TOML give, such as ``options.context=1024``. Raises typer.BadParameter."""
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        raise typer.BadParameter(f"{text!r} is no TOML: write NAME=VALUE, with quotes around text") from None
-
-
-def _merge(row: Json, fields: Json) -> None:
-    for name, value in fields.items():
-        if isinstance(value, dict) and isinstance(row.get(name), dict):
-            _merge(row[name], value)
-        else:
-            row[name] = value
+        return tomllib.loads("\n".join(lines))
+    except tomllib.TOMLDecodeError as error:
+        raise typer.BadParameter(
+            f"--option is no TOML ({error}): write NAME=VALUE, with quotes around text"
+        ) from None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from types import TracebackType
@@ -18,6 +19,7 @@ from routing.plan import Block
 from routing.reading.intent import is_auto
 from routing.state.records import Record
 from server.callers import Caller
+from server.library import Library
 from server.models.pulls import DONE, ENDED, FAILED, Pulls
 
 T = TypeVar("T")
@@ -33,17 +35,16 @@ class PullOnUse:
     def __init__(
         self,
         pulls: Pulls,
+        library: Library,
         settings: ModelSettings,
         *,
         catalog: Callable[[], Catalog],
         unavailable: Callable[[Model], Block | None],
-        look: Callable[[], Awaitable[None]],
     ) -> None:
-        """``look`` puts what is on disk in force in this process."""
         self._pulls = pulls
+        self._library = library
         self._catalog = catalog
         self._unavailable = unavailable
-        self._look = look
         self.enabled = settings.pull_on_use
 
     def configure(self, settings: ModelSettings) -> None:
@@ -51,7 +52,7 @@ class PullOnUse:
         self.enabled = settings.pull_on_use
 
     def lacking(self, facts: Facts) -> str | None:
-        """The name to pull of the model that a request names, if only its files are missing.
+        """The name to pull of the model that a request names, if only its files are missing or it has no row.
 
         ``None`` if another replica is here.
         """
@@ -76,8 +77,11 @@ class PullOnUse:
     async def fetch(self, name: str, caller: Caller) -> None:
         """Pull a model, or wait for the pull of another request; it goes on if this one ends.
 
-        Raises ModelUnavailable if it fails, or has just failed.
+        A name that no catalogue has is left to the router. Raises ModelUnavailable if the pull fails, or has just
+        failed.
         """
+        if not (self._catalog().knows(name) or await asyncio.to_thread(self._library.knows, name)):
+            return
         last = await self._pulls.latest(name)
         if last is not None and last.status == FAILED and last.body["ended_at"] > self._pulls.now() - REST:
             raise _failed(name, last)
@@ -89,7 +93,7 @@ class PullOnUse:
                 tell(progress_line(record))
         if record.status != DONE:
             raise _failed(name, record)
-        await self._look()  # the end of the pull may not have been announced to this process yet
+        await self._library.look()  # the end of the pull may not have been announced to this process yet
 
 
 def known_to_pull(name: str) -> str | None:

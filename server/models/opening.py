@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from backends.workers.engines.registry import Engines
 from catalog.catalog import Catalog
@@ -29,26 +29,39 @@ class LiveModels(NamedTuple):
     on_use: PullOnUse
 
 
+class Parts(Protocol):
+    """The members of :class:`server.runtime.Runtime` that are needed here."""
+
+    library: Library | None
+    runner: Runner | None
+    storage: Storage
+    unavailable: Callable[[Model], Block | None]
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+
 async def live_models(
     settings: ModelSettings,
     registered: RegisteredRows,
     engines: Engines,
     store: Store,
-    storage: Storage,
-    library: Library,
+    parts: Parts,
     *,
-    catalog: Callable[[], Catalog],
     check: Callable[[Registered], Awaitable[Catalog]],
     announce: Callable[[], Awaitable[None]],
-    unavailable: Callable[[Model], Block | None],
-    runner: Callable[[], Runner | None],
 ) -> LiveModels:
-    """The parts over a store; see the arguments of each."""
+    """The parts over a store; ``check`` and ``announce`` are those of :class:`Registry`."""
+    library = parts.library
+    assert library is not None, "the process that has these parts has the models"
     kind = await asyncio.to_thread(store_kind, store.root)
-    pulls = Pulls(kind, storage, library, runner)
-    look = library.look
+    pulls = Pulls(kind, parts.storage, library, lambda: parts.runner)
+
+    def catalog() -> Catalog:
+        return parts.catalog
+
     return LiveModels(
-        Registry(registered, engines, catalog=catalog, check=check, look=look, announce=announce),
+        Registry(registered, engines, catalog=catalog, check=check, look=library.look, announce=announce),
         pulls,
-        PullOnUse(pulls, settings, catalog=catalog, unavailable=unavailable, look=look),
+        PullOnUse(pulls, library, settings, catalog=catalog, unavailable=parts.unavailable),
     )

@@ -176,6 +176,7 @@ ASKS = (
     Ask("get", "/v1/admin/keys"),
     post("/v1/admin/keys", {"name": "me", "admin": True}),
     Ask("get", "/v1/admin/log", "text/plain"),
+    Ask("get", "/v1/admin/recommendations"),
     Ask("get", "/v1/models"),
     Ask("get", "/v1/models/{model_id}"),
     Ask("post", "/v1/models/{model_id}/load"),

@@ -127,6 +127,10 @@ class Lab(FakeOpenAI):
 
     def answer(self, call: Call) -> Answer:
         said = _last_words(call)
+        if "sources" in said:
+            return replace(
+                openai_chat.limited(self.reply, call.body), annotations=(openai_chat.citation(self.reply),)
+            )
         if SLOWLY in said:
             return Answer(pieces=tuple(f" {number}" for number in range(400)))
         for word, text in _ANSWERS.items():

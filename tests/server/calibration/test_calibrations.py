@@ -92,6 +92,63 @@ async def test_a_second_calibration_starts_from_the_same_prior_as_the_first(scho
         assert told["results"]["dull"]["priors"] == first["results"]["dull"]["priors"]
 
 
+async def prior_of(school: School, model: str) -> Json:
+    report = (await school.client.get("/v1/admin/report")).json()
+    return next(row for row in report["priors"] if row["model"] == model)
+
+
+async def test_a_calibration_of_other_tasks_keeps_what_an_earlier_one_measured(school: School) -> None:
+    await school.calibrated(models=["dull"], tasks=["maths"], questions=12)
+    measured = await prior_of(school, "dull")
+    await school.calibrated(models=["dull"], tasks=["code"], questions=1)
+    after = await prior_of(school, "dull")
+    assert after["prior"] | {"code": 0} == measured["prior"] | {"code": 0}
+    assert after["prior"]["maths"] < 0.3
+    assert after["strength"] >= measured["strength"]
+    assert "13 questions" in after["reason"]
+
+
+async def test_other_questions_of_a_task_count_beside_the_earlier_ones_unless_it_is_measured_afresh(
+    school: School,
+) -> None:
+    many = await school.calibrated(models=["dull"], tasks=["maths"], questions=12, seed=1)
+    one = await school.calibrated(models=["dull"], tasks=["maths"], questions=1, seed=2)
+    first, second = (told["results"]["dull"]["priors"]["maths"] for told in (many, one))
+    assert (second["questions"], second["before"]) == (13, first["before"])
+    assert second["prior"] < first["prior"]
+    anew = await school.calibrated(models=["dull"], tasks=["maths"], questions=1, seed=3, fresh=True)
+    assert anew["results"]["dull"]["priors"]["maths"]["questions"] == 1
+
+
+async def test_a_few_questions_make_a_guess_hardly_firmer_and_more_make_it_firmer(school: School) -> None:
+    guessed = (await prior_of(school, "dull"))["strength"]
+    few = await school.calibrated(models=["dull"], tasks=["maths"], questions=1)
+    many = await school.calibrated(models=["dull"], tasks=["maths"], questions=20)
+    strengths = [told["results"]["dull"]["strength"] for told in (few, many)]
+    assert guessed < strengths[0] < guessed + 1 < strengths[1] < 40
+    assert (await prior_of(school, "dull"))["strength"] == strengths[1]
+
+
+async def test_an_import_after_a_calibration_is_what_the_next_one_starts_from(school: School) -> None:
+    await school.calibrated(models=["dull"], tasks=["maths"])
+    imported = await school.client.post("/v1/admin/priors", json={"benchmarks": {"dull": {"overall": 0.6}}})
+    assert imported.json()["taken"] == {"dull": True}
+    told = await school.calibrated(models=["dull"], tasks=["maths"], questions=1, seed=5)
+    maths = told["results"]["dull"]["priors"]["maths"]
+    assert (maths["before"], maths["questions"]) == (0.6, 1)
+    again = await school.calibrated(models=["dull"], tasks=["code"], questions=1)
+    assert again["results"]["dull"]["priors"]["code"]["before"] == 0.6
+    assert (await prior_of(school, "dull"))["prior"]["maths"] == pytest.approx(maths["prior"], abs=0.001)
+
+
+async def test_what_was_measured_stays_when_its_record_is_gone(school: School) -> None:
+    begun = await school.calibrated(models=["dull"], tasks=["maths"], questions=12)
+    measured = (await prior_of(school, "dull"))["prior"]["maths"]
+    await school.runtime.storage.records.delete("calibration", begun["id"])
+    await school.calibrated(models=["dull"], tasks=["code"], questions=1)
+    assert (await prior_of(school, "dull"))["prior"]["maths"] == measured
+
+
 async def test_few_questions_move_a_prior_less_than_many(school: School) -> None:
     few = await school.calibrated(questions=1)
     many = await school.calibrated(questions=20, fresh=True)

@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from catalog.errors import ConfigurationError

@@ -35,6 +35,16 @@ function levelOf(line) {
   return (/^\S+ \[(\w+)/.exec(line) ?? /"level":\s*"(\w+)"/.exec(line))?.[1] ?? null;
 }
 
+const ACCESS = /^(\d\d:\d\d:\d\d .*?) request_id=\S+ trace=(\w+) key=(\S+)(.*)$/;
+
+/** An access line without its ids: a model's request has a link to its trace. */
+function Line({ line }) {
+  const [, head, trace, owner, rest] = ACCESS.exec(line) ?? [];
+  if (!head) return line;
+  const asked = /\d\+\d/.test(head);
+  return html`${head}${rest} <span class="hint">${owner}</span>${asked && html` <a href=${`#/traces/${trace}`}>trace</a>`}`;
+}
+
 function Lines({ text, wanted, level, follow }) {
   const element = useRef(null);
   const shown = [];
@@ -49,5 +59,5 @@ function Lines({ text, wanted, level, follow }) {
     if (follow && element.current) element.current.scrollTop = element.current.scrollHeight;
   }, [text, follow]);
   if (!shown.length || !text) return html`<${Empty} title="No lines">${text ? "None matches." : "Nothing was logged."}<//>`;
-  return html`<pre class="log" ref=${element} tabindex="0" role="log" aria-label="Log" aria-live="off">${shown.map(([its, line]) => html`<span class=${its}>${line}${"\n"}</span>`)}</pre>`;
+  return html`<pre class="log" ref=${element} tabindex="0" role="log" aria-label="Log" aria-live="off">${shown.map(([its, line]) => html`<span class=${its}><${Line} line=${line} />${"\n"}</span>`)}</pre>`;
 }
