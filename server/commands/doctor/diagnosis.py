@@ -14,11 +14,7 @@ from catalog.hardware import Machine, detect
 from catalog.model import Capability
 from catalog.types import Json
 from server.advising.models import as_json, recommended, upgrades
-<<<<<<<< HEAD:server/commands/library/diagnosis.py
 from server.commands.library.local import broken_files, catalog_and_store, faults_of, state_of
-========
-from server.commands.library.local import broken_files, catalog_and_store, faults_of, state_of
->>>>>>>> h-term:server/commands/doctor/diagnosis.py
 from server.commands.terminal import bytes_of
 from server.program import program
 from server.settings import Settings
