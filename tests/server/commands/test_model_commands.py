@@ -34,12 +34,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ROUNDHOUSE_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "300")
-    for place in (
-        "server.advising.models.detect",
-        "server.commands.library.pulling.detect",
-        "catalog.hardware.detect",
-    ):
-        monkeypatch.setattr(place, sixteen)
+    for place in ("server.advising.models", "server.commands.library.pulling", "catalog.hardware"):
+        monkeypatch.setattr(f"{place}.detect", sixteen)
     monkeypatch.setattr("server.commands.library.listing.detect", sixteen)
     monkeypatch.setattr("server.advising.models.this_machine", sixteen)
     monkeypatch.setattr("server.commands.library.listing.this_machine", sixteen)
