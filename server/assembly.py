@@ -125,13 +125,9 @@ async def open_runtime(
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
         announce = partial(announce_models, runtime)
+        here = partial(wanted_here, settings, models.engines)
         runtime.library = Library(
-            models.store,
-            models.live.snapshot,
-            pool,
-            look=updates.look,
-            announce=announce,
-            wanted=lambda: wanted_here(settings, models.engines),
+            models.store, models.live.snapshot, pool, look=updates.look, announce=announce, wanted=here
         )
         live = await live_models(
             *(settings.models, registered, models.engines, models.store, runtime),
