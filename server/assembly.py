@@ -56,7 +56,6 @@ from routing.upstreams.provider_keys import KeyPools, SecretResolver, needs_key
 from server.advising.upgrades import wanted_here
 from server.background import works
 from server.catalog_updates import CatalogUpdates, LiveCatalog, log_remarks, read_catalog
-from server.library import Library
 from server.models.on_use import PullOnUse
 from server.models.opening import live_models
 from server.models.rows import RegisteredRows
@@ -122,21 +121,12 @@ async def open_runtime(
         runtime.samples = sampler
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
-        announce = partial(announce_models, runtime)
-        runtime.library = Library(
-            models.store,
-            models.live.snapshot,
-            pool,
-            look=updates.look,
-            announce=announce,
+        live = await live_models(
+            *(settings.models, registered, models.engines, models.store, runtime, updates),
+            announce=partial(announce_models, runtime),
             wanted=lambda: wanted_here(settings, models.engines),
         )
-        live = await live_models(
-            *(settings.models, registered, models.engines, models.store, runtime),
-            check=updates.check,
-            announce=announce,
-        )
-        runtime.registry, runtime.pulls, runtime.on_use = live
+        runtime.library, runtime.registry, runtime.pulls, runtime.on_use = live
         runtime.reload = partial(_reload, updates, memory, routing, sampler, live.on_use)
         if settings.state.url is not None:
             runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
