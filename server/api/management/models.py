@@ -10,7 +10,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from backends.registry import wire_of
-from backends.wire.common import Finite, Identifier, WireModel
+from backends.wire.common import Finite, Identifier, OwnBody, WireModel
 from backends.workers.pool import WorkerView
 from catalog.errors import CapabilityMismatch, InvalidRequest, ModelUnavailable, NotFound, NotPermitted
 from catalog.model import Capability, Model, UpstreamSource
@@ -31,13 +31,13 @@ from server.wires.codex_models import CodexModel, codex_models
 router = APIRouter(tags=["models"])
 
 
-class LoadRequest(WireModel):
+class LoadRequest(OwnBody):
     """``keep_alive`` is how many seconds the model stays loaded without use."""
 
     keep_alive: Annotated[Finite, Field(ge=0, le=31_536_000)] | None = None
 
 
-class UnloadRequest(WireModel):
+class UnloadRequest(OwnBody):
     """``force`` ends the running requests: their streams get an error event."""
 
     force: bool = False
