@@ -14,7 +14,7 @@ from tests.ui.conftest import NARROW, WIDE, Open, Picture
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-ui installs it")
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 PAGES = ("chat", "models", "route", "voice", "images", "usage", "traces", "logs")
 LOCAL = "smollm2-135m-instruct"
@@ -167,7 +167,7 @@ def test_a_text_is_spoken(opened: Open, picture: Picture) -> None:
 def test_a_file_is_transcribed(opened: Open) -> None:
     page = opened("ui/#/voice")
     settled(page)
-    files = [{"name": "said.wav", "mimeType": "audio/wav", "buffer": wav()}]
+    files: list[FilePayload] = [{"name": "said.wav", "mimeType": "audio/wav", "buffer": wav()}]
     page.get_by_label("or a file").set_input_files(files)
     page.locator("section", has_text="Transcribe").get_by_label("Model").select_option("lab/ear")
     page.get_by_role("button", name="Transcribe", exact=True).click()
