@@ -46,7 +46,6 @@ from routing.clock import Clock, SystemClock
 from routing.deferred.calls import DeferredCalls
 from routing.persistence import Persistence
 from routing.plan import Block
-from routing.reading.stand_ins import StandIns
 from routing.state.factory import StateSettings, create_state
 from routing.state.redis_peers import RedisPeers
 from routing.upstreams.availability import Availability
@@ -57,7 +56,6 @@ from routing.upstreams.provider_keys import KeyPools, SecretResolver, needs_key
 from server.advising.upgrades import wanted_here
 from server.background import works
 from server.catalog_updates import CatalogUpdates, LiveCatalog, log_remarks, read_catalog
-from server.library import Library
 from server.models.on_use import PullOnUse
 from server.models.opening import live_models
 from server.models.rows import RegisteredRows
@@ -121,25 +119,15 @@ async def open_runtime(
         runtime.deferred = _deferred(clock, metrics, models, memory, calls, routing, dispatcher)
         sampler = Sampler(runtime, settings.routing.judge)
         runtime.samples = sampler
-        runtime.stand_ins = StandIns(settings.routing.stand_ins)
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
-        announce = partial(announce_models, runtime)
-        runtime.library = Library(
-            models.store,
-            models.live.snapshot,
-            pool,
-            look=updates.look,
-            announce=announce,
+        live = await live_models(
+            *(settings.models, registered, models.engines, models.store, runtime, updates),
+            announce=partial(announce_models, runtime),
             wanted=lambda: wanted_here(settings, models.engines),
         )
-        live = await live_models(
-            *(settings.models, registered, models.engines, models.store, runtime),
-            check=updates.check,
-            announce=announce,
-        )
-        runtime.registry, runtime.pulls, runtime.on_use = live
-        runtime.reload = partial(_reload, updates, memory, routing, runtime, sampler, live.on_use)
+        runtime.library, runtime.registry, runtime.pulls, runtime.on_use = live
+        runtime.reload = partial(_reload, updates, memory, routing, sampler, live.on_use)
         if settings.state.url is not None:
             runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
         runtime.runner = Runner(memory.storage.records, clock, works(runtime, settings))
@@ -368,7 +356,6 @@ async def _reload(
     updates: CatalogUpdates,
     memory: _Memory,
     routing: _Routing,
-    runtime: Runtime,
     sampler: Sampler,
     on_use: PullOnUse,
     settings: Settings,
@@ -391,7 +378,6 @@ async def _reload(
     routing.retries.configure(settings.retries)
     sampler.configure(settings.routing.judge)
     on_use.configure(settings.models)
-    runtime.stand_ins = StandIns(settings.routing.stand_ins)
 
 
 def _updates(

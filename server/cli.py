@@ -28,7 +28,7 @@ COMMANDS = {
     "library.listing": ("list", "show"),
     "library.recommend": ("recommend",),
     "workers": ("ps", "load", "warm", "unload", "logs"),
-    "registering": ("register", "unregister"),
+    "library.registering": ("register", "unregister"),
     "router": ("route", "trace", "outcome", "usage", "pin", "discover"),
     "doctor.command": ("doctor",),
     "batch": ("batch",),

@@ -126,10 +126,6 @@ class Library:
         self._wanted = wanted
         self._turns = asyncio.Semaphore(AT_ONCE)
 
-    def knows(self, name: str) -> bool:
-        """Whether the curated catalogue has a model of this name, which no row stands for yet."""
-        return named(name, self._catalog()) is not None
-
     def check(self, what: str) -> None:
         """Raises ModelNotFound for an unknown model, and InvalidRequest for an address that cannot be one."""
         catalog = self._catalog()

@@ -10,7 +10,7 @@ import typer
 from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
 from server.commands.library.local import ModelId
-from server.commands.registering import toml_fields
+from server.commands.library.registering import toml_fields
 from server.commands.support.completion import complete_model
 from server.commands.terminal import AsJson, bytes_of
 

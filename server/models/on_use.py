@@ -61,7 +61,7 @@ class PullOnUse:
         try:
             rows = self._catalog().replicas(facts.requested)
         except ModelNotFound:
-            return known_to_pull(facts.requested)
+            return facts.requested  # perhaps one of the curated catalogue, which fetch() looks up in a thread
         blocks = [self._unavailable(row) for row in rows]
         if None in blocks:
             return None
@@ -80,7 +80,7 @@ class PullOnUse:
         A name that no catalogue has is left to the router. Raises ModelUnavailable if the pull fails, or has just
         failed.
         """
-        if not (self._catalog().knows(name) or await asyncio.to_thread(self._library.knows, name)):
+        if not (self._catalog().knows(name) or await asyncio.to_thread(known_to_pull, name)):
             return
         last = await self._pulls.latest(name)
         if last is not None and last.status == FAILED and last.body["ended_at"] > self._pulls.now() - REST:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from backends.workers.engines.registry import Engines
+from backends.workers.pool import WorkerPool
 from catalog.catalog import Catalog
 from catalog.model import Model
 from catalog.store.settings import ModelSettings
@@ -20,10 +21,14 @@ from server.models.rows import Registered, RegisteredRows
 from server.storage.runner import Runner
 from server.storage.storage import Storage
 
+if TYPE_CHECKING:
+    from catalog.curated.choosing import Wanted
+
 
 class LiveModels(NamedTuple):
-    """Rows registered over HTTP, pulls in the background, and those that requests cause."""
+    """The models on disk, rows registered over HTTP, pulls in the background, and those that requests cause."""
 
+    library: Library
     registry: Registry
     pulls: Pulls
     on_use: PullOnUse
@@ -32,7 +37,7 @@ class LiveModels(NamedTuple):
 class Parts(Protocol):
     """The members of :class:`server.runtime.Runtime` that are needed here."""
 
-    library: Library | None
+    pool: WorkerPool
     runner: Runner | None
     storage: Storage
     unavailable: Callable[[Model], Block | None]
@@ -41,27 +46,36 @@ class Parts(Protocol):
     def catalog(self) -> Catalog: ...
 
 
+class Updates(Protocol):
+    """The methods of :class:`server.catalog_updates.CatalogUpdates` that are needed here."""
+
+    async def look(self) -> None: ...
+
+    async def check(self, registered: Registered) -> Catalog: ...
+
+
 async def live_models(
     settings: ModelSettings,
     registered: RegisteredRows,
     engines: Engines,
     store: Store,
     parts: Parts,
+    updates: Updates,
     *,
-    check: Callable[[Registered], Awaitable[Catalog]],
     announce: Callable[[], Awaitable[None]],
+    wanted: Callable[[], Wanted],
 ) -> LiveModels:
-    """The parts over a store; ``check`` and ``announce`` are those of :class:`Registry`."""
-    library = parts.library
-    assert library is not None, "the process that has these parts has the models"
-    kind = await asyncio.to_thread(store_kind, store.root)
-    pulls = Pulls(kind, parts.storage, library, lambda: parts.runner)
+    """The parts over a store; ``announce`` and ``wanted`` are those of :class:`Library`."""
 
     def catalog() -> Catalog:
         return parts.catalog
 
+    kind = await asyncio.to_thread(store_kind, store.root)
+    library = Library(store, catalog, parts.pool, look=updates.look, announce=announce, wanted=wanted)
+    pulls = Pulls(kind, parts.storage, library, lambda: parts.runner)
     return LiveModels(
-        Registry(registered, engines, catalog=catalog, check=check, look=library.look, announce=announce),
+        library,
+        Registry(registered, engines, catalog=catalog, check=updates.check, look=updates.look, announce=announce),
         pulls,
         PullOnUse(pulls, library, settings, catalog=catalog, unavailable=parts.unavailable),
     )

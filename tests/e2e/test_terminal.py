@@ -60,7 +60,7 @@ def test_a_chat_answers_keeps_what_was_said_and_ends_with_ctrl_d(server: Served,
         shown.until("/help lists commands")
         shown.until(">>>")
         shown.type(f"What is the capital of France?{ENTER}")
-        assert "Paris" in shown.until("tokens/s")
+        shown.until("tokens/s")
         shown.until("free")
         shown.until(">>>")
         shown.type(f"/save said.json{ENTER}")
@@ -68,7 +68,9 @@ def test_a_chat_answers_keeps_what_was_said_and_ends_with_ctrl_d(server: Served,
         shown.until(">>>")
         shown.type(CTRL_D)
         assert shown.finish() == 0
-    assert len(json.loads((tmp_path / "said.json").read_text())["messages"]) == 2
+    question, answer = json.loads((tmp_path / "said.json").read_text())["messages"]
+    assert question == {"role": "user", "content": "What is the capital of France?"}
+    assert answer["content"]
     assert "capital of France" in (tmp_path / "chat-history").read_text()
     assert (tmp_path / "chat-history").stat().st_mode & 0o77 == 0
 
@@ -120,11 +122,11 @@ def test_several_lines_can_be_typed_and_pasted(tmp_path: Path) -> None:
 def test_one_prompt_is_answered_from_arguments_a_pipe_or_both(server: Served, tmp_path: Path) -> None:
     environment = keys(server)
     question = "What is the capital of France? Answer in one sentence."
-    out, error = run("run", question, "--stats", cwd=tmp_path, environment=environment)
+    out, error = run("run", question, "--stats", "--temperature", "0", cwd=tmp_path, environment=environment)
     assert "Paris" in out
     assert "tokens/s" in error
     assert "\x1b" not in out + error
-    out, _ = run("run", "smollm2", cwd=tmp_path, stdin=question, environment=environment)
+    out, _ = run("run", "smollm2", "--temperature", "0", cwd=tmp_path, stdin=question, environment=environment)
     assert "Paris" in out
     out, error = run(
         "run", "smollm2", "Repeat this:", "--json", cwd=tmp_path, stdin="Hello there", environment=environment

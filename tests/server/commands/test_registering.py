@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from catalog.types import Json
 from server.cli import app
-from server.commands import registering, workers
+from server.commands import workers
+from server.commands.library import registering
 
 
 class Recorder:
