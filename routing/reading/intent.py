@@ -30,6 +30,7 @@ _RESPONSE_HEADERS = frozenset(
         "notice",
         "estimate",
         "stand_in",
+        "usage_lag",
     }
 )
 """Headers of our responses; ignored in requests, because clients and proxies may echo them."""

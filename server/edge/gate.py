@@ -115,7 +115,7 @@ class _Passage:
             scope[STATUS] = self.status
             route = route_of(scope)
             services.metrics.request(route, scope["method"], self.status, took)
-            if services.settings.log.access and not (scope["path"] in UNLOGGED or is_file(scope["path"])):
+            if services.settings.log.access and scope["path"] not in UNLOGGED and not _is_file(scope):
                 self._write_line(took, totals)
             end_totals(of_totals)
             structlog.contextvars.reset_contextvars(**tokens)
@@ -185,6 +185,10 @@ class _Passage:
         abort: Callable[[], None] | None = self._scope.get(ABORT)
         if abort is not None:
             abort()
+
+
+def _is_file(scope: Scope) -> bool:
+    return scope["method"] == "GET" and is_file(scope["path"])
 
 
 def _is_open(scope: Scope, headers: Headers, services: Services) -> bool:

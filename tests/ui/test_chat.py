@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 
 import pytest
 
+from tests.e2e.serving import served
 from tests.fakes.openai_chat import CITED
 from tests.fakes.openai_media import png
 from tests.fakes.server import Call
 from tests.ui.conftest import NARROW, Open, Picture
-from tests.ui.upstream import BROKEN, SLOWLY, Lab, eventually
+from tests.ui.upstream import BROKEN, SETTINGS, SLOWLY, Lab, eventually
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-ui installs it")
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import FilePayload, Locator, Page, expect
 
 
 def say(page: Page, text: str) -> None:
@@ -135,9 +137,8 @@ def test_a_tool_call_is_shown_and_its_result_goes_on(opened: Open, lab: Lab) -> 
 def test_a_picture_is_sent_with_the_message(opened: Open, lab: Lab) -> None:
     page = opened()
     pick(page, "lab/deep")
-    page.get_by_label("Pictures", exact=True).set_input_files(
-        [{"name": "red.png", "mimeType": "image/png", "buffer": png()}]
-    )
+    files: list[FilePayload] = [{"name": "red.png", "mimeType": "image/png", "buffer": png()}]
+    page.get_by_label("Pictures", exact=True).set_input_files(files)
     expect(page.get_by_role("img", name="red.png")).to_be_visible()
     say(page, "What is this?")
     ended(page)
@@ -148,7 +149,7 @@ def test_a_picture_is_sent_with_the_message(opened: Open, lab: Lab) -> None:
 
 def test_a_file_that_is_no_picture_is_refused_in_words(opened: Open) -> None:
     page = opened()
-    files = [{"name": "a.zip", "mimeType": "application/zip", "buffer": b"PK"}]
+    files: list[FilePayload] = [{"name": "a.zip", "mimeType": "application/zip", "buffer": b"PK"}]
     page.get_by_label("Pictures", exact=True).set_input_files(files)
     expect(page.get_by_role("alert")).to_contain_text("'a.zip' is no picture")
 
@@ -194,6 +195,20 @@ def test_an_answer_that_breaks_off_is_told(opened: Open) -> None:
     expect(answers(page).get_by_role("alert")).to_be_visible()
     expect(answers(page).get_by_role("alert")).not_to_be_empty()
     expect(page.get_by_role("button", name="Send")).to_be_visible()
+
+
+def test_a_server_that_dies_is_told_and_the_page_stays(opened: Open, lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "roundhouse.toml").write_text(SETTINGS.format(base_url=lab.base_url))
+    with served(tmp_path, environment={"ROUNDHOUSE_DATA_DIR": str(tmp_path / "data")}) as server:
+        page = opened(server=server, expects=("ERR_",))
+        pick(page, "lab/quick")
+        say(page, f"Count {SLOWLY}.")
+        expect(answers(page)).to_contain_text("2 3")
+        server.process.kill()
+        expect(answers(page).get_by_role("alert")).to_contain_text("broke off")
+        expect(answers(page)).to_contain_text("2 3")
+        page.get_by_role("link", name="Usage", exact=True).click()
+        expect(page.get_by_role("alert").first).to_be_visible()
 
 
 def test_a_conversation_outlives_other_pages_and_a_reload_but_not_the_tab(opened: Open) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.serving import Served
 from tests.fakes.hub import FakeHub
 from tests.ui.accessible import violations
-from tests.ui.conftest import FILE, REPOSITORY, Open, Picture
+from tests.ui.conftest import FILE, REPOSITORY, Open
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-ui installs it")
 
@@ -72,9 +72,7 @@ def test_pages_for_administrators_say_so_to_other_keys(opened: Open, locked: Ser
     expect(page.get_by_role("button", name="lab/quick")).to_be_visible()
 
 
-def test_a_model_is_pulled_with_progress_and_removed(
-    opened: Open, locked: Served, hub: FakeHub, picture: Picture
-) -> None:
+def test_a_model_is_pulled_with_progress_and_removed(opened: Open, locked: Served, hub: FakeHub) -> None:
     page = opened("ui/#/models", server=locked, expects=REFUSED)
     enter(page, "admin-key")
     page.get_by_label("Name, or repository").fill(f"hf.co/{REPOSITORY}:Q4_K_M")
@@ -82,7 +80,6 @@ def test_a_model_is_pulled_with_progress_and_removed(
     progress = page.get_by_role("meter", name=re.compile(FILE))
     expect(progress).to_have_attribute("aria-valuetext", re.compile(r"MB of 3\.\d MB"), timeout=60_000)
     assert 10 < int(progress.get_attribute("aria-valuenow") or 0) < 90
-    picture(page, "models-pull")
     page.reload()
     expect(progress).to_be_visible()
     page.get_by_role("button", name="Stop").click()

@@ -15,7 +15,7 @@ from playwright.sync_api import expect
 
 
 def test_every_operation_of_the_document_is_shown(opened: Open, console: Served) -> None:
-    paths = httpx.get(f"{console.url}/openapi.json", trust_env=False).json()["paths"]
+    paths = httpx.get(f"{console.url}/openapi.json", trust_env=False, timeout=60).json()["paths"]
     page = opened("docs")
     expect(page.get_by_role("heading", level=1)).to_contain_text("Roundhouse")
     links = page.locator("nav a.operation")

@@ -15,8 +15,9 @@ from math import atan2, cos, hypot, pi
 
 from aiohttp import web
 
+from catalog.types import Json
 from tests.fakes import openai_chat
-from tests.fakes.openai import FakeOpenAI
+from tests.fakes.openai import FakeOpenAI, event
 from tests.fakes.openai_chat import Answer
 from tests.fakes.server import Call
 
@@ -141,11 +142,14 @@ class Lab(FakeOpenAI):
     async def draw(self, request: web.Request, call: Call) -> web.StreamResponse:
         picture = base64.b64encode(roundhouse()).decode()
         usage = {"input_tokens": 5, "output_tokens": 10, "total_tokens": 15}
-        done = {"type": "image_generation.completed", "b64_json": picture, "output_format": "png", "usage": usage}
+        done: Json = {
+            "type": "image_generation.completed",
+            "b64_json": picture,
+            "output_format": "png",
+            "usage": usage,
+        }
         if not call.body.get("stream"):
             return await self.document(request, call, {"created": 1, "data": [{"b64_json": picture}]})
-        from tests.fakes.openai import event
-
         return await self.stream(request, call, [event(done, "image_generation.completed")])
 
 

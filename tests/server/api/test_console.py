@@ -137,3 +137,12 @@ def test_the_wheel_holds_the_console() -> None:
     root = Path(server.__file__).parents[1]
     packed = {file.distribution_path for file in WheelBuilder(str(root)).recurse_included_files()}
     assert {f"server/ui/static/{name}" for name in files()} <= packed
+
+
+async def test_the_console_is_served_where_a_proxy_puts_it(serve: Start) -> None:
+    async with serve(server={"root_path": "/llm"}) as gateway:
+        for path in ("/llm/ui/", "/llm/ui/app.js", "/llm/docs", "/ui/app.js"):
+            assert (await gateway.client.get(path)).status_code == 200, path
+        moved = await gateway.client.get("/llm/ui")
+        assert (moved.status_code, moved.headers["location"]) == (307, "ui/")
+        assert 'href="ui/style.css"' in (await gateway.client.get("/llm/", headers=BROWSER)).text

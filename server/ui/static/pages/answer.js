@@ -55,12 +55,15 @@ export function Answer({ answer, alone, canRetry, onRetry, onResults, onChange }
     ${answer.verdict && html`<p class="hint" role="status">Learned: for ${words(answer.verdict.task)}, ${answer.verdict.model} is now expected to be right in
       ${" "}${share(answer.verdict.expected_quality.after)} of cases; it was ${share(answer.verdict.expected_quality.before)}.</p>`}
     <${Problem} error=${refused} onClose=${() => setRefused(null)} />
-    ${why && html`<div class="why">
+    ${why && html`<div class="why" ref=${shownWhole}>
       <${Candidates} candidates=${answer.candidates} chosen=${answer.model} />
       <a href=${`#/traces/${answer.trace}`}>The whole trace</a>
     </div>`}
   </article>`;
 }
+
+/** Scroll so that what was opened is not behind the composer. */
+const shownWhole = (element) => element?.scrollIntoView({ block: "nearest" });
 
 const share = (quality) => `${Math.round(quality * 1000) / 10} %`;
 

@@ -84,15 +84,18 @@ function range(least, most, unit) {
   return low === undefined ? `at most ${high}${unit}` : `${low} to ${high}${unit}`;
 }
 
+function aboutField(schema) {
+  const usual = schema["x-default"] !== undefined && `by default ${JSON.stringify(schema["x-default"])}`;
+  return [typeOf(schema), boundsOf(schema), usual].filter(Boolean).join(" · ");
+}
+
 function Properties({ schema, document }) {
   const required = new Set(schema.required ?? []);
   const own = Object.entries(schema.properties ?? {}).sort(([one], [other]) => required.has(other) - required.has(one));
   return html`
     ${schema.description && html`<p class="hint">${schema.description}</p>`}
     <ul class="schema">${own.map(([name, its]) => html`<li>
-      <code>${name}</code> <span class="hint">${typeOf(its)}</span> ${required.has(name) && html`<${Tag}>required<//>`}
-      ${its["x-default"] !== undefined && html`<span class="hint"> default: ${JSON.stringify(its["x-default"])}</span>`}
-      ${boundsOf(its) && html`<span class="hint"> ${boundsOf(its)}</span>`}
+      <code>${name}</code> <span class="hint">${aboutField(its)}</span> ${required.has(name) && html`<${Tag}>required<//>`}
       ${its.description && html`<div class="hint">${its.description}</div>`}
       ${inner(its, document).map(([inside, schemaInside]) => html`<${Opened} name=${inside} schema=${schemaInside} document=${document} />`)}
     </li>`)}</ul>`;

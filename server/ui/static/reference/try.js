@@ -12,7 +12,7 @@ export function Try({ each, document }) {
   const json = each.requestBody?.content["application/json"];
   const form = each.requestBody?.content["multipart/form-data"];
   const [values, setValues] = useState({});
-  const [body, setBody] = useState(json ? JSON.stringify(exampleOf(each, json.schema, document), null, 1) : "");
+  const [body, setBody] = useState(json ? JSON.stringify(exampleOf(each, json.schema, document), null, 2) : "");
   const [answer, setAnswer] = useState(null);
   const [busy, run, error] = useAction();
   const stop = useRef(null);
