@@ -46,7 +46,6 @@ from routing.clock import Clock, SystemClock
 from routing.deferred.calls import DeferredCalls
 from routing.persistence import Persistence
 from routing.plan import Block
-from routing.reading.stand_ins import StandIns
 from routing.state.factory import StateSettings, create_state
 from routing.state.redis_peers import RedisPeers
 from routing.upstreams.availability import Availability
@@ -120,7 +119,6 @@ async def open_runtime(
         runtime.deferred = _deferred(clock, metrics, models, memory, calls, routing, dispatcher)
         sampler = Sampler(runtime, settings.routing.judge)
         runtime.samples = sampler
-        runtime.stand_ins = StandIns(settings.routing.stand_ins)
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
         live = await live_models(
@@ -129,7 +127,7 @@ async def open_runtime(
             wanted=lambda: wanted_here(settings, models.engines),
         )
         runtime.library, runtime.registry, runtime.pulls, runtime.on_use = live
-        runtime.reload = partial(_reload, updates, memory, routing, runtime, sampler, live.on_use)
+        runtime.reload = partial(_reload, updates, memory, routing, sampler, live.on_use)
         if settings.state.url is not None:
             runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
         runtime.runner = Runner(memory.storage.records, clock, works(runtime, settings))
@@ -358,7 +356,6 @@ async def _reload(
     updates: CatalogUpdates,
     memory: _Memory,
     routing: _Routing,
-    runtime: Runtime,
     sampler: Sampler,
     on_use: PullOnUse,
     settings: Settings,
@@ -380,7 +377,6 @@ async def _reload(
     routing.leases.configure(settings.backends.timeouts())
     routing.retries.configure(settings.retries)
     sampler.configure(settings.routing.judge)
-    runtime.stand_ins = StandIns(settings.routing.stand_ins)
     on_use.configure(settings.models)
 
 

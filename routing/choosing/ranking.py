@@ -11,21 +11,23 @@ from catalog.model import Capability
 from routing.beliefs.expectations import Expectation
 from routing.choosing.affinity import Savings
 from routing.choosing.effort import effort_of
-from routing.choosing.pins import may_pin
+from routing.choosing.pins import may_pin, pin_of
 from routing.choosing.scoring import Scores
 from routing.choosing.world import World
-from routing.facts import Facts, alias_of
+from routing.facts import Facts
 from routing.plan import Candidate, Exclusion, Lazy, Plan, Strategy
 from routing.settings import RoutingSettings
 
 _STRATEGY_TEXTS = {
     Strategy.EXPLICIT: "a replica of the model asked for by name",
-    Strategy.SCHEMA: "by its catalogue row, nothing observed yet",
+    Strategy.SCHEMA: "by its prior, nothing observed yet",
     Strategy.PROFILE: "by what was observed",
     Strategy.EXPLORATION: "tried because it may be better than the best known",
     Strategy.PREFERRED: "preferred by the settings",
-    Strategy.PINNED: "from now on the one vector space of this alias",
+    Strategy.PINNED: "from now on the one vector space of this name",
 }
+_SEEN = 0.005
+"""Distance of two qualities that can be seen with two digits."""
 
 
 def rank(
@@ -46,8 +48,8 @@ def rank(
     if strategy is None:
         explores = scores.final is not scores.expected and scores.expected.item(first) < scores.expected.max()
         strategy, pin = choice_of(facts, world, settings, row, observed, explores=bool(explores))
-    elif may_pin(facts, world):
-        strategy, pin = Strategy.PINNED, alias_of(facts.requested)
+    elif (pin := pin_of(facts, world)) is not None:
+        strategy = Strategy.PINNED
     # Another embedding model is another vector space, so a pin has no fallback.
     chosen = [first] if pin is not None else _with_fallbacks(world, scores, order, settings)
     reason = _reason(facts, world, scores, order, strategy, observed, len(excluded))
@@ -65,9 +67,9 @@ def rank(
 
 
 def comparable(facts: Facts, world: World, settings: RoutingSettings, rows: Ints) -> Ints:
-    """The rows to choose from: all, or the first alone for an embedding request that makes no pin.
+    """The rows to choose from: all, or the first alone for an embedding request that makes no common pin.
 
-    Vectors of two models do not compare, so without a pin the catalogue's order decides, which does not change
+    Vectors of two models do not compare, so there the catalogue's order decides, which does not change
     from one call to the next as scores do. A chat model moderates only where no model made for it can. For
     classification see :func:`_classifiers`.
     """
@@ -101,13 +103,14 @@ def choice_of(
     facts: Facts, world: World, settings: RoutingSettings, row: int, observed: float, *, explores: bool = False
 ) -> tuple[Strategy, str | None]:
     """The strategy by which the router chose this row, and the alias to pin to it, if any."""
-    if may_pin(facts, world):
-        return Strategy.PINNED, alias_of(facts.requested)
+    if (pin := pin_of(facts, world)) is not None:
+        return Strategy.PINNED, pin
     if world.index.models[row].id == settings.preferred.get(facts.capability):
         return Strategy.PREFERRED, None
     if explores:
         return Strategy.EXPLORATION, None
-    return (Strategy.PROFILE if observed > 0 else Strategy.SCHEMA), None
+    known = observed > 0 or world.estimator.hints(facts.task).item(row) > 0
+    return (Strategy.PROFILE if known else Strategy.SCHEMA), None
 
 
 def _order(scores: Floats, limit: int) -> Ints:
@@ -194,5 +197,18 @@ def describe(
     return (
         f"{world.index.models[row].id} for {facts.task.value} ({facts.complexity.value}), "
         f"mode {facts.intent.mode.value}: {_STRATEGY_TEXTS[strategy]}; expected quality {quality:.2f} "
-        f"({observed:.0f} observations), {latency:.2f} s, {price}"
+        f"({_evidence(facts, world, row, quality, observed)}), {latency:.2f} s, {price}"
     )
+
+
+def _evidence(facts: Facts, world: World, row: int, quality: float, observed: float) -> str:
+    """The evidence of a quality in words: reports, signs in answers, and the prior that they moved.
+
+    What was observed of other tasks moves it, too.
+    """
+    signs = world.estimator.hints(facts.task).item(row)
+    prior = world.estimator.prior_quality(row, facts.task)
+    text = f"{observed:.0f} observations"
+    if signs > 0:
+        text += f", signs in its answers worth {signs:.1f} more"
+    return text if abs(quality - prior) < _SEEN else f"{text}, {prior:.2f} before any"

@@ -36,7 +36,7 @@ class StateSettings(Section):
     )
 
     def with_url_of(self, variable: str) -> StateSettings:
-        """These settings with the URL in an environment variable. Raises ConfigurationError without a usable one."""
+        """These settings with the URL in an environment variable. Raises ConfigurationError without one."""
         url = os.environ.get(variable)
         if not url:
             raise ConfigurationError(

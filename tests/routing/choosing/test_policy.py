@@ -40,6 +40,20 @@ def test_an_estimator_of_another_catalogue_is_refused() -> None:
         choose(chat(), World(index=here.index, estimator=other.estimator, now=0.0))
 
 
+def test_the_reason_counts_the_signs_in_answers_and_the_prior_that_they_moved() -> None:
+    here = world([remote("m", benchmarks={"overall": 0.9})])
+    assert (
+        "by its prior, nothing observed yet; expected quality 0.90 (0 observations)" in choose(chat(), here).reason
+    )
+    for _ in range(30):
+        here.estimator.hint_quality("m", Task.CHAT, Complexity.SIMPLE, 0.2, 0.25)
+    made = choose(chat(), here)
+    assert made.strategy is Strategy.PROFILE
+    assert "by what was observed" in made.reason
+    assert "0 observations, signs in its answers worth" in made.reason
+    assert ", 0.90 before any)" in made.reason
+
+
 def test_fallbacks_are_in_another_failure_domain_first() -> None:
     rows = [
         remote(f"a{number}", endpoint="one", benchmarks={"overall": 0.9 - number / 100}) for number in range(4)
@@ -98,9 +112,39 @@ def test_a_restricted_embedding_request_makes_no_pin_and_always_gets_the_same_mo
     assert len(made.candidates) == 1
 
 
-def test_a_key_with_caps_of_its_own_makes_no_pin() -> None:
+def test_a_key_with_caps_of_its_own_makes_no_pin_for_others() -> None:
     here = world([remote("a", capabilities=EMBED)])
     assert choose(Facts(capability=Capability.EMBED), replace(here, key_capped=True)).pin is None
+    own = Facts(capability=Capability.EMBED, key="K1")
+    assert choose(own, replace(here, key_capped=True)).pin == "auto@k1"
+
+
+def test_a_key_that_may_not_use_the_pinned_model_keeps_to_one_of_its_own() -> None:
+    rows = [remote(name, capabilities=EMBED) for name in "abc"]
+    bound = Facts(capability=Capability.EMBED, allowed=("b", "c"), key="k1")
+
+    def chosen(facts: Facts, **pins: str) -> tuple[str, str | None]:
+        made = choose(facts, world(rows, pins={name.replace("_", "@"): model for name, model in pins.items()}))
+        (candidate,) = made.candidates
+        return candidate.model.id, made.pin
+
+    assert chosen(bound) == ("b", "auto@k1")
+    assert chosen(bound, auto="a") == ("b", "auto@k1"), "the common pin is to a model that it may not use"
+    assert chosen(bound, auto="c") == ("c", None), "it may use the common one"
+    assert chosen(bound, auto="c", auto_k1="b") == ("b", None), "a later common pin moves no key's vectors"
+    assert chosen(replace(bound, key="k2"), auto="c", auto_k1="b") == ("c", None)
+    free = replace(bound, allowed=())
+    assert chosen(replace(free, key="k3"), auto_k1="b")[1] == "auto", "a pin of a key's own decides for no other"
+    steered = replace(bound, intent=Intent(prefer_fast=True))
+    assert chosen(steered, auto="a") == ("b", None)
+
+
+def test_a_key_whose_own_pin_it_may_no_longer_use_is_told_so() -> None:
+    rows = [remote(name, capabilities=EMBED) for name in "abc"]
+    bound = Facts(capability=Capability.EMBED, allowed=("c",), key="k1")
+    made = choose(bound, world(rows, pins={"auto@k1": "b"}))
+    assert not made.candidates
+    assert "'auto' is pinned to b" in made.reason
 
 
 def test_what_does_not_steer_the_choice_does_not_prevent_a_pin() -> None:

@@ -15,7 +15,7 @@ from catalog.hardware import Machine
 from catalog.store.hub import Hub
 from catalog.store.store import Store
 from server.cli import app
-from server.commands.models import free_bytes
+from server.commands.library.pulling import free_bytes
 from tests.catalog.curated.test_choosing import machine
 from tests.fakes.gguf import chat_model
 from tests.fakes.hub import FakeHub, Repository, serve
@@ -34,18 +34,20 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ROUNDHOUSE_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "300")
-    for place in ("server.advising.models.detect", "server.commands.models.detect", "catalog.hardware.detect"):
-        monkeypatch.setattr(place, sixteen)
-    monkeypatch.setattr("server.commands.listing.detect", sixteen)
+    for place in ("server.advising.models", "server.commands.library.pulling", "catalog.hardware"):
+        monkeypatch.setattr(f"{place}.detect", sixteen)
+    monkeypatch.setattr("server.commands.library.listing.detect", sixteen)
     monkeypatch.setattr("server.advising.models.this_machine", sixteen)
-    monkeypatch.setattr("server.commands.listing.this_machine", sixteen)
+    monkeypatch.setattr("server.commands.library.listing.this_machine", sixteen)
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     files = {f"SmolLM2-360M-Instruct-{name}.gguf": chat_model() for name in ("Q4_K_M", "Q8_0")}
     with serve(FakeHub({SMALL: Repository(files)})) as running:
-        monkeypatch.setattr("server.commands.models.Store", lambda root: Store(root, hub=Hub(running.address)))
+        monkeypatch.setattr(
+            "server.commands.library.local.Store", lambda root: Store(root, hub=Hub(running.address))
+        )
         yield running
 
 
@@ -149,10 +151,10 @@ def test_the_recommended_models_are_pulled_unless_the_disk_has_no_room(
     hub.repositories[recommended["repository"]] = Repository(
         {f"model-{recommended['quantization']}.gguf": chat_model()}
     )
-    monkeypatch.setattr("server.commands.models.free_bytes", lambda _: 1)
+    monkeypatch.setattr("server.commands.library.pulling.free_bytes", lambda _: 1)
     with pytest.raises(PullError, match=r"They take about .* and the disk has 1 B free"):
         run("pull", "recommended", "--capability", "chat")
-    monkeypatch.setattr("server.commands.models.free_bytes", lambda _: None)
+    monkeypatch.setattr("server.commands.library.pulling.free_bytes", lambda _: None)
     assert run("pull", "recommended", "--capability", "chat") == f"{recommended['model']} is ready\n"
     again = run("pull", "recommended", "--capability", "chat")
     assert again == "The recommended models are on this machine.\n"
