@@ -156,6 +156,7 @@ def test_the_recommended_models_are_pulled_unless_the_disk_has_no_room(
         run("pull", "recommended", "--capability", "chat")
     monkeypatch.setattr("server.commands.library.pulling.free_bytes", lambda _: None)
     assert run("pull", "recommended", "--capability", "chat") == f"{recommended['model']} is ready\n"
+    assert json.loads(run("recommend", "--capability", "chat", "--json"))[0]["pulled"] is True
     again = run("pull", "recommended", "--capability", "chat")
     assert again == "The recommended models are on this machine.\n"
 
