@@ -43,6 +43,8 @@ def builtin_rows() -> tuple[tuple[Model, ...], tuple[Endpoint, ...]]:
 
 _LOCAL = "local.toml"
 _APPLE = "apple.toml"
+_LEAST_WINDOW = 128
+"""The smallest context window that an engine takes."""
 
 
 def _filled(table: Table, templates: Mapping[str, Table]) -> Table:
@@ -73,10 +75,23 @@ def user_models(tables: Sequence[Table | Model], known: Mapping[str, Model]) -> 
             merged = {**_fields(base), **table} if base is not None else dict(table)
             row = _row(Model, "model", {**merged, "origin": "user"})
             _check(row)
+        row = _with_window(row, table)
         if row.id.lower() in rows:
             raise ConfigurationError(f"[[model]] '{row.id}' is given twice; remove one.", param="id")
         rows[row.id.lower()] = row
     return list(rows.values())
+
+
+def _with_window(row: Model, table: Table | Model) -> Model:
+    """The row with the context window that its own table names as its engine's, unless the options name another.
+
+    The window of a row that a file's header gave is what the model was trained for, which nobody asked for.
+    """
+    limits = table.limits.model_dump() if isinstance(table, Model) else table.get("limits")
+    window = limits.get("context_window") if isinstance(limits, Mapping) else None
+    if not row.local or not isinstance(window, int) or window < _LEAST_WINDOW or "context" in row.options:
+        return row
+    return row.model_copy(update={"options": {**row.options, "context": window}})
 
 
 def remarks(rows: Iterable[Model], ids: Mapping[str, Model]) -> Iterator[str]:

@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 
 import orjson
@@ -68,7 +69,7 @@ def build_catalog(settings: Settings, store: Store, engines: Engines, registered
         user_models=(*settings.model, *beside.tables),
         user_endpoints=(*settings.endpoint, *beside.endpoints.values()),
         pulled=store.rows(),
-        completed=engines.completed,
+        completed=partial(_as_served, engines, settings.workers.context),
     )
     check_protocols(catalog.servers, catalog.own)
     check_engines(catalog, engines)
@@ -87,6 +88,19 @@ def _with_usable(settings: Settings, store: Store, engines: Engines, registered:
             log = structlog.get_logger("server.catalog")
             log.warning("registered row is left out", reason=error.message)
             registered = less
+def _as_served(engines: Engines, default: int, row: Model) -> Model:
+    """The row with the abilities of its engine, and within the context window that its worker has here."""
+    row = engines.completed(row)
+    window = engines.context(row, default)
+    if window is None or window == row.limits.context_window:
+        return row
+    limits = row.limits
+    most = {
+        name: min(tokens, window)
+        for name in ("max_output_tokens", "max_input_tokens")
+        if (tokens := getattr(limits, name)) is not None
+    }
+    return row.model_copy(update={"limits": limits.model_copy(update={"context_window": window, **most})})
 
 
 def log_remarks(catalog: Catalog) -> None:

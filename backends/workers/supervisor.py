@@ -194,13 +194,7 @@ class Supervisor:
 
     def context(self, model: Model) -> int | None:
         """Return the tokens of one request, prompt and answer together; None if the engine has no such limit."""
-        engine = self._engines.get(model.engine or "")
-        if engine is None or not engine.context:
-            return None
-        chosen = model.options.get("context")
-        if isinstance(chosen, int):
-            return chosen
-        return min(model.limits.context_window or self._settings.context, self._settings.context)
+        return self._engines.context(model, self._settings.context)
 
     def slots(self, model: Model) -> int:
         """Return the number of requests that one worker of this model works on concurrently."""

@@ -55,6 +55,14 @@ class ContextLengthExceeded(InvalidRequest):
             self.limit, self.requested = limit, estimate
             self._say("about ")
 
+    def add_advice(self) -> None:
+        """Add how the operator sets the window of a model that runs on this machine."""
+        self.message += (
+            " The operator sets that length, as far as the model was trained for it: limits.context_window of its "
+            "row, or workers.context."
+        )
+        self.args = (self.message,)
+
     def _say(self, about: str = "") -> None:
         bound = f"is {self.limit} tokens, but" if self.limit is not None else "is exceeded:"
         needs = f"{about}{self.requested} tokens" if self.requested is not None else "more than that"

@@ -81,7 +81,9 @@ def _plan_single(facts: Facts, world: World, settings: RoutingSettings, model: M
     prompt = context_needed(facts) and facts.prompt_tokens  # a list of texts is bounded by the longest of them
     if model.local and not facts.tokens_only and prompt > _FAR_TOO_LONG * world.index.context[row]:
         window = int(world.index.context[row])
-        raise ContextLengthExceeded(model=model.id, limit=window, requested=facts.prompt_tokens)
+        error = ContextLengthExceeded(model=model.id, limit=window, requested=facts.prompt_tokens)
+        error.add_advice()
+        raise error
     expected = world.estimator.expect(row, facts, world.pool, world.now, world.queued_ahead)
     candidate = Candidate(model, 1.0, *expected, failure_domain=world.index.domains[row], reason=named)
     return Plan((candidate,), (), strategy, f"{model.id}: {named}", considered=(candidate,))

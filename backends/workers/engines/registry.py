@@ -109,6 +109,18 @@ class Engines(Mapping[str, EngineInfo]):
             return model
         return model.model_copy(update={"capabilities": model.capabilities.union(added)})
 
+    def context(self, model: Model, default: int) -> int | None:
+        """The tokens of one request, prompt and answer, that a worker of this model holds.
+
+        ``default`` bounds a row whose options name none: what a model was trained for may take more memory than
+        there is. ``None`` for an engine without a context window.
+        """
+        engine = self._engines.get(model.engine or "") if model.local else None
+        if engine is None or not engine.context:
+            return None
+        chosen = model.options.get("context")
+        return chosen if isinstance(chosen, int) else min(model.limits.context_window or default, default)
+
     def own_pythons_missing(self) -> list[EngineMissing]:
         """The engines that cannot run in the interpreter that the settings name for them. Starts each of these."""
         own = [name for name, engine in self._engines.items() if not engine.environment.own]
