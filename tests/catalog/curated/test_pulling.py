@@ -150,12 +150,15 @@ def test_pictures_and_speech_come_in_the_folders_that_their_engines_open(tmp_pat
         store = Store(tmp_path, hub=Hub(endpoint=running.address))
         drawing = pull_named(store, named("sd-turbo"), HERE)
         hearing = pull_named(store, named("whisper-small"), HERE)
-    assert (drawing.engine, drawing.capabilities) == ("diffusion", {Capability.IMAGE})
+    assert (drawing.engine, drawing.capabilities) == ("diffusion", frozenset({Capability.IMAGE}))
     assert drawing.options["steps"] == 2
     folder = store.path(drawing)
     assert (folder / "model_index.json").is_file()
     assert [path.name for path in folder.rglob("*.safetensors")] == ["diffusion_pytorch_model.safetensors"]
-    assert (hearing.engine, hearing.capabilities) == ("whisper", {Capability.TRANSCRIBE, Capability.TRANSLATE})
+    assert (hearing.engine, hearing.capabilities) == (
+        "whisper",
+        frozenset({Capability.TRANSCRIBE, Capability.TRANSLATE}),
+    )
     assert Store(store.root).ready(hearing)
 
 
