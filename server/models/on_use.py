@@ -80,7 +80,8 @@ class PullOnUse:
         A name that no catalogue has is left to the router. Raises ModelUnavailable if the pull fails, or has just
         failed.
         """
-        if not (self._catalog().knows(name) or await asyncio.to_thread(known_to_pull, name)):
+        known = self._catalog().knows(name)
+        if not known and await asyncio.to_thread(known_to_pull, name) is None:
             return
         last = await self._pulls.latest(name)
         if last is not None and last.status == FAILED and last.body["ended_at"] > self._pulls.now() - REST:
