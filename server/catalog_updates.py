@@ -165,6 +165,8 @@ def _preferred(routing: RoutingSettings) -> Iterator[tuple[str, str, frozenset[C
         yield f"routing.preferred.{capability}", name, frozenset({capability})
     for name in routing.speech.preferred:
         yield "routing.speech.preferred", name, _SPOKEN
+    if routing.judge.model is not None:
+        yield "routing.judge.model", routing.judge.model, frozenset({Capability.CHAT})
     for pattern, name in routing.stand_ins.items():
         if not is_auto(name):
             useful = frozenset({Capability.EMBED}) if means_embeddings(pattern) else frozenset(Capability)

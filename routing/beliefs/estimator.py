@@ -134,6 +134,18 @@ class Estimator:
         observed: Floats = self._columns.observed[TASK_AT[task]]
         return observed
 
+    def hints(self, task: Task) -> Floats:
+        """Weight of the implicit observations of a task in explicit ones, shape (n,)."""
+        self._refresh_quality()
+        hinted: Floats = self._columns.hinted[TASK_AT[task]]
+        return hinted
+
+    def prior_quality(self, row: int, task: Task) -> float:
+        """The quality of a row of the index before any observation."""
+        evidence = self._learned.evidence.get(self.index.models[row].id)
+        prior = self._priors[row].mean if evidence is None else evidence.prior
+        return float(prior[TASK_AT[task]])
+
     def reliability(self, wall: float | None) -> Floats | None:
         """See :meth:`Columns.reliability`."""
         self._refresh_speed()

@@ -83,7 +83,7 @@ class _Run:
         self._body: Json = record.body
         self._saving = asyncio.Lock()
         self._told_at = 0.0
-        self._purse = Purse(self._body["budget"] - self._body["spent"], takers=REMOTE_AT_ONCE + 1)
+        self._purse = Purse(self._body["budget"] - self._body["spent"])
         self._spent_before = float(self._body["spent"])
         self._prober = Prober(runtime, caller_of_owner(runtime, record.owner), self._purse)
         self._helper = Helper(self._prober, self._body["judge"])

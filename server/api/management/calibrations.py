@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from backends.wire.common import AS_COUNT, Finite, Identifier, WireModel
+from backends.wire.common import AS_COUNT, Finite, Identifier, OwnBody
 from catalog.errors import InvalidRequest, ModelUnavailable, RateLimited, Unavailable
 from catalog.model import Model
 from catalog.types import Json
@@ -31,7 +31,7 @@ _EARLIER = 20
 """Calibrations that are looked through for results to go on from."""
 
 
-class CalibrationRequest(WireModel):
+class CalibrationRequest(OwnBody):
     """A calibration of ``models``, by default all that can be used now, in ``tasks``, by default all.
 
     ``budget`` is the most that it may cost in dollars. The same ``seed`` asks the same questions, ``questions`` of
@@ -136,7 +136,6 @@ class CalibrationListQuery(BaseModel):
         reads=CalibrationRequest,
         answers=Calibration,
         admin=True,
-        optional=True,
         raises=(RateLimited, ModelUnavailable),
     ),
 )

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from backends.registry import wire_of
-from backends.wire.common import Finite, Identifier, WireModel
+from backends.wire.common import Finite, Identifier, OwnBody, WireModel
 from backends.workers.pool import WorkerView
 from catalog.errors import CapabilityMismatch, InvalidRequest, ModelUnavailable, NotFound, NotPermitted
 from catalog.model import Capability, Model, UpstreamSource
@@ -36,7 +36,7 @@ from server.wires.codex_models import CodexModel, codex_models
 router = APIRouter(tags=["models"])
 
 
-class LoadRequest(WireModel):
+class LoadRequest(OwnBody):
     """``keep_alive`` is how many seconds the model stays loaded without use.
 
     The other fields hold until the model is unloaded, or loaded with others: ``context`` is in tokens per request,
@@ -45,7 +45,6 @@ class LoadRequest(WireModel):
     are more of the engine's. A model that is loaded otherwise finishes its requests first; ``force`` ends them.
     """
 
-    model_config = ConfigDict(extra="forbid")
     keep_alive: Annotated[Finite, Field(ge=0, le=31_536_000)] | None = None
     context: Annotated[int, Field(ge=128, le=2**31 - 1)] | None = None
     slots: Annotated[int, Field(ge=1, le=512)] | None = None
@@ -55,7 +54,7 @@ class LoadRequest(WireModel):
     force: bool = False
 
 
-class UnloadRequest(WireModel):
+class UnloadRequest(OwnBody):
     """``force`` ends the running requests: their streams get an error event."""
 
     force: bool = False

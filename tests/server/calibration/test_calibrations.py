@@ -188,6 +188,24 @@ async def test_the_budget_is_never_overspent_and_a_larger_one_goes_on_where_it_e
     assert len(questions) == second["total"] - done
 
 
+async def test_the_whole_budget_is_there_for_one_model(school: School) -> None:
+    asked = {"models": ["dull"], "tasks": ["maths"], "questions": 1}
+    short = await school.calibrated(**asked, budget=0.00001)
+    told = short["results"]["dull"]["out_of_budget"]
+    assert short["status"] == "out_of_budget"
+    assert "of the budget $0.000010 is left" in told.lower()
+    needed = float(told.rpartition("needs $")[2].split()[0])
+    enough = await school.calibrated(**asked, budget=needed)
+    assert enough["results"]["dull"]["subjects"]["arithmetic.1"]["scores"] == [0.0]
+
+
+async def test_what_one_model_does_not_use_of_the_budget_is_there_for_the_others(school: School) -> None:
+    asked = {"tasks": ["maths"], "questions": 2}
+    one = await school.calibrated(**asked, models=["dull"], fresh=True)
+    both = await school.calibrated(**asked, fresh=True, budget=one["spent"] * 2 + 0.012)
+    assert [result["out_of_budget"] for result in both["results"].values()] == [None, None]
+
+
 async def test_nothing_is_asked_of_paid_models_without_a_budget(school: School, bright: Pupil) -> None:
     told = await school.calibrated(budget=0)
     assert told["status"] == "out_of_budget"
