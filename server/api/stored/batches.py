@@ -232,4 +232,6 @@ def check_batches_on(runtime: Runtime) -> None:
 def shown(record: Record) -> Json:
     """A batch as its caller sees it."""
     body = {name: value for name, value in record.body.items() if name != INTERNAL}
+    if body.get("notice") is None:
+        body.pop("notice", None)
     return {**body, "status": record.status}

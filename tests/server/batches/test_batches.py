@@ -10,7 +10,7 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from catalog.errors import InvalidRequest, QueueFull, UpstreamQuotaExceeded
+from catalog.errors import InvalidRequest, QueueFull, UpstreamQuotaExceeded, UpstreamUnreachable
 from catalog.types import Json
 from routing.facts import Workload
 from server.api.doors import DOORS
@@ -206,6 +206,29 @@ async def test_a_line_waits_until_the_account_of_its_provider_is_open_again(
     assert done["request_counts"] == {"total": 1, "completed": 1, "failed": 0}
     assert len(waits) == 20
     assert min(waits) >= 300
+
+
+async def test_a_batch_whose_model_is_gone_says_so_while_it_is(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch: Json = {}
+    told: list[Json] = []
+
+    async def sleep(slot: Slot, seconds: float) -> None:
+        told.append((await gateway.client.get(f"/v1/batches/{batch['id']}")).json())
+        if len(told) == 5:
+            gateway.backend.script = before
+
+    monkeypatch.setattr(Slot, "sleep", sleep)
+    before = gateway.backend.script
+    gateway.backend.script = (UpstreamUnreachable("The far end is gone."),)
+    with capture_logs() as logs:
+        batch |= await send(gateway, jsonl(chat_line("a")))
+        done = await until(gateway, batch, "completed")
+    assert ["notice" in each for each in told] == [False, False, True, True, True]
+    assert "The far end is gone." in told[-1]["notice"]
+    assert len([log for log in logs if log["event"] == "batch.waits"]) == 1
+    assert (done["request_counts"]["completed"], "notice" in done) == (1, False)
 
 
 async def test_a_batch_that_waits_for_an_account_can_be_cancelled(gateway: Gateway) -> None:
