@@ -346,6 +346,21 @@ async def test_a_batch_that_cannot_be_made_is_refused(
     assert names(files_of(gateway).folder) == [file.json()["id"]]
 
 
+async def test_a_wrong_window_is_told_by_an_example_and_an_unknown_field_by_its_name(gateway: Gateway) -> None:
+    form = {"files": {"file": ("a", jsonl(chat_line("a")))}, "data": {"purpose": "batch"}}
+    file = (await gateway.client.post("/v1/files", **form)).json()["id"]  # type: ignore[arg-type]
+    body = {"input_file_id": file, "endpoint": CHAT}
+    for window in ("24", "soon", "٢h", "0h"):
+        answer = await gateway.client.post("/v1/batches", json={**body, "completion_window": window})
+        assert answer.status_code == 400
+        assert "such as '24h'" in answer.json()["error"]["message"]
+    more = {"priority": "high", "x": None, "metadata": None}
+    made = await gateway.client.post("/v1/batches", json={**body, **more})
+    assert (made.status_code, made.headers["x-roundhouse-dropped"]) == (200, "priority")
+    plain = await gateway.client.post("/v1/batches", json=body)
+    assert "x-roundhouse-dropped" not in plain.headers
+
+
 async def test_a_file_of_another_purpose_is_no_input(gateway: Gateway) -> None:
     file = await gateway.client.post("/v1/files", files={"file": ("a", b"{}")}, data={"purpose": "user_data"})
     body = {"input_file_id": file.json()["id"], "endpoint": CHAT}
