@@ -11,6 +11,7 @@ from backends.registry import trusted_providers
 from catalog.model import Capability
 from catalog.validation.section import Section
 from routing.facts import Mode, Task
+from routing.reading.intent import is_auto
 from routing.reading.stand_ins import check_stand_in
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -189,6 +190,13 @@ class JudgeSettings(Section):
         default=0.5, description="dollars a day (UTC) for the runner-up's answers and the judge"
     )
     confidence: Share = Field(default=0.5, description="weight of a verdict, in parts of an explicit report")
+
+    @field_validator("model")
+    @classmethod
+    def _one_model(cls, model: str | None) -> str | None:
+        if model is not None and is_auto(model):
+            raise ValueError(f"'{model}' may be another model for each answer: name one chat model")
+        return model
 
 
 class SpeechPolicy(Section):

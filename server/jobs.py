@@ -247,7 +247,11 @@ def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncCont
         opening = runtime.dispatcher.open(job)
     else:
         opening = _WithinLimits(runtime.keys, caller.key, job, runtime.dispatcher)
-    return opening if runtime.samples is None else runtime.samples.watched(job, opening)
+    opening = opening if runtime.samples is None else runtime.samples.watched(job, opening)
+    on_use = runtime.on_use
+    if on_use is not None and on_use.enabled and (name := on_use.lacking(facts)) is not None:
+        return on_use.first(name, caller, opening)
+    return opening
 
 
 async def count_loading(runtime: Runtime, caller: Caller, model: Model) -> None:

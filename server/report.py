@@ -200,7 +200,9 @@ def _scenario(runtime: Runtime, body: Json) -> Json:
 
 
 def _prior(row: Model, runtime: Runtime) -> Json:
-    """The prior of a row, its source, and the amount of observations since."""
+    """The prior of a row, its source, and the amount of observations since: reports, and signs in its answers,
+    each worth a part of one.
+    """
     shown: Json = {"model": row.id, "benchmarks": row.benchmarks, "published": row.published}
     place = None if runtime.insight is None else runtime.insight.estimator.index.rows.get(row.id)
     if runtime.insight is None or place is None:
@@ -209,6 +211,7 @@ def _prior(row: Model, runtime: Runtime) -> Json:
     prior = estimator.prior(place)
     seen = {task.value: float(estimator.observations(task)[place]) for task in Task}
     observed = {task: round(count, 1) for task, count in seen.items() if count}
+    hints = {task.value: float(estimator.hints(task)[place]) for task in Task}
     return {
         **shown,
         "prior": {task.value: round(float(value), 3) for task, value in zip(Task, prior.mean, strict=True)},
@@ -216,6 +219,7 @@ def _prior(row: Model, runtime: Runtime) -> Json:
         "source": prior.source.value,
         "reason": prior.reason,
         "observations": observed,
+        "signs": {task: round(weight, 2) for task, weight in hints.items() if weight},
     }
 
 

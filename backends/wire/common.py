@@ -76,3 +76,9 @@ class WireModel(BaseModel):
             else:
                 body[key] = value
         return body
+
+
+class OwnBody(WireModel):
+    """A body of one of Roundhouse's own endpoints, which passes nothing on: an unknown field is refused."""
+
+    model_config = ConfigDict(extra="forbid")

@@ -6,11 +6,11 @@ import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from catalog.validation.nesting import models_in
 from catalog.validation.wording import UNKNOWN, describe, place
 
 _MAY_BE_SECRET = re.compile("key|url|proxy|endpoint|model|settings")
@@ -45,14 +45,5 @@ def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """The dotted names of a model's settings and of those nested in it."""
     for name, field in model.model_fields.items():
         yield prefix + name
-        for inner in _models(field.annotation):
+        for inner in models_in(field.annotation):
             yield from _paths(inner, f"{prefix}{name}.")
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type):
-        if issubclass(annotation, BaseModel):
-            yield annotation
-        return
-    for part in get_args(annotation):
-        yield from _models(part)

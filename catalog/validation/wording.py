@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from pydantic_core import ErrorDetails
 
 LONGEST_SHOWN = 80
+MOST_NAMED = 20
+"""Known names of which all are told where none is near an unknown one."""
 UNKNOWN, MISSING = "extra_forbidden", "missing"
 
 _SAYS = {
@@ -69,6 +72,14 @@ def describe(error: ErrorDetails, *, value: bool) -> str:
     if error["type"] in (UNKNOWN, MISSING) or "input" not in error:
         return said
     return f"{said} (it is {shown(error['input'], value=value)})"
+
+
+def or_known(name: str, known: Collection[str]) -> str:
+    """The words behind the refusal of an unknown name: the nearest known one, else all, if they are few."""
+    near = difflib.get_close_matches(name[:LONGEST_SHOWN].casefold(), known, n=1)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; there are {', '.join(sorted(known))}" if 0 < len(known) <= MOST_NAMED else ""
 
 
 def shown(came: Any, *, value: bool) -> str:

@@ -18,7 +18,8 @@ class Columns:
     """Expectations for the n rows of an index; position ``i`` of the last axis is row ``i``.
 
     ``mean``, ``strength`` and ``exploration_bonus`` have shape (tasks, complexities, n); ``observed``, the
-    discounted number of explicit observations, has shape (tasks, n). By class of prompt size, with shape (SIZES,
+    discounted number of explicit observations, and ``hinted``, the weight of implicit ones, have shape (tasks, n).
+    By class of prompt size, with shape (SIZES,
     n): ``first_ratio``, the measured time to first token over the catalogue's; ``fixed_seconds`` per call;
     ``prompt_seconds`` and ``token_seconds`` per token of prompt and answer. ``failure_rate`` and ``failed_at``
     (wall clock) have shape (n,). A row whose successor is served by the same endpoint has no exploration bonus: a
@@ -48,6 +49,7 @@ class Columns:
         self.exploration_bonus: Floats = posterior.exploration_bonus(self.mean, self.strength)
         self.exploration_bonus[:, :, self._superseded] = 0.0
         self.observed: Floats = np.zeros((len(TASKS), count))
+        self.hinted: Floats = np.zeros((len(TASKS), count))
         self.first_ratio: Floats = np.ones((SIZES, count))
         self.fixed_seconds: Floats = np.tile(index.base_seconds, (SIZES, 1))
         self.prompt_seconds: Floats = np.tile(1 / index.prefill, (SIZES, 1))
@@ -63,6 +65,7 @@ class Columns:
         if not self._superseded[row]:
             self.exploration_bonus[:, :, row] = self._posterior.exploration_bonus(mean, strength)
         self.observed[:, row] = evidence.counts.sum(axis=1)
+        self.hinted[:, row] = evidence.hint_counts.sum(axis=1)
 
     def set_speed(self, row: int, pace: Pace) -> None:
         """Compute a row's speed and reliability from its pace."""

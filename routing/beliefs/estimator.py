@@ -78,9 +78,10 @@ class Estimator:
             return self._priors[row]
         return Prior(evidence.prior, evidence.strength, Source.IMPORTED, evidence.imported)
 
-    def catalogue_prior(self, row: int) -> Prior:
-        """The prior of a row of the index without an imported one."""
-        return self._priors[row]
+    @property
+    def benchmark_strength(self) -> float:
+        """Observations that a prior by the model's own benchmarks is worth."""
+        return self._learning.prior_strength
 
     def refresh(self) -> None:
         """Compute stale rows now, off the request's path; otherwise the next decision does."""
@@ -132,6 +133,18 @@ class Estimator:
         self._refresh_quality()
         observed: Floats = self._columns.observed[TASK_AT[task]]
         return observed
+
+    def hints(self, task: Task) -> Floats:
+        """Weight of the implicit observations of a task in explicit ones, shape (n,)."""
+        self._refresh_quality()
+        hinted: Floats = self._columns.hinted[TASK_AT[task]]
+        return hinted
+
+    def prior_quality(self, row: int, task: Task) -> float:
+        """The quality of a row of the index before any observation."""
+        evidence = self._learned.evidence.get(self.index.models[row].id)
+        prior = self._priors[row].mean if evidence is None else evidence.prior
+        return float(prior[TASK_AT[task]])
 
     def reliability(self, wall: float | None) -> Floats | None:
         """See :meth:`Columns.reliability`."""
@@ -276,10 +289,12 @@ class Estimator:
         overall: float | None = None,
         origin: str = "imported",
         observed: bool = False,
+        strength: float | None = None,
     ) -> bool:
         """Set a model's prior means in [0, 1], by task, without shrinking them as benchmarks are.
 
-        ``overall`` holds for the other tasks, else the mean of ``priors``; ``origin`` names where they come from.
+        ``overall`` holds for the other tasks, else the mean of ``priors``; ``origin`` names where they come from;
+        ``strength`` is what they are worth in observations, by default what benchmarks are.
         Of a model that was observed already, the prior is replaced beneath its observations with ``observed``;
         otherwise the answer is False, and nothing changes.
         """
@@ -290,7 +305,7 @@ class Estimator:
             return False
         general = sum(priors.values()) / len(priors) if overall is None else overall
         means = np.array([priors.get(task, general) for task in TASKS])
-        fresh = Evidence.fresh(means, self._learning.prior_strength, origin[:MAX_ORIGIN])
+        fresh = Evidence.fresh(means, strength or self._learning.prior_strength, origin[:MAX_ORIGIN])
         if observed and known is not None:
             known.prior, known.strength, known.imported = fresh.prior, fresh.strength, fresh.imported
         else:

@@ -145,11 +145,13 @@ class Learner:
         *,
         origin: str = "imported",
         observed: bool = False,
+        strength: float | None = None,
     ) -> dict[str, bool]:
         """Seed models with benchmark scores in [0, 1], by model id and task or ``overall``.
 
         Returns, by model id, whether its scores were taken: those of an observed model only with ``observed``,
-        which keeps its observations. Raises InvalidRequest, without effect, for an unknown task or a score outside
+        which keeps its observations. ``strength`` is what the priors are worth in observations, by default what
+        benchmarks are. Raises InvalidRequest, without effect, for an unknown task or a score outside
         [0, 1].
         """
         parsed = {
@@ -160,7 +162,7 @@ class Learner:
         for model, row in parsed.items():
             by_task = {task: score for task, score in row.items() if isinstance(task, Task)}
             taken[model] = self._estimator.seed(
-                model, by_task, overall=row.get(OVERALL), origin=origin, observed=observed
+                model, by_task, overall=row.get(OVERALL), origin=origin, observed=observed, strength=strength
             )
         return taken
 

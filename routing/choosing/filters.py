@@ -13,6 +13,7 @@ from catalog.errors import InvalidRequest, PriceUnknown
 from catalog.index import LAST_DAYS, Bools, Floats, Index, Ints
 from catalog.model import Capability, Model
 from routing.accounts.costs import longest_prompt
+from routing.beliefs.estimator import Estimator
 from routing.choosing.world import World
 from routing.facts import Facts, Intent, Mode
 from routing.plan import OVER_BUDGET, Exclusion
@@ -145,10 +146,17 @@ def cost_bound(facts: Facts, world: World, *, named: bool = False) -> Floats | N
         most = 1.0
     if facts.intent.max_cost is None:
         return world.estimator.cost(facts, output=most)
+    return most_dollars(facts, world.estimator, most)
+
+
+def most_dollars(facts: Facts, estimator: Estimator, output: float | None) -> Floats:
+    """The most each row may cost in dollars for an answer of ``output`` tokens (``None``: the usual length),
+    shape (n,); see :func:`cost_bound`.
+    """
     with_margin = replace(facts, prompt_tokens=longest_prompt(facts.prompt_tokens))
-    cost = world.estimator.cost(with_margin, output=most)
+    cost = estimator.cost(with_margin, output=output)
     if facts.capability in GENERATES:
-        endless = world.index.endless
+        endless = estimator.index.endless
         cost[endless] = np.where(cost[endless] > 0, np.inf, cost[endless])
     return cost
 

@@ -20,12 +20,14 @@ from routing.settings import RoutingSettings
 
 _STRATEGY_TEXTS = {
     Strategy.EXPLICIT: "a replica of the model asked for by name",
-    Strategy.SCHEMA: "by its catalogue row, nothing observed yet",
+    Strategy.SCHEMA: "by its prior, nothing observed yet",
     Strategy.PROFILE: "by what was observed",
     Strategy.EXPLORATION: "tried because it may be better than the best known",
     Strategy.PREFERRED: "preferred by the settings",
     Strategy.PINNED: "from now on the one vector space of this name",
 }
+_SEEN = 0.005
+"""Distance of two qualities that can be seen with two digits."""
 
 
 def rank(
@@ -107,7 +109,8 @@ def choice_of(
         return Strategy.PREFERRED, None
     if explores:
         return Strategy.EXPLORATION, None
-    return (Strategy.PROFILE if observed > 0 else Strategy.SCHEMA), None
+    known = observed > 0 or world.estimator.hints(facts.task).item(row) > 0
+    return (Strategy.PROFILE if known else Strategy.SCHEMA), None
 
 
 def _order(scores: Floats, limit: int) -> Ints:
@@ -194,5 +197,18 @@ def describe(
     return (
         f"{world.index.models[row].id} for {facts.task.value} ({facts.complexity.value}), "
         f"mode {facts.intent.mode.value}: {_STRATEGY_TEXTS[strategy]}; expected quality {quality:.2f} "
-        f"({observed:.0f} observations), {latency:.2f} s, {price}"
+        f"({_evidence(facts, world, row, quality, observed)}), {latency:.2f} s, {price}"
     )
+
+
+def _evidence(facts: Facts, world: World, row: int, quality: float, observed: float) -> str:
+    """The evidence of a quality in words: reports, signs in answers, and the prior that they moved.
+
+    What was observed of other tasks moves it, too.
+    """
+    signs = world.estimator.hints(facts.task).item(row)
+    prior = world.estimator.prior_quality(row, facts.task)
+    text = f"{observed:.0f} observations"
+    if signs > 0:
+        text += f", signs in its answers worth {signs:.1f} more"
+    return text if abs(quality - prior) < _SEEN else f"{text}, {prior:.2f} before any"

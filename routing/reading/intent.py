@@ -1,8 +1,12 @@
-"""Reads the caller's intent from the model name, ``x-roundhouse-*`` headers and ``routing: {...}`` in the body."""
+"""Reads the caller's intent from the model name, ``x-roundhouse-*`` headers and ``routing: {...}`` in the body.
+
+A limit holds wherever it is given, because a client may send one with every request and another with a single one:
+the stricter of two values counts. Of preferences, the body's go before a header's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -61,10 +65,14 @@ class IntentBody(BaseModel):
 
 
 _FIELDS = frozenset(IntentBody.model_fields)
+_LIMITS = ("local_only", "high_stakes", "strict", "require", "exclude", "tags")
+"""Limits of which those of all sources hold together; of two ``max_cost``, the lower."""
 _MISPLACED = _FIELDS - {"strict", "timings"}
 """Fields that bind nothing outside ``routing``; ``strict`` and ``timings`` are fields of a body, too."""
 _OF_OTHERS: dict[str, type[Mode | Task]] = {"mode": Mode, "task": Task}
 """Fields that some servers have under the same name, with other values."""
+_OPEN = (Mode.AUTO, Mode.LOCAL)
+"""Modes that go together with any other."""
 _DEFAULT = {mode: Intent(mode=mode) for mode in Mode}
 
 
@@ -75,10 +83,11 @@ def is_auto(requested: str) -> bool:
 
 
 def read_intent(requested: str, body: Any, headers: Mapping[str, str]) -> Intent:
-    """Merge the name's mode, the headers and the body; the body overrides a header, both override the name.
+    """The intent of a request: the limits of all sources, and the preferences of the body before the headers'.
 
-    Raises InvalidRequest for an unknown mode, field or value, also for an ``x-roundhouse-`` header that names no
-    field: a misspelt field must not be ignored silently.
+    ``local`` in any source keeps the request local, also where another names a second mode. Raises InvalidRequest
+    for any other mode that contradicts the name's, for an unknown mode, field or value, and for an
+    ``x-roundhouse-`` header that names no field: a misspelt field must not be ignored silently.
     """
     mode = mode_of(requested)
     from_headers = {name: headers[header] for header in headers if (name := _field_of(header)) is not None}
@@ -86,13 +95,56 @@ def read_intent(requested: str, body: Any, headers: Mapping[str, str]) -> Intent
         return _DEFAULT[mode]
     if body is not None and not isinstance(body, dict):
         raise InvalidRequest('\'routing\' must be an object, as in {"mode": "fast"}.', param="routing")
-    parsed_headers = {name: _parse_header(name, value) for name, value in from_headers.items()}
+    sources = [_parsed(body, "routing.")] if body else []
+    if from_headers:
+        sources.append(_parsed({name: _parse_header(name, text) for name, text in from_headers.items()}))
+    if not sources:
+        return _DEFAULT[mode]
+    fields = _merged(sources)
+    chosen = _chosen(requested, mode, fields["mode"])
+    if mode is Mode.LOCAL or any(source.mode is Mode.LOCAL for source in sources):
+        fields["local_only"] = True
+        chosen = Mode.LOCAL if chosen is Mode.AUTO else chosen
+    return Intent(**{**fields, "mode": chosen})
+
+
+def _merged(sources: Sequence[IntentBody]) -> dict[str, Any]:
+    """The fields of all sources, of which an earlier one's preferences go before a later one's."""
+    first = sources[0]
+    fields = {name: getattr(first, name) for name in _FIELDS}
+    for other in sources[1:]:
+        fields |= {name: getattr(other, name) for name in other.model_fields_set - first.model_fields_set}
+        fields |= {name: getattr(first, name) | getattr(other, name) for name in _LIMITS}
+        costs = [source.max_cost for source in sources if source.max_cost is not None]
+        fields["max_cost"] = min(costs, default=None)
+        fields["mode"] = first.mode or other.mode
+    return fields
+
+
+def _chosen(requested: str, named: Mode, wished: Mode | None) -> Mode:
+    """The mode of a name and another wish. Raises InvalidRequest if one contradicts the other.
+
+    ``auto`` contradicts no mode, and ``local`` is a limit that every mode can keep.
+    """
+    if wished is None or wished is named:
+        return named
+    if named in _OPEN:
+        return named if wished is Mode.AUTO else wished
+    if wished in _OPEN:
+        return named
+    raise InvalidRequest(
+        f"The model '{requested[:50]}' and the mode '{wished.value}' of 'routing' or {HEADER_PREFIX}mode "
+        "contradict each other; name one of them.",
+        param="routing.mode",
+    )
+
+
+def _parsed(fields: Mapping[str, Any], where: str = HEADER_PREFIX) -> IntentBody:
+    """The fields of one source. Raises InvalidRequest that names a wrong one."""
     try:
-        parsed = IntentBody.model_validate(parsed_headers | (body or {}))
+        return IntentBody.model_validate(fields)
     except ValidationError as error:
-        raise _invalid(error, body or {}) from None
-    fields = {name: getattr(parsed, name) for name in _FIELDS}
-    return Intent(**{**fields, "mode": parsed.mode or mode})
+        raise _invalid(error, where) from None
 
 
 def check_misplaced(fields: Mapping[str, Any]) -> None:
@@ -136,10 +188,10 @@ def _parse_header(name: str, value: str) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if name in _LIST_FIELDS else value.strip()
 
 
-def _invalid(error: ValidationError, body: Mapping[str, Any]) -> InvalidRequest:
+def _invalid(error: ValidationError, prefix: str) -> InvalidRequest:
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "routing"
-    where = f"routing.{name}" if name in body else HEADER_PREFIX + name.replace("_", "-")
+    where = prefix + (name.replace("_", "-") if prefix == HEADER_PREFIX else name)
     if first["type"] == UNKNOWN:
         return InvalidRequest(
             f"'{where[:80]}' is unknown. Known fields: {', '.join(sorted(_FIELDS))}.", param=where[:80]

@@ -20,12 +20,12 @@ from catalog.errors import RoundhouseError
 from catalog.model import Capability, Model
 from catalog.types import Json
 from routing.facts import Task
-from routing.state.records import Record
+from routing.state.records import Record, RecordQuery
 from server.batches.asking import caller_of_owner
 from server.calibration.examinee import Examinee, Helper
-from server.calibration.priors import blended
+from server.calibration.priors import ORIGIN, base_of, blended, counted, strength_of
 from server.calibration.speed import speeds
-from server.calibration.subjects import Subject, subjects_of
+from server.calibration.subjects import SUBJECTS, Subject, subjects_of
 from server.edge.errors import as_error
 from server.probing.prober import Prober, Purse, PurseEmpty
 from server.runtime import Runtime
@@ -38,12 +38,10 @@ DONE, OUT_OF_BUDGET, CANCELLED, FAILED = "completed", "out_of_budget", "cancelle
 ENDED = (DONE, OUT_OF_BUDGET, CANCELLED, FAILED)
 REMOTE_AT_ONCE = 4
 """Remote models that are examined at a time; those of this machine take turns, since they share its cores."""
-
-
-ORIGIN = "calibration"
-"""The beginning of the origin of a prior that was measured."""
 TELL = 1.0
 """Seconds between two changes of the number of questions that are done."""
+EARLIER = 200
+"""Calibrations whose questions count beside those of the latest."""
 
 
 class _Over(Exception):
@@ -85,12 +83,16 @@ class _Run:
         self._body: Json = record.body
         self._saving = asyncio.Lock()
         self._told_at = 0.0
-        self._purse = Purse(self._body["budget"] - self._body["spent"], takers=REMOTE_AT_ONCE + 1)
+        self._purse = Purse(self._body["budget"] - self._body["spent"])
         self._spent_before = float(self._body["spent"])
         self._prober = Prober(runtime, caller_of_owner(runtime, record.owner), self._purse)
         self._helper = Helper(self._prober, self._body["judge"])
+        self._earlier: list[Json] = []
 
     async def run(self) -> None:
+        query = RecordQuery(KIND, newest_first=True, limit=EARLIER)
+        found = await self._runtime.storage.records.find(query)
+        self._earlier = [record.body for record in found if record.id != self._record.id]
         rows = [row for name in self._body["models"] if (row := self._runtime.catalog.get(name)) is not None]
         remote = asyncio.Semaphore(REMOTE_AT_ONCE)
 
@@ -135,7 +137,7 @@ class _Run:
                 result["speed"] = await self._speed(examinee, result)
         finally:
             self._body["current"] = [name for name in self._body["current"] if name != row.id]
-        self._write_priors(row, subjects, result)
+        await self._write_priors(row, result)
         await self._save()
 
     async def _sit(self, subject: Subject, examinee: Examinee, result: Json) -> None:
@@ -169,39 +171,43 @@ class _Run:
             )
         return []
 
-    def _write_priors(self, row: Model, subjects: Sequence[Subject], result: Json) -> None:
-        """Put what was measured of a model in force, as its prior."""
+    async def _write_priors(self, row: Model, result: Json) -> None:
+        """Put what was measured of a model in force as its prior, with what earlier calibrations measured."""
         insight = self._runtime.insight
-        scores: dict[Task, list[float]] = {}
-        for subject in subjects:
-            told = result["subjects"].get(subject.id)
-            if told is not None and told["scores"]:
-                scores.setdefault(subject.task, []).extend(told["scores"])
         place = None if insight is None else insight.estimator.index.rows.get(row.id)
-        if insight is None or place is None or not scores:
+        measured = {Task(told["task"]): told for told in result["subjects"].values() if told["scores"]}
+        if insight is None or place is None or not measured:
             return
-        prior = insight.estimator.prior(place)
-        if prior.reason.startswith(ORIGIN):  # an earlier calibration must not count twice
-            prior = insight.estimator.catalogue_prior(place)
-        before = {task: float(prior.mean[at]) for at, task in enumerate(Task)}
-        after = before | blended(scores, before)
-        day = datetime.fromtimestamp(self._runtime.storage.now(), UTC).date()
-        asked = sum(map(len, scores.values()))
-        taken = self._runtime.learner.import_priors(
-            {row.id: {task.value: value for task, value in after.items()}},
-            origin=f"{ORIGIN} of {day}: {asked} questions, seed {self._body['seed']}",
-            observed=True,
-        )
-        result["taken"] = taken.get(row.id, False)
+        estimator = insight.estimator
+        earlier = [body for body in self._earlier if row.id in body["results"]]
+        base = base_of(estimator.prior(place), [result, *(body["results"][row.id] for body in earlier)])
+        scores = counted(self._body, earlier, row.id, base)
+        after = {**base.mean, **blended(scores, base.mean)}
+        tasks = len({subject.task for subject in SUBJECTS if row.capabilities & subject.needs})
+        strength = strength_of(scores, tasks, base, estimator.benchmark_strength)
+        result |= {"strength_before": base.strength, "strength": strength}
         result["priors"] = {
             task.value: {
-                "score": round(sum(own) / len(own), 4),
-                "questions": len(own),
-                "before": round(before[task], 4),
+                "score": round(sum(scores[task]) / len(scores[task]), 4),
+                "questions": len(scores[task]),
+                "before": round(base.mean[task], 6),
                 "prior": round(after[task], 4),
             }
-            for task, own in scores.items()
+            for task in Task
+            if task in measured
         }
+        await self._save()  # before they are in force: a restart must know what they started from
+        taken = self._runtime.learner.import_priors(
+            {row.id: {task.value: value for task, value in after.items()}},
+            origin=self._origin(sum(map(len, scores.values()))),
+            observed=True,
+            strength=strength,
+        )
+        result["taken"] = taken.get(row.id, False)
+
+    def _origin(self, questions: int) -> str:
+        day = datetime.fromtimestamp(self._runtime.storage.now(), UTC).date()
+        return f"{ORIGIN} of {day}: {questions} questions, seed {self._body['seed']}"
 
     async def _save(self, **members: Any) -> None:
         """Store how far it is. Raises _Over if the record was cancelled or deleted meanwhile."""
@@ -226,6 +232,7 @@ def new_body(
     seed: int,
     questions: int,
     earlier: Sequence[Record],
+    fresh: bool = False,
 ) -> Json:
     """The body of a new calibration, with the results that earlier ones of the same questions have."""
     results: Json = {}
@@ -247,6 +254,7 @@ def new_body(
         "spent": 0.0,
         "seed": seed,
         "questions": questions,
+        "fresh": fresh,
         "done": done,
         "total": total,
         "current": [],

@@ -30,7 +30,7 @@ def calibrate(
     questions: Annotated[int, typer.Option(min=1, max=100, help="Questions of each subject.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="The same seed asks the same questions.")] = 0,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Use no result of an earlier calibration that ended early.")
+        bool, typer.Option("--fresh", help="Use no earlier result of the tasks that are measured.")
     ] = False,
     cancel: Annotated[
         bool, typer.Option("--cancel", help="Stop the calibration that is running and print its results.")

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from catalog.errors import InvalidRequest
-from catalog.validation.wording import MISSING, UNKNOWN, allowed, shown
+from catalog.validation.nesting import fields_at
+from catalog.validation.wording import MISSING, UNKNOWN, allowed, or_known, shown
 
 M = TypeVar("M", bound=BaseModel)
 MAX_PARAM = 200
@@ -60,18 +61,18 @@ def as_model(model: type[M], fields: Mapping[str, Any]) -> M:
     except ValidationError as error:
         if isinstance(fields, dict) and with_whole_numbers(error, fields):
             return as_model(model, fields)
-        raise from_validation(error, fields) from None
+        raise from_validation(error, fields, model) from None
 
 
 def _second_reading(model: type[M], body: bytes, error: ValidationError) -> M:
     """The value, if only whole numbers are written as 1.0. Raises InvalidRequest otherwise."""
     sent = _loads(body)
     if not with_whole_numbers(error, sent):
-        raise from_validation(error, body) from None
+        raise from_validation(error, body, model) from None
     try:
         return model.model_validate_json(orjson.dumps(sent))
     except ValidationError as still:
-        raise from_validation(still, body) from None
+        raise from_validation(still, body, model) from None
 
 
 def with_whole_numbers(error: ValidationError, sent: Any) -> bool:
@@ -98,8 +99,13 @@ def with_whole_numbers(error: ValidationError, sent: Any) -> bool:
 _NOT_WHOLE = frozenset({"int_type", "int_from_float"})
 
 
-def from_validation(error: ValidationError, body: bytes | Mapping[str, Any]) -> InvalidRequest:
-    """The most helpful of several validation errors: the deepest, with the alternatives of a union."""
+def from_validation(
+    error: ValidationError, body: bytes | Mapping[str, Any], model: type[BaseModel] | None = None
+) -> InvalidRequest:
+    """The most helpful of several validation errors: the deepest, with the alternatives of a union.
+
+    ``model`` is what the body was read as, whose fields are named where one is unknown.
+    """
     # Without the input: that of a missing field is the whole object around it, copied for each error.
     details = error.errors(include_url=False, include_input=False)
     first = details[0]
@@ -119,6 +125,8 @@ def from_validation(error: ValidationError, body: bytes | Mapping[str, Any]) -> 
     reason = _either(reasons[:4])
     if _is_of_name(there[0]):
         return InvalidRequest(f"'{param}': this name is not valid; {reason}.", param=param)
+    if there[0]["type"] == UNKNOWN and model is not None and chosen:
+        reason += or_known(str(chosen[-1]), fields_at(model, chosen[:-1]))
     if there[0]["type"] not in (MISSING, UNKNOWN) and chosen:
         reason += f" (it is {shown(_at(sent, chosen), value=False)})"
     return InvalidRequest(f"'{param}': {reason}."[:MAX_MESSAGE] if param else f"{reason}.", param=param or None)

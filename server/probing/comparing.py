@@ -13,6 +13,8 @@ from secrets import token_hex
 
 from backends.streams.assemble import ChatAssembler
 from backends.wire.chat import ChatRequest
+from catalog.types import Json
+from routing.calling.job import Job
 from server import jobs
 from server.probing.prober import Prober
 
@@ -59,8 +61,8 @@ async def compare(prober: Prober, judge: str, request: str, answer: str, other: 
     return None if second is None else Comparison(first, 1.0 - second)
 
 
-async def _preferred(prober: Prober, judge: str, request: str, one: str, two: str) -> float | None:
-    """1 if the judge prefers the text shown as A, 0 for B, a half for a tie."""
+def question_about(prober: Prober, judge: str, request: str, one: str, two: str) -> Job[Json]:
+    """The question to the judge which of two answers is better, of which it is shown ``one`` as A."""
     mark = token_hex(4)
     parts = [
         f"<{name} {mark}>\n{text}\n</{name} {mark}>"
@@ -76,7 +78,12 @@ async def _preferred(prober: Prober, judge: str, request: str, one: str, two: st
             "max_completion_tokens": _TOKENS,
         }
     )
-    told = await prober.ask(jobs.chat_job(body, prober.origin()), ChatAssembler)
+    return jobs.chat_job(body, prober.origin())
+
+
+async def _preferred(prober: Prober, judge: str, request: str, one: str, two: str) -> float | None:
+    """1 if the judge prefers the text shown as A, 0 for B, a half for a tie."""
+    told = await prober.ask(question_about(prober, judge, request, one, two), ChatAssembler)
     return verdict_in(str(told.value["choices"][0]["message"].get("content") or ""))
 
 

@@ -6,18 +6,23 @@ They are ordinary jobs of the caller that they are made for, within the limits o
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from secrets import token_hex
 from typing import Any, TypeVar
 
+import numpy as np
+
 from catalog.errors import BudgetExceeded, ModelUnavailable, PriceUnknown
 from routing.calling.answer import Answer
 from routing.calling.job import Job
-from routing.facts import Facts, Workload
+from routing.choosing.filters import GENERATES, most_dollars
+from routing.facts import Facts, Mode, Workload
 from routing.plan import OVER_BUDGET
+from routing.reading.intent import is_auto
 from server.answers.whole import Assembler, assemble
 from server.callers import Caller, Origin
 from server.jobs import open_job, permitted
@@ -26,6 +31,8 @@ from server.runtime import Runtime
 T = TypeVar("T")
 _OF_MONEY = ("cost", OVER_BUDGET)
 """Codes of exclusions by a limit on cost."""
+_MARGIN = 1.001
+"""Held beyond the most that a probe may cost, as its attempt reckons in whole nano-dollars."""
 
 
 class PurseEmpty(BudgetExceeded):
@@ -33,29 +40,30 @@ class PurseEmpty(BudgetExceeded):
 
 
 class Purse:
-    """Dollars for probes, of which up to ``takers`` are asked at a time. No probe may cost more than its grant.
+    """Dollars for probes. Each holds the most that it may cost while it runs, so the whole is never overspent."""
 
-    The grants that are out never exceed what is left, so the whole is never overspent.
-    """
-
-    def __init__(self, dollars: float, *, takers: int = 1) -> None:
+    def __init__(self, dollars: float) -> None:
         self.left = dollars
         self.spent = 0.0
-        self._takers = takers
-        self._out = 0
         self._held = 0.0
+        self._returned = asyncio.Condition()
 
-    @contextmanager
-    def grant(self) -> Iterator[float]:
-        """The dollars that one probe may cost, while the block lasts; :meth:`pay` books what it did cost."""
-        share = max(0.0, self.left - self._held) / max(1, self._takers - self._out)
-        self._out += 1
-        self._held += share
+    @asynccontextmanager
+    async def grant(self, need: float) -> AsyncIterator[float]:
+        """The dollars that one probe may cost, while the block lasts; :meth:`pay` books what it did cost.
+
+        They are ``need``, or all that is left if that is less. A probe waits for others that hold too much of it.
+        """
+        async with self._returned:
+            await self._returned.wait_for(lambda: not self._held or need <= self.left - self._held)
+            share = max(0.0, min(need, self.left))
+            self._held += share
         try:
             yield share
         finally:
-            self._out -= 1
-            self._held -= share
+            self._held = max(0.0, self._held - share)
+            async with self._returned:
+                self._returned.notify_all()
 
     def pay(self, dollars: float) -> None:
         """Book the cost of a probe."""
@@ -94,12 +102,9 @@ class Prober:
         Raises PurseEmpty if it may cost more than the purse grants, PriceUnknown if its cost cannot be bounded,
         else the job's error.
         """
-        with self.purse.grant() as most:
+        async with self.purse.grant(self.most(job.facts)) as most:
             wanted = job.facts.intent.max_cost
-            limit = most if wanted is None else min(most, wanted)
-            intent = replace(job.facts.intent, workload=Workload.BACKGROUND, max_cost=limit)
-            facts = self._limited(replace(job.facts, intent=intent, probe=True, prompt_digest=""))
-            self.check(facts)
+            facts = self.check(job.facts, most if wanted is None else min(most, wanted))
             job = replace(job, facts=facts, judge=None)
             return await self._carry_out(job, assembler, most)
 
@@ -126,14 +131,43 @@ class Prober:
         intent = replace(intent, local_only=given.local_only, exclude=given.exclude, tags=given.tags)
         return replace(facts, intent=intent, allowed=self._limits.allowed)
 
-    def check(self, facts: Facts) -> None:
-        """Raises PurseEmpty, PriceUnknown, NotPermitted or ModelUnavailable if no model may answer a probe."""
+    def most(self, facts: Facts) -> float:
+        """The most that a probe may cost in dollars with any model that it names, as far as prices are known.
+
+        An answer without a bound counts as all that is left: the call bounds it by that.
+        """
+        insight = self.runtime.insight
+        if insight is None or (facts.output_tokens is None and facts.capability in GENERATES):
+            return self.purse.left
+        estimator = insight.estimator
+        if not len(estimator.index):
+            self.runtime.dispatcher.explain(facts)  # the first plan compiles the index
+        named = None if is_auto(facts.requested) else estimator.index.meant(facts.requested)
+        local = facts.intent.local_only or facts.intent.mode is Mode.LOCAL
+        kept = estimator.index.private if local else np.ones(len(estimator.index), dtype=bool)
+        rows = np.flatnonzero(kept) if named is None else np.array(named, dtype=int)
+        output = None if facts.output_tokens is None else float(facts.output_tokens)
+        costs = most_dollars(facts, estimator, output)[rows]
+        return _MARGIN * float(np.max(costs, initial=0.0, where=np.isfinite(costs)))
+
+    def check(self, facts: Facts, dollars: float) -> Facts:
+        """The facts of a probe that may cost so many dollars, within the limits on models.
+
+        Raises PurseEmpty, PriceUnknown, NotPermitted or ModelUnavailable if no model may answer it.
+        """
+        need = self.most(facts)
+        intent = replace(facts.intent, workload=Workload.BACKGROUND, max_cost=dollars)
+        facts = self._limited(replace(facts, intent=intent, probe=True, prompt_digest=""))
         plan = self.runtime.dispatcher.explain(permitted(facts, self._caller, self.runtime.catalog))
         if plan.candidates:
-            return
+            return facts
         limits = [exclusion for exclusion in plan.excluded if exclusion.code in _OF_MONEY]
         if limits:
-            raise PurseEmpty(f"'{limits[0].model}': {limits[0].reason}.")
+            told = f"'{limits[0].model}': {limits[0].reason}."
+            if limits[0].code != OVER_BUDGET:
+                left, whole = self.purse.left, self.purse.spent + need
+                told += f" Of the budget ${left:.6f} is left; one more question needs ${whole:.6f} in all."
+            raise PurseEmpty(told)
         unknown = [exclusion for exclusion in plan.excluded if exclusion.code == PriceUnknown.code]
         if unknown:
             raise PriceUnknown(f"'{unknown[0].model}': {unknown[0].reason}.")
@@ -141,3 +175,4 @@ class Prober:
             raise ModelUnavailable("The limits of the request leave no model for this.")
         if facts.requested.startswith("auto") or not plan.excluded:
             raise ModelUnavailable(f"No model here can answer a {facts.capability.value} request.")
+        return facts

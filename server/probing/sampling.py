@@ -30,13 +30,15 @@ from routing.reading.intent import is_auto
 from routing.settings import JudgeSettings
 from server import jobs
 from server.callers import Caller
-from server.probing.comparing import LONGEST, compare
-from server.probing.judge import judge_of
-from server.probing.prober import Prober, Purse
+from server.probing.comparing import LONGEST, compare, question_about
+from server.probing.judge import judge_of, why_no_judge
+from server.probing.prober import Prober, Purse, PurseEmpty
 from server.runtime import Runtime
 
 PAYER = Caller(":judge")
 """The caller that comparisons are booked for; no key has such an id."""
+_SHORT, _TIMES_LONGER = 2000, 3
+"""Characters, and times the length of the answer given, that the runner-up's is taken to be longer at least."""
 MOST_WAITING = 16
 """Answers that wait to be compared; others are left out meanwhile."""
 _NOT_COMPARED = frozenset(
@@ -76,6 +78,7 @@ class Sampler:
         self._dice = dice or Random()  # noqa: S311 - a sample, not a secret
         self._waiting: asyncio.Queue[Sample] = asyncio.Queue(MOST_WAITING)
         self._comparing = False
+        self._told_on = ""
         self._log = structlog.get_logger("server.judge")
 
     @property
@@ -86,6 +89,7 @@ class Sampler:
     def configure(self, settings: JudgeSettings) -> None:
         """Use other settings from now on."""
         self._settings = settings
+        self._warn_without_judge()
 
     def watched(
         self, job: Job[Any], opening: AbstractAsyncContextManager[Answer[Any]]
@@ -115,17 +119,34 @@ class Sampler:
 
     async def run(self) -> None:
         """Compare samples until cancelled."""
+        self._warn_without_judge()
         while True:
             sample = await self._waiting.get()
             self._comparing = True
             try:
                 await self.compare(sample)
+            except PurseEmpty as error:
+                self._tell_once_a_day(error)
             except RoundhouseError as error:
                 self._log.info("answer not compared", model=sample.model, error=error.code)
             except Exception as error:  # the boundary of a comparison: it must not end those after it
                 self._log.error("comparison failed", error=type(error).__name__, exc_info=True)
             finally:
                 self._comparing = False
+
+    def _warn_without_judge(self) -> None:
+        reason = why_no_judge(self._runtime, self._settings)
+        if reason is not None:
+            self._log.warning("no answer is compared until routing.judge.model can be asked", reason=reason)
+
+    def _tell_once_a_day(self, error: PurseEmpty) -> None:
+        today = self._today()
+        log = self._log.info if self._told_on == today else self._log.warning
+        self._told_on = today
+        log("answer not compared: routing.judge.daily_dollars or a cap does not pay for it", reason=error.message)
+
+    def _today(self) -> str:
+        return datetime.fromtimestamp(self._runtime.storage.now(), UTC).date().isoformat()
 
     async def compare(self, sample: Sample) -> None:
         """Ask the runner-up, have the judge compare, and learn from its verdict.
@@ -139,10 +160,11 @@ class Sampler:
             return
         purse = Purse(settings.daily_dollars - await self._spent_today())
         prober = Prober(runtime, PAYER, purse, limits=sample.facts)
-        prober.check(replace(sample.facts, requested=judge))  # before a call is paid for
+        verdicts = self._set_aside(prober, judge, sample)  # before a call is paid for
         body = _again(sample.request, other)
         job = jobs.chat_job(body, prober.origin())
-        facts = replace(job.facts, task=sample.facts.task, complexity=sample.facts.complexity)
+        intent = replace(job.facts.intent, max_cost=purse.left - verdicts)
+        facts = replace(job.facts, task=sample.facts.task, complexity=sample.facts.complexity, intent=intent)
         asked = await prober.ask(replace(job, facts=facts), ChatAssembler)
         second = str(asked.value["choices"][0]["message"].get("content") or "")
         if not second:
@@ -156,6 +178,18 @@ class Sampler:
             "answers compared", model=sample.model, other=other, task=sample.facts.task.value, share=verdict.share
         )
 
+    def _set_aside(self, prober: Prober, judge: str, sample: Sample) -> float:
+        """The dollars that the judge may cost in both orders. Raises as :meth:`Prober.check`.
+
+        The runner-up's answer, which is not known yet, is taken to be a few times as long as the one that it is
+        compared with.
+        """
+        other = sample.answer + "-" * min(LONGEST, max(_SHORT, (_TIMES_LONGER - 1) * len(sample.answer)))
+        facts = question_about(prober, judge, conversation(sample.request), sample.answer, other).facts
+        both = replace(facts, choices=2)
+        prober.check(both, prober.purse.left)
+        return 2 * prober.most(facts)
+
     def _runner_up(self, sample: Sample) -> str | None:
         """The best model beside the one that answered, for the same request."""
         plan = self._runtime.dispatcher.explain(sample.facts)
@@ -163,7 +197,7 @@ class Sampler:
 
     async def _spent_today(self) -> float:
         """The dollars of today's comparisons, of all gateways that share the state."""
-        day = datetime.fromtimestamp(self._runtime.storage.now(), UTC).date().isoformat()
+        day = self._today()
         rows = await self._runtime.spend.usage(day, day)
         return sum(row.cost for row in rows if row.key == PAYER.id) / 1e9
 

@@ -9,6 +9,8 @@ import orjson
 import pytest
 from httpx import Response
 
+from server.api import ROUTERS
+from server.edge.contracts import ContractRoute
 from tests.server.api.test_chat import BODY, PATH
 from tests.server.conftest import Gateway, Start
 
@@ -164,7 +166,7 @@ async def test_a_file_over_the_limit_is_refused(start: Start) -> None:
         error(answer, 413, "payload_too_large")
 
 
-@pytest.mark.parametrize("path", ["/v1", "/v1/nothing", "/docs", "/v1/chat/completions/", "/../etc/passwd"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/nothing", "/redoc", "/v1/chat/completions/", "/../etc/passwd"])
 async def test_unknown_paths(gateway: Gateway, path: str) -> None:
     error(await gateway.client.get(path), 404, "not_found")
 
@@ -290,3 +292,42 @@ async def test_pulling_and_deleting_need_a_model(gateway: Gateway) -> None:
         answer = await gateway.client.request(method, path, json={})
         assert answer.status_code == 400
         assert answer.json()["error"].startswith("'model': this field is needed")
+
+
+OWN = {
+    "/v1/admin/calibrations": ({"budgett": 1}, "budgett", "did you mean 'budget'?"),
+    "/v1/admin/pins": ({"alias": "auto", "modle": "m"}, "modle", "did you mean 'model'?"),
+    "/v1/admin/priors": ({"benchmark": {"parrot": {}}}, "benchmark", "did you mean 'benchmarks'?"),
+    "/v1/admin/keys": ({"name": "a", "limits": {"spent": {}}}, "limits.spent", "did you mean 'spend'?"),
+    "/v1/models/parrot/load": ({"keepalive": 5}, "keepalive", "did you mean 'keep_alive'?"),
+    "/v1/models/parrot/unload": ({"forced": True}, "forced", "did you mean 'force'?"),
+    "/v1/outcomes": ({"trace": "a", "rating": 1}, "rating", "there are accepted, note, score, trace"),
+}
+
+
+@pytest.mark.parametrize("path", OWN)
+async def test_an_unknown_field_of_a_body_of_our_own_is_refused_with_the_nearest_name(
+    gateway: Gateway, path: str
+) -> None:
+    body, param, words = OWN[path]
+    told = error(await gateway.client.post(path, json=body), 400, "invalid_request")
+    assert told["param"] == param
+    assert words in told["message"]
+
+
+def test_every_body_that_is_no_models_refuses_unknown_fields() -> None:
+    contracts = [
+        added.contract for router in ROUTERS for added in router.routes if isinstance(added, ContractRoute)
+    ]
+    own = {
+        contract.reads
+        for contract in contracts
+        if contract.reads is not None and contract.reads.__module__.startswith("server.api.management.")
+    }
+    assert len(own) >= len(OWN)
+    assert {body.__name__ for body in own if body.model_config.get("extra") != "forbid"} == set()
+
+
+async def test_a_calibration_that_names_nothing_at_all_is_refused(gateway: Gateway) -> None:
+    answer = await gateway.client.post("/v1/admin/calibrations")
+    assert answer.status_code in (400, 415), answer.text

@@ -265,6 +265,8 @@ def test_a_refusal_says_what_is_allowed_and_what_came(tmp_path: Path, text: str,
         (MODEL + "engine = 'llamacpp'\nsize = { memory = -1 }", "[[model]] 'm': size.memory"),
         ("[routing.preferred]\nchat = 'smollm2-135m-instrct'", "'routing.preferred.chat': "),
         ("[routing.preferred]\nchat = 'smollm2-135m-instrct'", "smollm2-135m-instruct"),
+        ("[routing.judge]\nmodel = 'nosuch'", "'routing.judge.model': "),
+        ("[routing.judge]\nmodel = 'all-minilm-l6-v2'", "'all-minilm-l6-v2' cannot chat; it can"),
         ("[routing.speech]\npreferred = ['hibary']", "'routing.speech.preferred': "),
         (
             "[routing.preferred]\nrerank = 'hibari'",

@@ -182,12 +182,13 @@ def check_engines(models: Iterable[Model], engines: Engines) -> None:
             meant = f" Did you mean '{near[0]}'?" if near else ""
             raise ConfigurationError(
                 f"[[model]] '{model.id}': engine: there is no '{model.engine}'; the engines are "
-                f"{', '.join(sorted(engines))}.{meant}"
+                f"{', '.join(sorted(engines))}.{meant}",
+                param="engine",
             )
         try:
             engines.options_of(model)
         except ConfigurationError as error:
-            raise ConfigurationError(f"[[model]] '{model.id}': {error.message}") from error
+            raise ConfigurationError(f"[[model]] '{model.id}': {error.message}", param=error.param) from error
 
 
 _GPU = frozenset({"cpu", "cuda", "mps"})
@@ -256,6 +257,8 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
                children=True, context=True, explain=vllm.explain, options="VllmOptions"),
         engine("mlx", "mlx.engine", ("mlx_lm",), frozenset({"cpu", "mps"}), lambda _: 16, context=True,
                options="MlxOptions"),
+        engine("apple", "apple", ("apple_fm_sdk",), frozenset({"cpu", "mps"}), lambda _: 2,
+               options="AppleOptions"),
         engine("llama-cpp-python", "llama_cpp_python.engine", ("llama_cpp",), _GPU, lambda _: 1, context=True,
                options="LlamaCppPythonOptions"),
     )  # fmt: skip

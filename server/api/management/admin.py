@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Request
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from backends.wire.common import Finite, Identifier, WireModel
+from backends.wire.common import Finite, Identifier, OwnBody
 from catalog.errors import CapabilityMismatch, InvalidRequest, ModelNotFound, NotFound
 from catalog.model import Capability
 from catalog.types import Json
@@ -28,7 +28,7 @@ from server.runtime import Runtime
 router = APIRouter(tags=["admin"])
 
 
-class Pin(WireModel):
+class Pin(OwnBody):
     """Pins an alias of embeddings to ``model``; without ``model`` it unpins the alias."""
 
     alias: Identifier
@@ -120,14 +120,13 @@ def _pins(runtime: Runtime) -> Pins:
     return runtime.insight.pins
 
 
-class Priors(WireModel):
+class Priors(OwnBody):
     """Benchmark scores in [0, 1] by model and task or ``overall``, or a profile that another server exported.
 
     ``source`` says where they come from, as the report repeats it. ``weight`` is what an observation of a profile
     is worth beside one of this server's.
     """
 
-    model_config = ConfigDict(extra="forbid")
     benchmarks: (
         Annotated[
             dict[Identifier, Annotated[dict[Identifier, Finite], Field(max_length=64)]],

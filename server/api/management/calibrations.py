@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NotRequired
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from backends.wire.common import AS_COUNT, Finite, Identifier, WireModel
+from backends.wire.common import AS_COUNT, Finite, Identifier, OwnBody
 from catalog.errors import InvalidRequest, ModelUnavailable, RateLimited, Unavailable
 from catalog.model import Model
 from catalog.types import Json
@@ -31,11 +31,11 @@ _EARLIER = 20
 """Calibrations that are looked through for results to go on from."""
 
 
-class CalibrationRequest(WireModel):
+class CalibrationRequest(OwnBody):
     """A calibration of ``models``, by default all that can be used now, in ``tasks``, by default all.
 
     ``budget`` is the most that it may cost in dollars. The same ``seed`` asks the same questions, ``questions`` of
-    each subject. ``fresh`` uses no result of an earlier one that ended early.
+    each subject. ``fresh`` uses no earlier result of the tasks that it measures.
     """
 
     models: Annotated[list[Identifier], Field(min_length=1, max_length=200)] | None = None
@@ -55,7 +55,7 @@ class SubjectResult(TypedDict):
 
 
 class TaskResult(TypedDict):
-    """The mean score of a task, and the model's prior before and after."""
+    """The mean score of all questions of a task that count, also earlier ones; the prior without and with them."""
 
     score: float
     questions: int
@@ -70,11 +70,16 @@ class SpeedResult(TypedDict):
 
 
 class ModelResult(TypedDict):
-    """``taken``: the priors are in force. ``out_of_budget``: what did not fit the budget, if anything."""
+    """``taken``: the priors are in force. ``out_of_budget``: what did not fit the budget, if anything.
+
+    ``strength`` is what the prior is worth in observations, ``strength_before`` what it was worth unmeasured.
+    """
 
     subjects: dict[str, SubjectResult]
     speed: list[SpeedResult]
     priors: dict[str, TaskResult]
+    strength: NotRequired[float]
+    strength_before: NotRequired[float]
     taken: bool
     out_of_budget: str | None
 
@@ -100,6 +105,7 @@ class Calibration(TypedDict):
     spent: float
     seed: int
     questions: int
+    fresh: NotRequired[bool]
     done: int
     total: int
     current: list[str]
@@ -130,7 +136,6 @@ class CalibrationListQuery(BaseModel):
         reads=CalibrationRequest,
         answers=Calibration,
         admin=True,
-        optional=True,
         raises=(RateLimited, ModelUnavailable),
     ),
 )
@@ -157,6 +162,7 @@ async def create_calibration(request: Request, body: CalibrationRequest) -> Resp
         seed=body.seed,
         questions=body.questions,
         earlier=[] if body.fresh else earlier,
+        fresh=body.fresh,
     )
     name = new_id("calibration")
     head = {"id": name, "object": "calibration", "created_at": int(storage.now())}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from backends.wire.common import Finite, Identifier, WireModel
+from backends.wire.common import Finite, Identifier, OwnBody
 from catalog.errors import InvalidRequest, NotFound
 from catalog.types import Json
 from routing.accounts.caps import CapUsage
@@ -88,13 +88,12 @@ class CreatedKey(KeyCard):
     secret: str
 
 
-class KeyRequest(WireModel):
+class KeyRequest(OwnBody):
     """``models`` are ids, patterns of ids (``openai/*``), names or aliases; without any, the key may use all.
 
     ``metrics`` makes a key that may read /metrics and nothing else.
     """
 
-    model_config = ConfigDict(extra="forbid")
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     models: Annotated[list[Identifier], Field(max_length=1000)] = Field(default_factory=list)
     expires_in_days: Annotated[Finite, Field(gt=0, le=36_500)] | None = None
@@ -103,10 +102,9 @@ class KeyRequest(WireModel):
     limits: KeyLimits = KeyLimits()
 
 
-class RotateRequest(WireModel):
+class RotateRequest(OwnBody):
     """``grace`` is how many seconds the old secret stays valid."""
 
-    model_config = ConfigDict(extra="forbid")
     grace: Annotated[Finite, Field(ge=0, le=31_536_000)] = 0.0
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from backends.wire.common import Finite, Identifier, WireModel
+from backends.wire.common import Finite, Identifier, OwnBody
 from catalog.errors import InvalidRequest, NotFound
 from catalog.types import Json
 from server.answers.whole import json_response
@@ -22,7 +22,7 @@ from server.peers import Verdict, find_trace, learn
 router = APIRouter(tags=["routing"])
 
 
-class OutcomeReport(WireModel):
+class OutcomeReport(OwnBody):
     """A verdict on an answer: ``score`` from 0 to 1, or ``accepted``."""
 
     trace: Identifier

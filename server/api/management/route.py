@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Literal
 
-import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from backends.registry import wire_of
 from backends.wire.chat import ChatRequest
-from backends.wire.common import WireModel
 from catalog.catalog import Catalog
-from catalog.errors import InvalidRequest, ModelNotFound
-from catalog.model import Capability
+from catalog.errors import ModelNotFound
 from catalog.types import Json
 from routing.calling.dispatcher import own_exclusions
 from routing.choosing.filters import context_needed
 from routing.facts import Facts
 from routing.plan import Candidate, Plan
 from server.answers.whole import json_response
+from server.api.management.routed import Read, read
 from server.edge.bodies import read_body
-from server.edge.callers import caller_of, origin_of, with_stand_in
+from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
-from server.edge.json_body import parse
 from server.edge.services import runtime_of
-from server.jobs import JOBS, permitted
+from server.jobs import permitted
 
 router = APIRouter(tags=["routing"])
 
@@ -63,10 +60,12 @@ class RouteExclusion(TypedDict):
 class RoutePlan(TypedDict):
     """The choice for a request: ``order`` is the order of attempts, ``request`` the facts it was decided by.
 
-    ``warnings`` say what is likely to go wrong with the first of them.
+    ``endpoint`` is the one whose body was read. ``warnings`` say what is likely to go wrong with the first of the
+    candidates, and what of the body may have been meant otherwise.
     """
 
     object: Literal["route"]
+    endpoint: str
     model: str | None
     strategy: str
     reason: str
@@ -86,49 +85,21 @@ class RoutePlan(TypedDict):
 async def explain_route(request: Request) -> Response:
     """Explain the choice for a request, without executing it.
 
-    The body is that of the endpoint asked about, recognised by its fields or named by ``capability``.
+    The body is that of the endpoint asked about, recognised by its fields or by ``capability``.
     """
     runtime = runtime_of(request)
-    facts = permitted(_facts(await read_body(request), request), caller_of(request), runtime.catalog)
-    return json_response(explained(facts, runtime.dispatcher.explain(facts), runtime.catalog))
+    asked = await read(await read_body(request), request)
+    facts = permitted(asked.facts, caller_of(request), runtime.catalog)
+    return json_response(explained(facts, runtime.dispatcher.explain(facts), runtime.catalog, asked))
 
 
-def _facts(body: bytes, request: Request) -> Facts:
-    fields = parse(WireModel, body).model_extra or {}
-    named = fields.pop("capability", None)
-    capability = _recognised(fields) if named is None else _named(named)
-    model, make = JOBS[capability]
-    fields.setdefault("model", "auto")
-    asked = with_stand_in(request, parse(model, orjson.dumps(fields)))
-    return make(asked, origin_of(request)).facts
-
-
-def _recognised(fields: dict[str, Any]) -> Capability:
-    for name, capability in {
-        "messages": Capability.CHAT,
-        "documents": Capability.RERANK,
-        "labels": Capability.CLASSIFY,
-        "voice": Capability.SPEAK,
-        "input": Capability.EMBED,
-        "prompt": Capability.COMPLETION,
-    }.items():
-        if name in fields:
-            return capability
-    raise InvalidRequest("Give the body of the request to explain, for example 'messages'.", param="messages")
-
-
-def _named(name: Any) -> Capability:
-    if isinstance(name, str) and name in set(JOBS):
-        return Capability(name)
-    raise InvalidRequest(f"'capability' is one of {', '.join(c.value for c in JOBS)}.", param="capability")
-
-
-def explained(facts: Facts, plan: Plan, catalog: Catalog) -> RoutePlan:
+def explained(facts: Facts, plan: Plan, catalog: Catalog, asked: Read) -> RoutePlan:
     """A plan in the shape of ``POST /v1/route``, without the models that the caller's key may not use."""
     chosen = plan.candidates[0].model.id if plan.candidates else None
     needed = context_needed(facts)
     return {
         "object": "route",
+        "endpoint": asked.endpoint,
         "model": chosen,
         "strategy": plan.strategy.value,
         "reason": plan.reason,
@@ -151,7 +122,8 @@ def explained(facts: Facts, plan: Plan, catalog: Catalog) -> RoutePlan:
             {"model": out.model, "code": out.code, "reason": out.reason} for out in own_exclusions(plan, facts)
         ],
         "warnings": [
-            _too_small(candidate, needed) for candidate in plan.candidates[:1] if not _fits(candidate, needed)
+            *asked.remarks,
+            *(_too_small(candidate, needed) for candidate in plan.candidates[:1] if not _fits(candidate, needed)),
         ],
     }
 

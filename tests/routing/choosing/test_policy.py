@@ -40,6 +40,20 @@ def test_an_estimator_of_another_catalogue_is_refused() -> None:
         choose(chat(), World(index=here.index, estimator=other.estimator, now=0.0))
 
 
+def test_the_reason_counts_the_signs_in_answers_and_the_prior_that_they_moved() -> None:
+    here = world([remote("m", benchmarks={"overall": 0.9})])
+    assert (
+        "by its prior, nothing observed yet; expected quality 0.90 (0 observations)" in choose(chat(), here).reason
+    )
+    for _ in range(30):
+        here.estimator.hint_quality("m", Task.CHAT, Complexity.SIMPLE, 0.2, 0.25)
+    made = choose(chat(), here)
+    assert made.strategy is Strategy.PROFILE
+    assert "by what was observed" in made.reason
+    assert "0 observations, signs in its answers worth" in made.reason
+    assert ", 0.90 before any)" in made.reason
+
+
 def test_fallbacks_are_in_another_failure_domain_first() -> None:
     rows = [
         remote(f"a{number}", endpoint="one", benchmarks={"overall": 0.9 - number / 100}) for number in range(4)

@@ -131,6 +131,57 @@ def test_wishes_come_from_the_name_the_headers_and_the_body_and_the_body_wins() 
 
 
 @pytest.mark.parametrize(
+    ("name", "header", "body", "mode", "local"),
+    [
+        ("auto:local", "best", None, Mode.BEST, True),
+        ("auto:local", None, "best", Mode.BEST, True),
+        ("auto:local", None, "auto", Mode.LOCAL, True),
+        ("auto:best", "local", None, Mode.BEST, True),
+        ("auto:best", None, "local", Mode.BEST, True),
+        ("auto", "local", "cheap", Mode.CHEAP, True),
+        ("auto", "local", "auto", Mode.LOCAL, True),
+        ("auto:fast", "auto", None, Mode.FAST, False),
+        ("auto:fast", None, "fast", Mode.FAST, False),
+        ("auto", "best", "cheap", Mode.CHEAP, False),
+        ("auto:cheap", "best", "cheap", Mode.CHEAP, False),
+        ("parrot", "local", None, Mode.LOCAL, True),
+    ],
+)
+def test_local_holds_wherever_it_is_said(
+    name: str, header: str | None, body: str | None, mode: Mode, local: bool
+) -> None:
+    asked = chat(**({} if body is None else {"routing": {"mode": body}})).model_copy(update={"model": name})
+    intent = read_chat(asked, {} if header is None else {"x-roundhouse-mode": header}).intent
+    assert (intent.mode, intent.local_only) == (mode, local)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("auto:cheap", "best"), ("auto:fast", "cheap"), ("auto:best", "fast")])
+def test_a_mode_that_contradicts_that_of_the_name_is_refused(name: str, mode: str) -> None:
+    for routing, headers in (({"mode": mode}, {}), ({}, {"x-roundhouse-mode": mode})):
+        asked = chat(routing=routing).model_copy(update={"model": name})
+        with pytest.raises(InvalidRequest, match=f"'{name}' and the mode '{mode}'"):
+            read_chat(asked, headers)
+
+
+def test_of_two_limits_in_the_header_and_the_body_the_stricter_holds() -> None:
+    headers = {
+        "x-roundhouse-max-cost": "0.01",
+        "x-roundhouse-local-only": "true",
+        "x-roundhouse-exclude": "a",
+        "x-roundhouse-tags": "eu",
+        "x-roundhouse-require": "reasoning",
+        "x-roundhouse-task": "code",
+    }
+    limits = {"max_cost": 5, "local_only": False, "exclude": ["b"], "tags": ["gdpr"], "task": "chat"}
+    intent = read_chat(chat(routing=limits), headers).intent
+    assert (intent.max_cost, intent.local_only, intent.exclude) == (0.01, True, {"a", "b"})
+    assert (intent.tags, intent.require) == ({"eu", "gdpr"}, {Capability.REASONING})
+    assert intent.task is Task.CHAT, "a preference of the body goes before that of a header"
+    assert read_chat(chat(routing={"max_cost": 0.001}), headers).intent.max_cost == 0.001
+    assert read_chat(chat(routing={"max_cost": None}), headers).intent.max_cost == 0.01
+
+
+@pytest.mark.parametrize(
     ("routing", "headers", "param"),
     [
         ({"moode": "fast"}, {}, "routing.moode"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from catalog.errors import InvalidRequest
+from catalog.types import Json
 from routing.accounts.virtual_keys import KeyLimits, Rate
 from routing.calling.traces import Traces, TraceSettings
 from routing.clock import SystemClock
@@ -52,6 +53,42 @@ async def test_a_route_is_explained_for_every_kind_of_request(
     answer = await gateway.client.post("/v1/route", json=body)
     assert answer.json()["request"]["capability"] == capability
     assert "capability" not in gateway.dispatcher.facts[-1].parameters
+
+
+TOLD: Json = {"role": "user", "content": "translate hallo"}
+
+
+@pytest.mark.parametrize(
+    ("body", "endpoint"),
+    [
+        ({"input": "translate hallo", "max_output_tokens": 50}, "/v1/responses"),
+        ({"input": "translate hallo", "instructions": "Be brief."}, "/v1/responses"),
+        ({"input": [TOLD]}, "/v1/responses"),
+        ({"input": "translate hallo", "capability": "chat"}, "/v1/responses"),
+        ({"messages": [TOLD], "max_tokens": 5}, "/v1/chat/completions"),
+        ({"messages": [TOLD], "max_tokens": 5, "system": "Be brief."}, "/v1/messages"),
+        ({"messages": [TOLD], "max_tokens": 5, "tools": [{"name": "f", "input_schema": {}}]}, "/v1/messages"),
+    ],
+)
+async def test_a_route_reads_a_chat_in_each_of_its_languages_and_says_which(
+    gateway: Gateway, body: Json, endpoint: str
+) -> None:
+    answer = await gateway.client.post("/v1/route", json=body)
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert (told["endpoint"], told["request"]["capability"], told["warnings"]) == (endpoint, "chat", [])
+
+
+async def test_a_route_remarks_on_what_may_be_meant_otherwise(gateway: Gateway) -> None:
+    either = (await gateway.client.post("/v1/route", json={"input": "hallo"})).json()
+    assert either["endpoint"] == "/v1/embeddings"
+    assert "capability: 'chat'" in either["warnings"][0]
+    told = (await gateway.client.post("/v1/route", json={"input": ["hallo"], "dimensions": 5})).json()
+    assert told["warnings"] == []
+    misspelt = (await gateway.client.post("/v1/route", json={**BODY, "max_token": 5, "top_k": 3})).json()
+    (warning,) = misspelt["warnings"]
+    assert "'max_token'" in warning
+    assert "did you mean 'max_tokens'" in warning
 
 
 @pytest.mark.parametrize("body", [{}, {"capability": "fly", "messages": []}, {"capability": 7}, {"messages": []}])

@@ -92,6 +92,63 @@ async def test_a_second_calibration_starts_from_the_same_prior_as_the_first(scho
         assert told["results"]["dull"]["priors"] == first["results"]["dull"]["priors"]
 
 
+async def prior_of(school: School, model: str) -> Json:
+    report = (await school.client.get("/v1/admin/report")).json()
+    return next(row for row in report["priors"] if row["model"] == model)
+
+
+async def test_a_calibration_of_other_tasks_keeps_what_an_earlier_one_measured(school: School) -> None:
+    await school.calibrated(models=["dull"], tasks=["maths"], questions=12)
+    measured = await prior_of(school, "dull")
+    await school.calibrated(models=["dull"], tasks=["code"], questions=1)
+    after = await prior_of(school, "dull")
+    assert after["prior"] | {"code": 0} == measured["prior"] | {"code": 0}
+    assert after["prior"]["maths"] < 0.3
+    assert after["strength"] >= measured["strength"]
+    assert "13 questions" in after["reason"]
+
+
+async def test_other_questions_of_a_task_count_beside_the_earlier_ones_unless_it_is_measured_afresh(
+    school: School,
+) -> None:
+    many = await school.calibrated(models=["dull"], tasks=["maths"], questions=12, seed=1)
+    one = await school.calibrated(models=["dull"], tasks=["maths"], questions=1, seed=2)
+    first, second = (told["results"]["dull"]["priors"]["maths"] for told in (many, one))
+    assert (second["questions"], second["before"]) == (13, first["before"])
+    assert second["prior"] < first["prior"]
+    anew = await school.calibrated(models=["dull"], tasks=["maths"], questions=1, seed=3, fresh=True)
+    assert anew["results"]["dull"]["priors"]["maths"]["questions"] == 1
+
+
+async def test_a_few_questions_make_a_guess_hardly_firmer_and_more_make_it_firmer(school: School) -> None:
+    guessed = (await prior_of(school, "dull"))["strength"]
+    few = await school.calibrated(models=["dull"], tasks=["maths"], questions=1)
+    many = await school.calibrated(models=["dull"], tasks=["maths"], questions=20)
+    strengths = [told["results"]["dull"]["strength"] for told in (few, many)]
+    assert guessed < strengths[0] < guessed + 1 < strengths[1] < 40
+    assert (await prior_of(school, "dull"))["strength"] == strengths[1]
+
+
+async def test_an_import_after_a_calibration_is_what_the_next_one_starts_from(school: School) -> None:
+    await school.calibrated(models=["dull"], tasks=["maths"])
+    imported = await school.client.post("/v1/admin/priors", json={"benchmarks": {"dull": {"overall": 0.6}}})
+    assert imported.json()["taken"] == {"dull": True}
+    told = await school.calibrated(models=["dull"], tasks=["maths"], questions=1, seed=5)
+    maths = told["results"]["dull"]["priors"]["maths"]
+    assert (maths["before"], maths["questions"]) == (0.6, 1)
+    again = await school.calibrated(models=["dull"], tasks=["code"], questions=1)
+    assert again["results"]["dull"]["priors"]["code"]["before"] == 0.6
+    assert (await prior_of(school, "dull"))["prior"]["maths"] == pytest.approx(maths["prior"], abs=0.001)
+
+
+async def test_what_was_measured_stays_when_its_record_is_gone(school: School) -> None:
+    begun = await school.calibrated(models=["dull"], tasks=["maths"], questions=12)
+    measured = (await prior_of(school, "dull"))["prior"]["maths"]
+    await school.runtime.storage.records.delete("calibration", begun["id"])
+    await school.calibrated(models=["dull"], tasks=["code"], questions=1)
+    assert (await prior_of(school, "dull"))["prior"]["maths"] == measured
+
+
 async def test_few_questions_move_a_prior_less_than_many(school: School) -> None:
     few = await school.calibrated(questions=1)
     many = await school.calibrated(questions=20, fresh=True)
@@ -129,6 +186,24 @@ async def test_the_budget_is_never_overspent_and_a_larger_one_goes_on_where_it_e
     assert second["status"] == "completed"
     questions = [prompt for pupil in (bright, dull) for prompt in pupil.asked if "list of words" not in prompt]
     assert len(questions) == second["total"] - done
+
+
+async def test_the_whole_budget_is_there_for_one_model(school: School) -> None:
+    asked = {"models": ["dull"], "tasks": ["maths"], "questions": 1}
+    short = await school.calibrated(**asked, budget=0.00001)
+    told = short["results"]["dull"]["out_of_budget"]
+    assert short["status"] == "out_of_budget"
+    assert "of the budget $0.000010 is left" in told.lower()
+    needed = float(told.rpartition("needs $")[2].split()[0])
+    enough = await school.calibrated(**asked, budget=needed)
+    assert enough["results"]["dull"]["subjects"]["arithmetic.1"]["scores"] == [0.0]
+
+
+async def test_what_one_model_does_not_use_of_the_budget_is_there_for_the_others(school: School) -> None:
+    asked = {"tasks": ["maths"], "questions": 2}
+    one = await school.calibrated(**asked, models=["dull"], fresh=True)
+    both = await school.calibrated(**asked, fresh=True, budget=one["spent"] * 2 + 0.012)
+    assert [result["out_of_budget"] for result in both["results"].values()] == [None, None]
 
 
 async def test_nothing_is_asked_of_paid_models_without_a_budget(school: School, bright: Pupil) -> None:

@@ -115,5 +115,5 @@ async def test_nothing_to_cancel_is_said(server: Served) -> None:
 
 
 async def test_an_unknown_model_is_refused_by_name(server: Served) -> None:
-    _, err = await run(server, "--models", "nobody", status=1)
+    _, err = await run(server, "--models", "nobody", status=4)
     assert "nobody" in err
