@@ -86,7 +86,7 @@ def _endpoint(fields: Mapping[str, Any], capability: Capability | None) -> str:
     if field is None:
         raise InvalidRequest(
             "Give the body of the request to explain: 'messages' of a chat, 'input' of a response or of "
-            "embeddings, 'prompt', 'documents', 'labels' or 'voice'. 'capability' names the kind where that leaves it open.",
+            "embeddings, 'prompt', 'documents', 'labels' or 'voice'; 'capability' says which where two have it.",
             param="messages",
         )
     return _nearest(fields, _BY_FIELD[field])

@@ -208,6 +208,41 @@ async def test_a_profile_that_one_server_exports_another_imports_and_reports(sta
         assert again["models"]["parrot"]["quality"]["imported"] == "the first server"
 
 
+async def test_an_import_takes_what_a_file_of_priors_says_and_tells_unknown_names(
+    start: Start,
+) -> None:
+    async with start(**KEYS) as gateway:
+
+        async def sent(**body: Json) -> Json:
+            answer = await gateway.client.post("/v1/admin/priors", json=body, headers=ADMIN)
+            assert answer.status_code == 200, answer.text
+            told: Json = answer.json()
+            return told
+
+        told = await sent(models={"POLLY": {"code": 0.9}, "nosuch": {"overall": 0.3}})
+        assert told["taken"] == {"POLLY": True, "nosuch": True}
+        assert told["unknown_models"] == ["nosuch"]
+        profile = (await gateway.client.get("/v1/admin/priors", headers=ADMIN)).json()
+        assert profile["models"]["parrot"]["quality"]["prior"]["code"] == pytest.approx(0.9)
+        assert (await sent(**profile))["unknown_models"] == ["nosuch"]
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ({"mmlu": 0.9}, "'mmlu' is no task"),
+        ({"overall": 2}, "at most 1"),
+        ({"overall": 0.5, "latency_p50_ms": 900}, "leave out latency_p50_ms"),
+        ({"quality": {"strength": 0}}, "quality"),
+    ],
+)
+async def test_an_import_of_other_figures_is_refused_by_name(start: Start, model: Json, told: str) -> None:
+    async with start(**KEYS) as gateway:
+        for name in ("models", "benchmarks"):
+            answer = await gateway.client.post("/v1/admin/priors", json={name: {"parrot": model}}, headers=ADMIN)
+            assert told in error(answer, 400, "invalid_request")["message"]
+
+
 async def test_usage_as_json_and_csv(gateway: Gateway) -> None:
     report = (await gateway.client.get("/v1/usage?by=model")).json()
     assert report["object"] == "usage.report"
