@@ -176,11 +176,12 @@ class PriorFiles:
 
 def meant(names: Iterable[str], models: Iterable[Model]) -> dict[str, list[str]]:
     """The ids of the rows that each name means: an id, provider/id, name or alias, in any case."""
-    wanted = {name.lower(): name for name in names}
-    found: dict[str, list[str]] = {name: [] for name in wanted.values()}
+    found: dict[str, list[str]] = {name: [] for name in names}
+    wanted: dict[str, list[str]] = {}
+    for name in found:
+        wanted.setdefault(name.lower(), []).append(name)
     for row in models:
-        name = _of(row, wanted)
-        if name is not None:
+        for name in dict.fromkeys(name for known in _names(row) for name in wanted.get(known, ())):
             found[name].append(row.id)
     return found
 

@@ -225,6 +225,8 @@ async def test_an_import_takes_what_a_file_of_priors_says_and_tells_unknown_name
         profile = (await gateway.client.get("/v1/admin/priors", headers=ADMIN)).json()
         assert profile["models"]["parrot"]["quality"]["prior"]["code"] == pytest.approx(0.9)
         assert (await sent(**profile))["unknown_models"] == ["nosuch"]
+        twice = await sent(models={"parrot": {"code": 0.2}, "Parrot": {"code": 0.3}, "polly": {"code": 0.4}})
+        assert twice["unknown_models"] == []
 
 
 @pytest.mark.parametrize(
