@@ -9,7 +9,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: FORCE docs reference install models hub test-clients test-live features fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
+.PHONY: FORCE docs reference install models hub test-ui test-clients test-live features fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
 comma := ,
 empty :=
 space := $(empty) $(empty)
@@ -30,14 +30,21 @@ setup: $(VENV)/.dev  ## Everything that serve and test need, models included.
 test: setup check  ## Set-up, then all that CI runs.
 
 check: $(VENV)/.dev format lint types imports
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile $(addprefix --ignore=,$(REAL) $(MEASURED))
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile $(addprefix --ignore=,$(REAL) $(MEASURED) $(PAGES))
 	$(BIN)/pytest $(MEASURED)
 
 REAL := tests/engines tests/conformance/test_engines.py
+PAGES := tests/ui
 # Their bounds are in time or processor time, so nothing runs beside them.
 MEASURED := tests/faults tests/security/test_loop_lag.py tests/security/test_timings.py tests/e2e/test_routing.py
 test-engines: setup  ## The engines of the starter models on their real models, worker by worker.
 	$(BIN)/pytest $(REAL)
+
+# SCREENSHOTS=docs/images writes the documentation's pictures of the console.
+BROWSER = $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
+test-ui: setup  ## The console in a real browser: Chromium, which is installed where apt-get can.
+	@test -n "$(BROWSER)" || apt-get install -qy chromium || { apt-get update -q && apt-get install -qy chromium; }
+	ROUNDHOUSE_UI=demanded ROUNDHOUSE_SCREENSHOTS="$(SCREENSHOTS)" $(BIN)/pytest $(PAGES)
 
 test-live: $(VENV)/.dev  ## Each provider whose key is in the environment, for real: a few cents each.
 	ROUNDHOUSE_LIVE=1 $(BIN)/pytest tests/live

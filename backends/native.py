@@ -35,11 +35,12 @@ def refuse_withheld(original: Original) -> None:
         raise no_object(original.withheld)
 
 
-def no_object(name: str) -> InvalidRequest:
+def no_object(name: str, param: str | None = None) -> InvalidRequest:
     """The refusal of an id that the caller may not name."""
     return InvalidRequest(
         f"There is no object {name[:100]!r} for this key at the provider, whose account all keys share. The "
-        "operator can list it in storage.provider_ids."
+        "operator can list it in storage.provider_ids.",
+        param=param,
     )
 
 

@@ -6,7 +6,7 @@ does not know, and dropped where the server would ignore it in silence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Container, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -40,6 +40,29 @@ FORBIDDEN = frozenset(
     }
 )  # fmt: skip
 """Fields that would name an address, a key or a template of the caller's own; a request with one is refused."""
+
+ELSEWHERE = frozenset(
+    {
+        "models", "model_id", "model_name", "model_list", "model_group", "model_info", "base_model",
+        "target_model", "draft_model", "speculative_model", "safety_model", "guard_model",
+        "judge_model", "model_router", "fallback", "fallbacks", "fallback_models",
+        "default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks", "user_config",
+        "preset", "engine", "engine_id", "deployment", "route", "router", "lora", "loras",
+        "lora_request", "lora_path", "lora_name", "lora_adapter", "adapter", "adapters",
+        "adapter_id", "provider", "providers", "provider_options", "endpoint_id", "gateway",
+        "virtual_key", "config", "region", "region_name", "aws_region_name", "vertex_project",
+        "vertex_location", "project_id", "space_id", "kv_transfer_params", "bootstrap_host",
+        "bootstrap_port", "bootstrap_room", "litellm_params", "litellm_metadata",
+        "litellm_credential_name", "input_cost_per_token", "output_cost_per_token", "plugins",
+        "guardrails", "connectors", "extensions", "data_sources", "logits_processors",
+        "custom_logit_processor", "callback", "callbacks", "callback_url", "success_callback",
+        "failure_callback", "logger_fn", "webhook", "webhooks", "webhook_url", "notify_url",
+        "notification_url",
+    }
+)  # fmt: skip
+"""Fields by which other gateways and servers of OpenAI's wire take another model, endpoint, adapter, plugin or
+callback than the operator's row names. A server that would be sent one gets it only if the row lists it.
+Source: the references of OpenRouter, LiteLLM, Portkey, Vercel's AI Gateway, vLLM, SGLang and Azure."""
 
 LLAMA_SAMPLERS = frozenset(
     {
@@ -143,7 +166,8 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
     """The body to send, with the model's name at the upstream.
 
     ``upstream.parameters``, where the model's row has it, is a further bound. Raises InvalidRequest for a field of
-    :data:`FORBIDDEN`, UnsupportedParameter for more stop sequences than the server takes and for what it refuses.
+    :data:`FORBIDDEN` or an unlisted one of :data:`ELSEWHERE`, UnsupportedParameter for more stop sequences than
+    the server takes and for what it refuses.
     """
     refuse_forbidden(request)
     refuse_other_answers(request, upstream, table.refuses)
@@ -152,7 +176,9 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
     plain = not isinstance(request, ChatRequest) or is_plain(request)
     if isinstance(request, ChatRequest) and not plain:
         request = _with_files(adapted(request, table.tools), upstream, table)
-    body = request.to_wire(model=upstream.model, **dict.fromkeys(_left_out(request, upstream, table)))
+    left_out = _left_out(request, upstream, table)
+    refuse_elsewhere(request, upstream, left_out)
+    body = request.to_wire(model=upstream.model, **dict.fromkeys(left_out))
     body.pop("routing", None)
     body.pop("timings", None)
     if not table.takes_strict:
@@ -267,6 +293,26 @@ def refuse_forbidden(request: WireModel) -> None:
                 f"'chat_template_kwargs' cannot set '{name}': the request's fields or the model do.",
                 param=f"chat_template_kwargs.{name}",
             )
+
+
+_SQUEEZED = frozenset(name.replace("_", "") for name in ELSEWHERE)
+
+
+def is_elsewhere(name: str) -> bool:
+    """Whether a field is of :data:`ELSEWHERE`, in any spelling."""
+    return name.lower().replace("-", "").replace("_", "") in _SQUEEZED
+
+
+def refuse_elsewhere(request: WireModel, upstream: Upstream, left_out: Container[str] = ()) -> None:
+    """Raises InvalidRequest for a field of :data:`ELSEWHERE` that would be sent and that the row does not list."""
+    for name, value in (request.model_extra or {}).items():
+        if value is None or name in left_out or name in (upstream.parameters or ()) or not is_elsewhere(name):
+            continue
+        raise InvalidRequest(
+            f"A request cannot set '{name[:80]}': it would name other models, endpoints, plugins or callbacks of "
+            "the server than the operator's. Leave it out; the operator can list it in the model's 'parameters'.",
+            param=name,
+        )
 
 
 def refuse_names(names: Iterable[str]) -> None:

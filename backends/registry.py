@@ -142,7 +142,8 @@ def check_protocols(endpoints: Iterable[Endpoint], models: Iterable[Model] = ())
         if endpoint.protocol not in PROVIDERS:
             raise ConfigurationError(
                 f"[[endpoint]] '{endpoint.id}': protocol: there is no '{endpoint.protocol}'; "
-                f"the known ones are {', '.join(sorted(PROVIDERS))}"
+                f"the known ones are {', '.join(sorted(PROVIDERS))}",
+                param="endpoint.protocol",
             )
         if endpoint.credentials_file is not None:
             files[endpoint.id] = (endpoint.protocol, endpoint.credentials_file)
@@ -150,16 +151,17 @@ def check_protocols(endpoints: Iterable[Endpoint], models: Iterable[Model] = ())
             why = _BUCKETS if endpoint.protocol in ("bedrock", "vertex") else ""
             raise ConfigurationError(
                 f"[[endpoint]] '{endpoint.id}': batches: '{endpoint.protocol}' has no batch API here{why}. "
-                f"Leave it out. These have: {', '.join(name for name, row in PROVIDERS.items() if row.batches)}"
+                f"Leave it out. These have: {', '.join(name for name, row in PROVIDERS.items() if row.batches)}",
+                param="endpoint.batches",
             )
         if not PROVIDERS[endpoint.protocol].responses:
             lacking.add(endpoint.id)
             if endpoint.wire == "responses":
-                raise ConfigurationError(f"[[endpoint]] '{endpoint.id}': {_NO_RESPONSES}")
+                raise ConfigurationError(f"[[endpoint]] '{endpoint.id}': {_NO_RESPONSES}", param="endpoint.wire")
     check_credentials_files(files)
     for model in models:
         if model.wire == "responses" and (model.local or model.endpoint_name in lacking):
-            raise ConfigurationError(f"[[model]] '{model.id}': {_NO_RESPONSES}")
+            raise ConfigurationError(f"[[model]] '{model.id}': {_NO_RESPONSES}", param="wire")
 
 
 _BUCKETS = ", because its batches are read from and written to a bucket of your own"

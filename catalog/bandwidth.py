@@ -7,6 +7,7 @@ memory is measured by copying in it.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import platform
 import re
 import subprocess
@@ -78,7 +79,7 @@ def apple_chip() -> str:
 def nvidia_bandwidth(index: int, nvml: Any = None) -> int:
     """Bytes per second of an NVIDIA device: two transfers per clock over the width of its bus; 0 if not told."""
     if nvml is None:
-        import pynvml as nvml
+        nvml = importlib.import_module("pynvml")
     try:
         nvml.nvmlInit()
     except nvml.NVMLError:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import platform
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -12,6 +10,7 @@ from types import MappingProxyType
 from catalog import toml_rows
 from catalog.discovery import by_undated_name, informed, undated
 from catalog.errors import ConfigurationError, ModelNotFound, NotFound
+from catalog.hardware import on_apple_silicon
 from catalog.model import FREE, Capability, Endpoint, Model, Price, UpstreamSource
 from catalog.names.ollama import hub_address, of_address, untagged
 from catalog.toml_rows import Table
@@ -21,11 +20,6 @@ Discovered = Mapping[str, tuple[Model, ...]]
 
 def _none_found() -> Discovered:
     return MappingProxyType({})
-
-
-def on_apple_silicon() -> bool:
-    """Whether this machine runs MLX natively."""
-    return sys.platform == "darwin" and platform.machine() == "arm64"
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,8 @@ class Catalog:
         for row in self.own:
             if isinstance(row.source, UpstreamSource) and row.source.endpoint not in known:
                 raise ConfigurationError(
-                    f"[[model]] '{row.id}': source.endpoint: there is no [[endpoint]] '{row.source.endpoint}'"
+                    f"[[model]] '{row.id}': source.endpoint: there is no [[endpoint]] '{row.source.endpoint}'",
+                    param="source.endpoint",
                 )
         everything: dict[str, Model] = {}
         found = (row for rows in self.discovered.values() for row in rows)

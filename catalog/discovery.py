@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from catalog.errors import RoundhouseError
-from catalog.file_rows import default_id, gguf_facts
+from catalog.errors import PullError, RoundhouseError
+from catalog.file_rows import default_id, folder_row, gguf_facts
 from catalog.files.projectors import is_projector, projector_of, senses
 from catalog.files.quantization import quantization_of
 from catalog.model import (
@@ -304,6 +304,19 @@ def rows_from_folder(folder: Path, broken: Callable[[Path, str], None] = lambda 
         else:
             broken(path, reason or "it describes no model")
     return list(rows.values())
+
+
+def row_at(path: Path) -> Model:
+    """Make the row of the model at ``path``, a GGUF file or a folder, as its own files describe it.
+
+    Raises PullError, ValidationError for a name that no row can have, and OSError.
+    """
+    if path.is_dir():
+        return folder_row(path)
+    reason = gguf_damage(path)
+    if reason is not None:
+        raise PullError(reason)
+    return _file_row(path, [each for each in sorted(path.parent.glob("*.gguf")) if each.is_file()])
 
 
 def hugging_face_cache() -> Path:

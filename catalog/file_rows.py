@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from catalog.errors import PullError
 from catalog.files.gguf import GgufHeader, read_header
 from catalog.files.projectors import senses
-from catalog.model import FREE, Capability, Geometry, HubSource, Limits, Model, Size
-from catalog.selection import Kind, Selection
+from catalog.model import FREE, Capability, Geometry, HubSource, Limits, Model, PathSource, Size
+from catalog.selection import Kind, RemoteFile, Selection, select
 
 _POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
 """``enum llama_pooling_type`` of llama.h."""
@@ -134,6 +135,26 @@ def _parameters(header: GgufHeader) -> int | None:
         return round(float(label[:-1]) * units[label[-1].upper()])
     except (IndexError, KeyError, ValueError):
         return None
+
+
+def folder_row(folder: Path) -> Model:
+    """Make the row of a local folder with a model that is no GGUF.
+
+    Raises PullError if no engine can run what is in it, and ValidationError for a name that no row can have.
+    """
+    files = [RemoteFile(each.name, each.stat().st_size) for each in sorted(folder.iterdir()) if each.is_file()]
+    selection = select(files)
+    if selection.kind is Kind.GGUF:
+        raise PullError(f"It is a folder with GGUF files: name one of them, such as {selection.entry}.")
+    facts = _folder_facts(selection.kind, folder)
+    size = Size(disk=selection.size)
+    return Model(
+        id=default_id(folder.name),
+        engine=_ENGINES[selection.kind],
+        source=PathSource(path=str(folder)),
+        price=FREE,
+        **{"size": size, **facts},
+    )
 
 
 def _folder_facts(kind: Kind, folder: Path) -> dict[str, Any]:

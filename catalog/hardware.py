@@ -30,6 +30,9 @@ _CGROUP = Path("/sys/fs/cgroup")
 _DRIVER_FILES = ("/dev/nvidiactl", "/dev/dxg")
 """Device files of NVIDIA's driver on Linux, and in the Windows Subsystem for Linux."""
 
+_APPLE_MODEL_SINCE = 26
+"""The first macOS whose language model programs can ask (Apple's Foundation Models framework)."""
+
 _DEFAULT_CONTEXTS = (131072, 65536, 32768, 16384, 8192, 4096, 2048)
 
 
@@ -63,6 +66,17 @@ class Machine:
     cores: int
     memory: int
     devices: tuple[Device, ...]
+
+
+def on_apple_silicon() -> bool:
+    """Whether this machine runs MLX natively."""
+    return sys.platform == "darwin" and platform.machine() == "arm64"
+
+
+def has_apple_model() -> bool:
+    """Whether this machine's system comes with Apple's language model: macOS 26 or later on Apple silicon."""
+    release = platform.mac_ver()[0].partition(".")[0]
+    return on_apple_silicon() and release.isdecimal() and int(release) >= _APPLE_MODEL_SINCE
 
 
 def detect() -> Machine:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from catalog.errors import ConfigurationError
+from catalog.hardware import has_apple_model
 from catalog.model import ENDPOINTS, Endpoint, Model
 from catalog.prices.rates import KNOWN_TIERS
 from catalog.validation.wording import describe, place
@@ -23,11 +24,16 @@ Table = Mapping[str, Any]
 
 
 def builtin_rows() -> tuple[tuple[Model, ...], tuple[Endpoint, ...]]:
-    """Read the built-in rows: those of this machine first, then each provider's."""
+    """Read the built-in rows: those of this machine first, then each provider's.
+
+    The row of Apple's own model is there on machines that have it.
+    """
     models: list[Model] = []
     endpoints: list[Endpoint] = []
     found = (entry for entry in files("catalog").joinpath("builtin").iterdir() if entry.name.endswith(".toml"))
     for entry in sorted(found, key=lambda entry: (entry.name != _LOCAL, entry.name)):
+        if entry.name == _APPLE and not has_apple_model():
+            continue
         document = tomllib.loads(entry.read_text("utf-8"))
         templates = document.get("template", {})
         models += [_row(Model, "model", _filled(table, templates)) for table in document.get("model", ())]
@@ -36,6 +42,9 @@ def builtin_rows() -> tuple[tuple[Model, ...], tuple[Endpoint, ...]]:
 
 
 _LOCAL = "local.toml"
+_APPLE = "apple.toml"
+_LEAST_WINDOW = 128
+"""The smallest context window that an engine takes."""
 
 
 def _filled(table: Table, templates: Mapping[str, Table]) -> Table:
@@ -66,10 +75,23 @@ def user_models(tables: Sequence[Table | Model], known: Mapping[str, Model]) -> 
             merged = {**_fields(base), **table} if base is not None else dict(table)
             row = _row(Model, "model", {**merged, "origin": "user"})
             _check(row)
+        row = _with_window(row, table)
         if row.id.lower() in rows:
-            raise ConfigurationError(f"[[model]] '{row.id}' is given twice; remove one.")
+            raise ConfigurationError(f"[[model]] '{row.id}' is given twice; remove one.", param="id")
         rows[row.id.lower()] = row
     return list(rows.values())
+
+
+def _with_window(row: Model, table: Table | Model) -> Model:
+    """The row with the context window that its own table names as its engine's, unless the options name another.
+
+    The window of a row that a file's header gave is what the model was trained for, which nobody asked for.
+    """
+    limits = table.limits.model_dump() if isinstance(table, Model) else table.get("limits")
+    window = limits.get("context_window") if isinstance(limits, Mapping) else None
+    if not row.local or not isinstance(window, int) or window < _LEAST_WINDOW or "context" in row.options:
+        return row
+    return row.model_copy(update={"options": {**row.options, "context": window}})
 
 
 def remarks(rows: Iterable[Model], ids: Mapping[str, Model]) -> Iterator[str]:
@@ -103,7 +125,7 @@ def user_endpoints(tables: Sequence[Table | Endpoint], known: Mapping[str, Endpo
             base = known.get(str(table.get("id", "")))
             row = _row(Endpoint, "endpoint", {**_fields(base), **table})
         if row.id in rows:
-            raise ConfigurationError(f"[[endpoint]] '{row.id}' is given twice; remove one.")
+            raise ConfigurationError(f"[[endpoint]] '{row.id}' is given twice; remove one.", param="endpoint.id")
         rows[row.id] = row
     return list(rows.values())
 
@@ -113,11 +135,14 @@ def _check(row: Model) -> None:
     limits = row.limits
     if not row.endpoints:
         known = ", ".join(sorted(ENDPOINTS))
-        raise ConfigurationError(f"[[model]] '{row.id}': capabilities: it needs at least one of {known}.")
+        raise ConfigurationError(
+            f"[[model]] '{row.id}': capabilities: it needs at least one of {known}.", param="capabilities"
+        )
     if limits.context_window and limits.max_output_tokens and limits.max_output_tokens > limits.context_window:
         raise ConfigurationError(
             f"[[model]] '{row.id}': limits.max_output_tokens: it must be at most limits.context_window, which is "
-            f"{limits.context_window} (it is {limits.max_output_tokens})."
+            f"{limits.context_window} (it is {limits.max_output_tokens}).",
+            param="limits.max_output_tokens",
         )
 
 
@@ -133,7 +158,10 @@ def _row(kind: type[Row], table_name: str, table: Table) -> Row:
         field = place(first) or "id"
         value = str(first["loc"][0] if first["loc"] else "") not in MAY_BE_SECRET
         label = str(table.get("id") or table.get("name") or "without an id")[:100]
-        raise ConfigurationError(f"[[{table_name}]] '{label}': {field}: {describe(first, value=value)}") from error
+        raise ConfigurationError(
+            f"[[{table_name}]] '{label}': {field}: {describe(first, value=value)}",
+            param=field if table_name == "model" else f"{table_name}.{field}",
+        ) from error
 
 
 MAY_BE_SECRET = frozenset({"base_url", "key_env", "key_keyring", "headers", "query"})

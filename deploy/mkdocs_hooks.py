@@ -17,7 +17,7 @@ _LOADS = re.compile(
 
 
 def on_post_page(output: str, *, page: Any, **_: Any) -> str:
-    """Take our own copy. Raises PluginError for whatever else comes from another host."""
+    """Take our own copy. Raises PluginError for anything else from another host."""
     return _own(output, get_relative_url(_OWN, page.url), page.url)
 
 

@@ -14,6 +14,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from routing.calling.answer import CHOICE_HEADERS
+from routing.reading.stand_ins import StandIns
+from server.advising.upgrades import Upgrades
 from server.api import ROUTERS
 from server.api.console import CONSOLE_PATHS
 from server.callers import Authenticator
@@ -86,6 +88,7 @@ def create_app(
         metrics=metrics,
         clock=clock,
         created=int(time.time()),
+        upgrades=Upgrades(settings),
     )
     app = _App(
         title="Roundhouse",
@@ -158,6 +161,7 @@ def _lifespan(
             # Workers that several processes share are reported once, by their owner.
             collector = services.metrics.watch(parts.pool) if parts.scrape is None else None
             parts.traffic = services.in_flight
+            parts.stand_ins = StandIns(services.settings.routing.stand_ins)
             services.runtime = parts
             try:
                 yield

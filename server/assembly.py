@@ -46,7 +46,6 @@ from routing.clock import Clock, SystemClock
 from routing.deferred.calls import DeferredCalls
 from routing.persistence import Persistence
 from routing.plan import Block
-from routing.reading.stand_ins import StandIns
 from routing.state.factory import StateSettings, create_state
 from routing.state.redis_peers import RedisPeers
 from routing.upstreams.availability import Availability
@@ -54,9 +53,12 @@ from routing.upstreams.breaker import Breakers
 from routing.upstreams.concurrency import ConcurrencyLimits
 from routing.upstreams.discovery import Discovery
 from routing.upstreams.provider_keys import KeyPools, SecretResolver, needs_key
+from server.advising.upgrades import wanted_here
 from server.background import works
 from server.catalog_updates import CatalogUpdates, LiveCatalog, log_remarks, read_catalog
-from server.library import Library
+from server.models.on_use import PullOnUse
+from server.models.opening import live_models
+from server.models.rows import RegisteredRows
 from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
@@ -108,20 +110,24 @@ async def open_runtime(
             calls.concurrency.queue_loads,
         )
         stack.callback(metrics.registry.unregister, series)
-        updates = _updates(settings, clock, models, memory, calls)
+        registered = RegisteredRows(memory.storage.records)
+        updates = _updates(settings, clock, models, memory, calls, registered)
+        await updates.start()
         files = Files(memory.storage, settings.storage.files or settings.data_dir / "files")
         await asyncio.to_thread(files.open)
         runtime = _runtime(clock, models, memory, pool, dispatcher, calls, files, scrape)
         runtime.deferred = _deferred(clock, metrics, models, memory, calls, routing, dispatcher)
         sampler = Sampler(runtime, settings.routing.judge)
         runtime.samples = sampler
-        runtime.stand_ins = StandIns(settings.routing.stand_ins)
-        runtime.reload = partial(_reload, updates, memory, routing, runtime, sampler)
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
-        runtime.library = Library(
-            models.store, models.live.snapshot, pool, look=updates.look, announce=partial(announce_models, runtime)
+        live = await live_models(
+            *(settings.models, registered, models.engines, models.store, runtime, updates),
+            announce=partial(announce_models, runtime),
+            wanted=lambda: wanted_here(settings, models.engines),
         )
+        runtime.library, runtime.registry, runtime.pulls, runtime.on_use = live
+        runtime.reload = partial(_reload, updates, memory, routing, sampler, live.on_use)
         if settings.state.url is not None:
             runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
         runtime.runner = Runner(memory.storage.records, clock, works(runtime, settings))
@@ -187,7 +193,7 @@ async def _open_models(settings: Settings, engines: Engines) -> _Models:
         ) from error
     store = Store(folder / "models")
     pulled = await asyncio.to_thread(store.rows)
-    live = LiveCatalog(await asyncio.to_thread(read_catalog, settings, store, engines))
+    live = LiveCatalog(await asyncio.to_thread(read_catalog, settings, store, engines, None))
     log_remarks(live.current)
     availability = Availability(store, engines.missing, engines.missing_file, device_ids)
     _, unusable = await asyncio.gather(
@@ -350,8 +356,8 @@ async def _reload(
     updates: CatalogUpdates,
     memory: _Memory,
     routing: _Routing,
-    runtime: Runtime,
     sampler: Sampler,
+    on_use: PullOnUse,
     settings: Settings,
 ) -> None:
     """Apply every setting of :data:`server.processes.reload.APPLIED` that a part behind the gate holds.
@@ -371,10 +377,17 @@ async def _reload(
     routing.leases.configure(settings.backends.timeouts())
     routing.retries.configure(settings.retries)
     sampler.configure(settings.routing.judge)
-    runtime.stand_ins = StandIns(settings.routing.stand_ins)
+    on_use.configure(settings.models)
 
 
-def _updates(settings: Settings, clock: Clock, models: _Models, memory: _Memory, calls: _Calls) -> CatalogUpdates:
+def _updates(
+    settings: Settings,
+    clock: Clock,
+    models: _Models,
+    memory: _Memory,
+    calls: _Calls,
+    registered: RegisteredRows,
+) -> CatalogUpdates:
     timeouts = settings.backends.timeouts()
     discovery = Discovery(
         settings.discovery,
@@ -390,6 +403,7 @@ def _updates(settings: Settings, clock: Clock, models: _Models, memory: _Memory,
         discovery,
         settings,
         models.pulled,
+        registered,
     )
 
 

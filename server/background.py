@@ -10,6 +10,7 @@ from server.batches.pacing import Pacer
 from server.batches.work import BatchWork
 from server.calibration.work import Calibrations
 from server.history.background import BackgroundResponses
+from server.models.pulls import PullWork
 from server.storage.runner import BackgroundWork
 
 if TYPE_CHECKING:
@@ -22,7 +23,13 @@ def works(runtime: Runtime, settings: Settings) -> tuple[BackgroundWork, ...]:
     longest = settings.server.limits.body_bytes
     pacer = Pacer(lambda: runtime.traffic)
     messages = AnthropicDialect(DOORS["/v1/messages"])
+    pulls = (
+        ()
+        if runtime.library is None or runtime.pulls is None
+        else (PullWork(runtime.pulls.kind, runtime.storage, runtime.library),)
+    )
     return (
+        *pulls,
         BatchWork(runtime, settings.storage, OpenAIDialect(DOORS), pacer, longest_line=longest),
         BatchWork(runtime, settings.storage, messages, pacer, longest_line=longest),
         BackgroundResponses(runtime),

@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 
 import orjson
@@ -24,38 +25,84 @@ from routing.clock import SystemClock
 from routing.reading.intent import is_auto
 from routing.reading.stand_ins import StandIns, embeds_by_choice, means_embeddings
 from routing.settings import RoutingSettings
+from routing.state.factory import create_state
 from routing.upstreams.availability import Availability
 from routing.upstreams.discovery import Discovery, Listing
 from routing.upstreams.provider_keys import KeyPools, SecretResolver
-from server.settings import Settings
+from server.models.rows import NONE_REGISTERED, Registered, RegisteredRows
+from server.settings import STATE_FILE, Settings
 
 _SPOKEN = frozenset({Capability.SPEAK, Capability.TRANSCRIBE, Capability.TRANSLATE})
 DISK_INTERVAL = 5.0
 """Seconds between two looks at the disk for models that were pulled or removed."""
 
 
-def read_catalog(settings: Settings, store: Store, engines: Engines | None = None) -> Catalog:
-    """The built-in rows, those of pulled models, and the user's.
+def read_catalog(
+    settings: Settings,
+    store: Store,
+    engines: Engines | None = None,
+    registered: Registered | None = NONE_REGISTERED,
+) -> Catalog:
+    """The built-in rows, those of pulled models, the user's, and those registered while the server ran.
+
+    ``registered`` is ``None`` where these are not known yet. One that is no longer valid is left out, with a
+    warning.
 
     Raises ConfigurationError, which says what to correct, for a wrong row and for a preferred model that is not
     there.
     """
     try:
         engines = engines or builtin_engines(settings.workers.python)
-        catalog = Catalog.load(
-            user_models=settings.model,
-            user_endpoints=settings.endpoint,
-            pulled=store.rows(),
-            completed=engines.completed,
-        )
-        check_protocols(catalog.servers, catalog.own)
-        check_engines(catalog, engines)
-        check_preferred(settings, catalog)
+        catalog = _with_usable(settings, store, engines, registered or NONE_REGISTERED)
+        check_preferred(settings, catalog, unknown=registered is not None)
     except ConfigurationError as error:
         raise ConfigurationError(
             f"{error.message.rstrip('.')}. Correct it in {settings.file or 'the settings'}."
         ) from error
     return catalog
+
+
+def build_catalog(settings: Settings, store: Store, engines: Engines, registered: Registered) -> Catalog:
+    """As :func:`read_catalog`, but raises ConfigurationError, with the field in ``param``, for any wrong row."""
+    beside = registered.beside(settings.model, settings.endpoint)
+    catalog = Catalog.load(
+        user_models=(*settings.model, *beside.tables),
+        user_endpoints=(*settings.endpoint, *beside.endpoints.values()),
+        pulled=store.rows(),
+        completed=partial(_as_served, engines, settings.workers.context),
+    )
+    check_protocols(catalog.servers, catalog.own)
+    check_engines(catalog, engines)
+    return catalog
+
+
+def _with_usable(settings: Settings, store: Store, engines: Engines, registered: Registered) -> Catalog:
+    """The catalogue with the registered rows that are valid. Raises ConfigurationError for one of the settings."""
+    while True:
+        try:
+            return build_catalog(settings, store, engines, registered)
+        except ConfigurationError as error:
+            less = registered.without(error.message)
+            if less == registered:
+                raise
+            log = structlog.get_logger("server.catalog")
+            log.warning("registered row is left out", reason=error.message)
+            registered = less
+
+
+def _as_served(engines: Engines, default: int, row: Model) -> Model:
+    """The row with the abilities of its engine, and within the context window that its worker has here."""
+    row = engines.completed(row)
+    window = engines.context(row, default)
+    if window is None or window == row.limits.context_window:
+        return row
+    limits = row.limits
+    most = {
+        name: min(tokens, window)
+        for name in ("max_output_tokens", "max_input_tokens")
+        if (tokens := getattr(limits, name)) is not None
+    }
+    return row.model_copy(update={"limits": limits.model_copy(update={"context_window": window, **most})})
 
 
 def log_remarks(catalog: Catalog) -> None:
@@ -64,15 +111,17 @@ def log_remarks(catalog: Catalog) -> None:
         structlog.get_logger("server.catalog").warning("check the row of a model", reason=remark)
 
 
-def check_preferred(settings: Settings, catalog: Catalog) -> None:
+def check_preferred(settings: Settings, catalog: Catalog, *, unknown: bool = True) -> None:
     """Raises the first of :func:`wrong_preferences`."""
-    for error in wrong_preferences(settings, catalog):
+    for error in wrong_preferences(settings, catalog, unknown=unknown):
         raise error
 
 
-def wrong_preferences(settings: Settings, catalog: Catalog) -> Iterator[ConfigurationError]:
-    """An error for each preferred model or stand-in without the capability that it is needed for, and for each
-    that is unknown and cannot be discovered, either.
+def wrong_preferences(
+    settings: Settings, catalog: Catalog, *, unknown: bool = True
+) -> Iterator[ConfigurationError]:
+    """An error for each preferred model or stand-in without the capability that it is needed for, and with
+    ``unknown`` for each that is not there and cannot be discovered, either.
     """
     for pattern, target in settings.routing.stand_ins.items():
         wrong = _wrong_for_embeddings(pattern, target, catalog)
@@ -86,7 +135,7 @@ def wrong_preferences(settings: Settings, catalog: Catalog) -> Iterator[Configur
                 yield ConfigurationError(
                     f"Invalid setting '{setting}': '{model.id}' cannot {wanted}; it can {able}"
                 )
-    if may_discover(settings, catalog):
+    if not unknown or may_discover(settings, catalog):
         return
     for setting, error in unknown_preferred(settings.routing, catalog):
         yield ConfigurationError(f"Invalid setting '{setting}': {error.message}")
@@ -180,8 +229,9 @@ class CatalogUpdates:
         discovery: Discovery,
         settings: Settings,
         pulled: tuple[Model, ...],
+        registered: RegisteredRows,
     ) -> None:
-        """``pulled`` are the rows of pulled models that ``live`` was made with."""
+        """``pulled`` are the rows of pulled models that ``live`` was made with, without any registered row."""
         self._live = live
         self._settings = settings
         self._pulled = pulled
@@ -190,16 +240,33 @@ class CatalogUpdates:
         self._availability = availability
         self._keys = keys
         self._discovery = discovery
+        self._registered = registered
+        self._in_force = NONE_REGISTERED
+        self._looking = asyncio.Lock()
         self._changed = asyncio.Event()
         self.looked = asyncio.Event()
         """Set once every source of models was asked, or did not answer in time."""
 
+    async def start(self) -> None:
+        """Read the registered rows. Raises ConfigurationError for a preferred model that is not there."""
+        await self._registered.read()
+        if self._registered.current != self._in_force:
+            await self.reload(self._settings)
+        else:
+            await asyncio.to_thread(check_preferred, self._settings, self._live.current)
+
+    async def check(self, registered: Registered) -> Catalog:
+        """The catalogue that these rows would make. Raises ConfigurationError with the field in ``param``."""
+        return await asyncio.to_thread(build_catalog, self._settings, self._store, self._engines, registered)
+
     async def reload(self, settings: Settings) -> None:
         """Apply the rows, endpoints, provider keys and sources of new settings. Raises ConfigurationError."""
         self._pulled = await asyncio.to_thread(self._store.rows)
-        fresh = await asyncio.to_thread(read_catalog, settings, self._store, self._engines)
+        registered = self._registered.current
+        fresh = await asyncio.to_thread(read_catalog, settings, self._store, self._engines, registered)
         if settings is not self._settings:
             log_remarks(fresh)
+        self._in_force = registered
         self._keys.reload(fresh.servers)
         self._discovery.configure(settings.discovery)
         self._settings = settings
@@ -217,11 +284,14 @@ class CatalogUpdates:
                 await self.look()
 
     async def look(self) -> None:
-        """Notice models that were pulled or removed, also by another process."""
-        if await asyncio.to_thread(self._store.rows) != self._pulled:
-            await self.reload(self._settings)
-        else:
-            await asyncio.to_thread(self._availability.refresh, tuple(self._live.current))
+        """Notice models that were pulled, registered or removed, also by another process or machine."""
+        async with self._looking:  # so that no look returns before the change that another one found is in force
+            await self._registered.read()
+            registered = self._registered.current != self._in_force
+            if registered or await asyncio.to_thread(self._store.rows) != self._pulled:
+                await self.reload(self._settings)
+            else:
+                await asyncio.to_thread(self._availability.refresh, tuple(self._live.current))
 
     async def discover(self) -> None:
         """Ask the servers and folders of the settings, at intervals and after a reload; runs until cancelled.
@@ -286,9 +356,28 @@ def merged(catalog: Catalog, discovery: Discovery, found: tuple[Listing, ...]) -
     return catalog
 
 
+async def registered_in(settings: Settings) -> Registered:
+    """What was registered while a server ran, read from its state; nothing where there is none, or no answer."""
+    file = settings.data_dir / STATE_FILE
+    if settings.state.url is None and not await asyncio.to_thread(file.exists):
+        return NONE_REGISTERED
+    state = create_state(settings.state, file)
+    try:
+        await state.start()
+        rows = RegisteredRows(state.records)
+        await rows.read()
+        return rows.current
+    except ConfigurationError as error:
+        log = structlog.get_logger("server.catalog")
+        log.warning("registered rows cannot be read", reason=error.message)
+        return NONE_REGISTERED
+    finally:
+        await state.close()
+
+
 async def look_once(settings: Settings) -> tuple[Listing, ...]:
     """The rows that a server with these settings would discover now."""
-    catalog = read_catalog(settings, Store(settings.data_dir / "models"))
+    catalog = read_catalog(settings, Store(settings.data_dir / "models"), registered=await registered_in(settings))
     clock = SystemClock()
     keys = KeyPools(catalog.servers, SecretResolver(os.environ), clock)
     async with HttpClient(settings.backends) as http:

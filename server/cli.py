@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from catalog.errors import ModelNotFound, RoundhouseError
+from catalog.errors import ModelNotFound, PullError, RoundhouseError
 from server.commands.support.statuses import EXPLAINED, status_of
 from server.processes.standard_streams import open_standard_streams
 
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 COMMANDS = {
     "chat.command": ("run",),
     "media": ("embed", "speak", "transcribe", "draw"),
-    "models": ("pull", "rm"),
-    "listing": ("list", "show"),
-    "recommend": ("recommend",),
+    "library.pulling": ("pull", "rm"),
+    "library.listing": ("list", "show"),
+    "library.recommend": ("recommend",),
     "workers": ("ps", "load", "warm", "unload", "logs"),
+    "library.registering": ("register", "unregister"),
     "router": ("route", "trace", "outcome", "usage", "pin", "discover"),
-    "inspect": ("doctor",),
+    "doctor.command": ("doctor",),
     "batch": ("batch",),
     "calibrate": ("calibrate",),
     "running": ("stop",),
@@ -119,14 +120,19 @@ def _prepare(settings: Settings) -> None:
 
     The first time, say what else this machine can run.
     """
-    from server.commands.models import fetch_starter
+    from server.commands.library.pulling import fetch_starter
     from server.processes.data_folder import check_data_dir
     from server.processes.sockets import bind_public
+    from server.program import program
 
     check_data_dir(settings.data_dir)
     bind_public(settings).close()
-    if fetch_starter(settings):
-        from server.advising import advice_lines, recommended
+    try:
+        fetched = fetch_starter(settings)
+    except PullError as error:
+        raise PullError(f"{error.message} To serve without the starter models: {program()} serve") from None
+    if fetched:
+        from server.advising.models import advice_lines, recommended
 
         for line in (
             "",

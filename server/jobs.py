@@ -48,6 +48,7 @@ from routing.reading.stand_ins import StandIn, embeds_by_choice
 from server.callers import Caller, Origin
 from server.functions import check_results, with_tools
 from server.runtime import Dispatches, Runtime
+from server.storage.provider_objects import refuse_objects
 
 T = TypeVar("T")
 Opens = Callable[[Runtime, Job[T], Caller], AbstractAsyncContextManager[Answer[T]]]
@@ -232,10 +233,13 @@ def permitted(facts: Facts, caller: Caller, catalog: Catalog) -> Facts:
 def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncContextManager[Answer[T]]:
     """Hand a job to the dispatcher, within the models and limits of the caller's key.
 
-    Raises as :func:`permitted`; entering raises RateLimited when the key's own limits are used up, and
-    InvalidRequest for a bound of the answer above a whole limit.
+    Raises as :func:`permitted`, and InvalidRequest where a request that is no chat names an object of a provider's
+    that the caller may not name (:mod:`server.history.files` reads chats). Entering raises RateLimited when the
+    key's own limits are used up, and InvalidRequest for a bound of the answer above a whole limit.
     """
     assert job.facts.key == caller.id, "a job is opened for the caller that it was made for"
+    if (extras := job.request.model_extra) and not isinstance(job.request, ChatRequest):
+        refuse_objects(runtime.storage, caller, extras)
     facts = permitted(job.facts, caller, runtime.catalog)
     job = job if facts is job.facts else replace(job, facts=facts)
     opening: AbstractAsyncContextManager[Answer[T]]
@@ -243,7 +247,11 @@ def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncCont
         opening = runtime.dispatcher.open(job)
     else:
         opening = _WithinLimits(runtime.keys, caller.key, job, runtime.dispatcher)
-    return opening if runtime.samples is None else runtime.samples.watched(job, opening)
+    opening = opening if runtime.samples is None else runtime.samples.watched(job, opening)
+    on_use = runtime.on_use
+    if on_use is not None and on_use.enabled and (name := on_use.lacking(facts)) is not None:
+        return on_use.first(name, caller, opening)
+    return opening
 
 
 async def count_loading(runtime: Runtime, caller: Caller, model: Model) -> None:

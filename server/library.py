@@ -58,22 +58,23 @@ def pull_into(
     token: str | None = None,
     memory: int | None = None,
     model_id: str | None = None,
-    wanted: Wanted | None = None,
+    wanted: Callable[[], Wanted] | None = None,
 ) -> tuple[str, ...]:
     """Pull ``starter``, a model by name or ``[hub:]OWNER/REPOSITORY[:PATTERN]``; return the models' ids.
 
-    A name is one of ``catalog``, else of the curated catalogue, whose form for this machine keeps what is
-    ``wanted``. ``memory`` (bytes) bounds the quantisation of a repository, ``model_id`` names its model. Raises
+    A name is one of ``catalog``, else of the curated catalogue, whose form for this machine keeps what ``wanted``
+    tells. ``memory`` (bytes) bounds the quantisation of a repository, ``model_id`` names its model. Raises
     ModelNotFound, and as :meth:`Store.pull` does.
     """
     if what == "starter":
         return tuple(starter.ensure(catalog, store, progress))
     found = named(what, catalog)
     if found is not None:
-        from catalog.curated.pulling import Wanted, pull_named
+        from catalog.curated.choosing import Wanted
+        from catalog.curated.pulling import pull_named
         from catalog.hardware import detect
 
-        keeps = wanted or Wanted()
+        keeps = Wanted() if wanted is None else wanted()
         pulled = pull_named(store, found, detect(), progress, wanted=keeps, token=token, model_id=model_id)
         return (pulled.id,)
     if is_address(what, catalog):
@@ -104,6 +105,7 @@ class Library:
     """Pulls and removes models while the server runs.
 
     ``look`` puts what is on disk now in force in this process; ``announce`` tells the others to look, too.
+    ``wanted`` tells what a model that is pulled by name must keep here; it is called in the pull's thread.
     """
 
     def __init__(
@@ -114,12 +116,14 @@ class Library:
         *,
         look: Callable[[], Awaitable[None]],
         announce: Callable[[], Awaitable[None]],
+        wanted: Callable[[], Wanted] | None = None,
     ) -> None:
         self._store = store
         self._catalog = catalog
         self._pool = pool
         self.look = look
         self._announce = announce
+        self._wanted = wanted
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     def check(self, what: str) -> None:
@@ -136,7 +140,9 @@ class Library:
             resolved(what, catalog)
 
     @asynccontextmanager
-    async def pull(self, what: str) -> AsyncIterator[AsyncIterator[PullEvent]]:
+    async def pull(
+        self, what: str, *, revision: str = "main", model_id: str | None = None
+    ) -> AsyncIterator[AsyncIterator[PullEvent]]:
         """Pull ``what`` while the block runs; leaving it earlier stops the pull, and a later one resumes it.
 
         The iterator has the events, and ends once the model can be used. It raises as :func:`pull_into`.
@@ -144,7 +150,16 @@ class Library:
         memory = max((device.budget for device in self._pool.snapshot().devices), default=None)
         async with self._turns:
             pulling = _Pulling(
-                lambda progress: pull_into(self._store, self._catalog(), what, progress, memory=memory)
+                lambda progress: pull_into(
+                    self._store,
+                    self._catalog(),
+                    what,
+                    progress,
+                    revision=revision,
+                    memory=memory,
+                    model_id=model_id,
+                    wanted=self._wanted,
+                )
             )
             try:
                 yield self._until_usable(pulling)
@@ -160,6 +175,10 @@ class Library:
         await self.look()
         await self._announce()
 
+    async def has(self, row: Model) -> bool:
+        """Whether the store has files of a model, which :meth:`remove` deletes."""
+        return any(stored.id == row.id for stored in await asyncio.to_thread(self._store.list))
+
     async def remove(self, row: Model) -> int:
         """Delete a model's files, except those that another model uses, and unload it; return the bytes freed.
 
@@ -167,7 +186,7 @@ class Library:
         """
         if not isinstance(row.source, PackageSource | HubSource):
             raise InvalidRequest(_not_ours(row), param="model")
-        if not any(stored.id == row.id for stored in await asyncio.to_thread(self._store.list)):
+        if not await self.has(row):
             raise ModelUnavailable(f"The model '{row.id}' has no files on this machine.")
         freed = await asyncio.to_thread(self._store.remove, row.id)
         await self._publish()

@@ -7,8 +7,8 @@ request.
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
+from operator import itemgetter
 from typing import Any
 
 from pydantic import BaseModel
@@ -71,19 +71,11 @@ async def recent_traces(runtime: Runtime, query: TraceQuery) -> list[Json]:
 async def recent_log(runtime: Runtime, lines: int) -> list[str]:
     """The newest log entries of all processes, in the order of their times."""
     found = recent_lines(lines)
-    if runtime.peers is None:
-        return found
-    for others in await runtime.peers.ask_all({"log": lines}):
-        found += others
-    return sorted(found, key=_time_of)[-lines:]
-
-
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+")
-
-
-def _time_of(line: str) -> str:
-    at = _TIME.search(line)
-    return "" if at is None else at[0]
+    if runtime.peers is not None:
+        for others in await runtime.peers.ask_all({"log": lines}):
+            found += others
+        found.sort(key=itemgetter(0))
+    return [text for _, text in found[-lines:]]
 
 
 async def state_lag(runtime: Runtime) -> float:

@@ -29,12 +29,15 @@ from routing.reading.intent import is_auto
 from routing.reading.stand_ins import StandIn, StandIns
 from routing.upstreams.circuit import CircuitState
 from routing.upstreams.provider_keys import KeyStatistics
+from server.callers import Caller
 from server.storage.files import Files
 from server.storage.runner import Runner
 from server.storage.storage import Storage
 
 if TYPE_CHECKING:
     from server.library import Library
+    from server.models.pulls import Pulls
+    from server.models.registry import Registry
     from server.observability.telemetry import Telemetry
     from server.settings import Settings
 
@@ -69,6 +72,27 @@ class Peers(Protocol):
 
     async def ask_all(self, question: Json) -> list[Any]:
         """The answer of each process that has one."""
+        ...
+
+
+class PullsFirst(Protocol):
+    """Pulls a model before a job that names it; see :mod:`server.models.on_use`."""
+
+    @property
+    def enabled(self) -> bool: ...
+
+    def lacking(self, facts: Facts) -> str | None:
+        """The name to pull of the model that a request names, if only its files are missing."""
+        ...
+
+    def first(
+        self, name: str, caller: Caller, opening: AbstractAsyncContextManager[Answer[T]]
+    ) -> AbstractAsyncContextManager[Answer[T]]:
+        """The opening, once the model is here."""
+        ...
+
+    async def fetch(self, name: str, caller: Caller) -> None:
+        """Wait until the model is here. Raises ModelUnavailable."""
         ...
 
 
@@ -108,10 +132,11 @@ class Runtime:
     ``peers`` are the other gateway processes, where there are any. ``looked`` tells whether the sources of
     models were asked for the first time, or did not answer in time. ``storage`` keeps objects of callers,
     ``files`` their files; ``runner`` does the work that goes on after a request, and ``library`` pulls and removes
-    models. ``deferred`` makes calls through the batch APIs of providers. ``samples`` takes answers for the judge.
-    ``fault`` asks what keeps an endpoint from being called, such as missing credentials of a cloud. ``traffic``
-    counts the requests of clients; the app sets it. ``stand_ins`` are those of the settings, of which
-    :meth:`stand_in` says which apply.
+    models. ``registry`` has the rows that were registered over HTTP, ``pulls`` those in the background, and
+    ``on_use`` those that requests cause. ``deferred`` makes calls through the batch APIs of providers. ``samples``
+    takes answers for the judge. ``fault`` asks what keeps an endpoint from being called, such as missing
+    credentials of a cloud. ``traffic`` counts the requests of clients; the app sets it. ``stand_ins`` are those of
+    the settings, of which :meth:`stand_in` says which apply.
     """
 
     live: HasCatalog
@@ -135,6 +160,9 @@ class Runtime:
     peers: Peers | None = None
     looked: Callable[[], bool] = lambda: True
     library: Library | None = None
+    registry: Registry | None = None
+    pulls: Pulls | None = None
+    on_use: PullsFirst | None = None
     deferred: DeferredCalls | None = None
     samples: Samples | None = None
     traffic: Traffic | None = None

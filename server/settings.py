@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from platformdirs import user_data_path
 from pydantic import (
+    BaseModel,
     Field,
     PrivateAttr,
     SecretStr,
@@ -37,7 +38,9 @@ from backends.settings import BackendSettings
 from backends.workers.settings import WorkerSettings
 from catalog.errors import ConfigurationError
 from catalog.store.file_checks import read_regular
-from catalog.validation.fields import check_network, check_origin, check_path, split_address
+from catalog.store.settings import ModelSettings
+from catalog.validation.fields import check_network, check_origin, check_path
+from catalog.validation.named_secrets import keys_of
 from catalog.validation.section import Section
 from routing.accounts.caps import SpendSettings
 from routing.calling.retry_budget import RetrySettings
@@ -47,7 +50,7 @@ from routing.settings import RoutingSettings
 from routing.state.factory import StateSettings
 from routing.upstreams.breaker import BreakerSettings
 from routing.upstreams.discovery import DiscoverySettings
-from server.configuration.named_secrets import keys_of, state_with_url
+from server.observability.settings import LogSettings, TelemetrySettings
 from server.storage.settings import StorageSettings
 
 MIB = 1024 * 1024
@@ -248,44 +251,6 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class LogSettings(Section):
-    """Logs on standard error."""
-
-    format: Literal["console", "json"] = Field(
-        default="console", description="lines for a terminal, or one JSON object per line"
-    )
-    level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="lowest level that is logged"
-    )
-    access: bool = Field(default=True, description="log one line per request")
-    prompts: bool = Field(
-        default=False,
-        description="log bodies (first 10,000 characters) and exception messages; false: no prompt is logged",
-    )
-
-
-class TelemetrySettings(Section):
-    """OpenTelemetry traces, sent when ``endpoint`` is set. Needs the extra ``otel``."""
-
-    endpoint: str | None = Field(
-        default=None,
-        description="URL of the collector (OTLP over HTTP); without one no traces are sent",
-        examples=["http://localhost:4318"],
-    )
-    service_name: str = Field(default="roundhouse", min_length=1, description="service.name of the spans")
-    sample: float = Field(
-        default=1.0, ge=0, le=1, description="fraction of traces kept, unless the caller's traceparent decides"
-    )
-    propagate: bool = Field(default=True, description="send traceparent and tracestate to upstreams")
-
-    @field_validator("endpoint")
-    @classmethod
-    def _a_url(cls, url: str | None) -> str | None:
-        if url is not None:
-            split_address(url)
-        return url
-
-
 class Settings(Section, BaseSettings):
     """All settings. The defaults serve the starter models on 127.0.0.1:8000."""
 
@@ -304,6 +269,7 @@ class Settings(Section, BaseSettings):
     workers: WorkerSettings = WorkerSettings()
     routing: RoutingSettings = RoutingSettings()
     discovery: DiscoverySettings = DiscoverySettings()
+    models: ModelSettings = ModelSettings()
     spend: SpendSettings = SpendSettings()
     breakers: BreakerSettings = BreakerSettings()
     retries: RetrySettings = RetrySettings()
@@ -366,12 +332,17 @@ class Settings(Section, BaseSettings):
 
     @property
     def given(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
-        """The nested values that each source gave, the first to win first: flag, environment, file."""
+        """The names that each source gave, nested as the sections are; the source that wins first."""
         return (("flag", self._flags), ("environment", environment_given()), ("file", self._in_file))
 
+    @property
+    def sources(self) -> dict[str, Any]:
+        """What :meth:`read_from` was given, as JSON and without values, for another process."""
+        return {"file": self._file and str(self._file), "in_file": self._in_file, "flags": self._flags}
+
     def read_from(self, file: Path | None, in_file: Mapping[str, Any], flags: Mapping[str, Any]) -> Self:
-        """These settings, which remember their file, its content and the flags."""
-        self._file, self._in_file, self._flags = file, in_file, flags
+        """These settings, which remember their file, and the names in it and among the flags."""
+        self._file, self._in_file, self._flags = file, _outline(in_file), _outline(flags)
         return self
 
     @model_validator(mode="before")
@@ -426,6 +397,13 @@ class _SettingsFile(TomlConfigSettingsSource):
         return data
 
 
+def _outline(values: Any) -> Any:
+    """Nested values without the values. Of a section that was made already, those count that were set."""
+    if isinstance(values, BaseModel):
+        values = {name: getattr(values, name) for name in values.model_fields_set}
+    return {name: _outline(each) for name, each in values.items()} if isinstance(values, Mapping) else None
+
+
 def environment_given() -> Mapping[str, Any]:
     """The nested values of the ``ROUNDHOUSE_*`` variables that are settings."""
     return EnvSettingsSource(Settings)()
@@ -444,7 +422,7 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     precedence. Raises ConfigurationError with one line that says how to correct the setting.
     """
     file = find_file(path)
-    source = type("_Source", (Settings,), {"__module__": __name__}, toml_file=file) if file else Settings
+    source: Any = type("_Source", (Settings,), {"__module__": __name__}, toml_file=file) if file else Settings
     try:
         if file is not None:
             read_regular(file)  # pydantic-settings passes over a path that is no file
@@ -481,7 +459,7 @@ def _with_named_secrets(settings: Settings) -> Settings:
         if (variable := getattr(settings, f"{field}_env")) is not None:
             update[field] = (*getattr(settings, field), *keys_of(variable, f"{field}_env"))
     if settings.state.url_env is not None:
-        update["state"] = state_with_url(settings.state, settings.state.url_env)
+        update["state"] = settings.state.with_url_of(settings.state.url_env)
     return settings.model_copy(update=update) if update else settings
 
 
@@ -491,7 +469,7 @@ def unset_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     for setting, variable in {**named, "state.url_env": settings.state.url_env}.items():
         try:
             if variable is not None and setting == "state.url_env":
-                state_with_url(settings.state, variable)
+                settings.state.with_url_of(variable)
             elif variable is not None:
                 keys_of(variable, setting)
         except ConfigurationError as error:

@@ -11,6 +11,7 @@ from typing import Any
 from backends.adapting.arguments import wrapped
 from backends.base import Upstream
 from backends.native import refuse_withheld
+from backends.parameters import refuse_elsewhere
 from backends.streams.sealing import is_encoded
 from backends.translation import TranslatedRequest
 from backends.wire.chat import Original
@@ -20,6 +21,8 @@ FOREIGN_CALL = "srvtoolu_other_"
 """The beginning of the ids that the gateway gives to calls of other providers' own tools."""
 
 _OURS = ("routing", "strict", "timings")
+_CHECKED = ("fallbacks",)
+"""Anthropic's own: the door refuses it to keys that may not use all models."""
 _NOT_COUNTED = frozenset(
     {"max_tokens", "metadata", "service_tier", "stop_sequences", "stream", "temperature", "top_k", "top_p"}
 )
@@ -28,9 +31,10 @@ _NOT_COUNTED = frozenset(
 def native_request(original: Original, upstream: Upstream) -> TranslatedRequest:
     """The caller's body with the model's name at the upstream, always as a stream; foreign thinking is dropped.
 
-    Raises InvalidRequest for an id that the caller may not name.
+    Raises InvalidRequest for an id that the caller may not name, and for a field of another gateway's.
     """
     refuse_withheld(original)
+    refuse_elsewhere(original.request, upstream, _CHECKED)
     body = original.request.to_wire(model=upstream.model, stream=True, **dict.fromkeys(_OURS))
     dropped: dict[str, None] = {}
     turns = body["messages"] = [_without_foreign(turn, dropped) for turn in body["messages"]]

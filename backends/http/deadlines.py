@@ -65,6 +65,7 @@ class DeadlinePassed(Exception):
 
 class Deadlines:
     """The deadlines of one call, in the event loop's time. ``first_byte`` and ``total`` run from its start.
+    ``first_byte`` begins anew with each sign of progress that a worker gives while it reads the prompt.
 
     A call waits once for each piece of its answer. All its waits share one timer, which is set again only when it
     fires: a context manager with a timer of its own would cost more than reading the piece. The timer ends a wait,
@@ -100,6 +101,11 @@ class Deadlines:
         self._answering = self._progressed = True
         if self._loop.time() >= self._total_at:
             raise self.error()
+
+    def prefilling(self) -> None:
+        """Note progress with the prompt before the answer begins: ``first_byte`` starts again."""
+        self._answering = self._progressed = False
+        self._limit = self._loop.time() + self._times.first_byte
 
     def no_progress(self, *, working: bool = False) -> None:
         """Note bytes that are no part of the answer, such as comments. Raises UpstreamTimeout past a deadline.

@@ -146,6 +146,10 @@ class UpstreamResponse:
         for value in reader.rest():
             yield value
 
+    def prefilling(self) -> None:
+        """Note that what came tells of progress with the prompt, and is no part of the answer."""
+        self._deadlines.prefilling()
+
     async def drain(self, seconds: float) -> None:
         """Read and drop the rest of the body for at most ``seconds``, so that the connection can be reused."""
         if self._connection.at_end:

@@ -42,6 +42,7 @@ from backends.openai.backend import OpenAIBackend, checked
 from backends.openai.moderation import THRESHOLD, by_classifier, by_scores, texts_of
 from backends.parameters import ParameterTable
 from backends.streams.assemble import chat_chunks, completion_chunks
+from backends.streams.shapes import PROGRESS
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.classify import ClassifyRequest
@@ -211,6 +212,7 @@ class LocalWorkerBackend:
         top = body.get("top_logprobs") or 0
         if body.get("logprobs"):  # llama-server takes 0 for none at all, and gives 20 unasked
             body = {**body, "top_logprobs": max(1, top)}
+        body = _told(body, upstream)
         stream = self._openai.stream(
             upstream, "/chat/completions", body, chat_chunks, "messages", errors=worker_error
         )
@@ -335,7 +337,7 @@ class LocalWorkerBackend:
                     yield chunk
             return
         stream = self._openai.stream(
-            upstream, "/completions", dict(call.body), completion_chunks, "prompt", errors=worker_error
+            upstream, "/completions", _told(call.body, upstream), completion_chunks, "prompt", errors=worker_error
         )
         async with aclosing(stream) as chunks:
             async for chunk in chunks:
@@ -346,7 +348,7 @@ class LocalWorkerBackend:
 
         Raises UnsupportedParameter when the model has no infill tokens.
         """
-        body = {**infill_body(call, suffix), "stream": True}
+        body = _told({**infill_body(call, suffix), "stream": True}, upstream)
         head = _head(upstream)
         try:
             async with self._http.open(
@@ -355,7 +357,11 @@ class LocalWorkerBackend:
                 async for event in response.events():
                     if event.done:
                         break
-                    chunk = infill_chunk(checked(event.json(), event.event, upstream), head)
+                    told = checked(event.json(), event.event, upstream)
+                    if PROGRESS in told:
+                        response.prefilling()
+                        continue
+                    chunk = infill_chunk(told, head)
                     usage = chunk.pop("usage", None)
                     yield chunk
                     if usage:
@@ -457,6 +463,11 @@ class LocalWorkerBackend:
 def _tells_stops(request: ChatRequest, upstream: Upstream) -> bool:
     """Whether the gateway stops the text: the Messages API says which sequence did, llama-server does not."""
     return isinstance(request, TranslatedChat) and bool(request.stop) and upstream.engine in (None, "llamacpp")
+
+
+def _told(body: Json, upstream: Upstream) -> Json:
+    """The body that makes llama-server tell of its progress with the prompt, which may take minutes."""
+    return {**body, "return_progress": True} if upstream.engine in (None, "llamacpp") else dict(body)
 
 
 def _head(upstream: Upstream) -> Json:

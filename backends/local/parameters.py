@@ -79,6 +79,14 @@ ENGINES: Mapping[str, ParameterTable] = {
         extras=frozenset({"chat_template_kwargs", "ignore_eos"}),
         takes_strict=False,
     ),
+    "apple": replace(
+        WORKER,
+        drops=WORKER.drops
+        | {"frequency_penalty", "logit_bias", "min_p", "presence_penalty", "repetition_penalty", "typical_p"},
+        extras=frozenset(),
+        takes_strict=False,
+        tools=replace(WORKER.tools, input_grammars=False),
+    ),
     "onnx": replace(WORKER, extras=WORKER.extras | {"token_counts"}),
     "diffusion": ParameterTable(
         drops=frozenset({"user", "quality", "style", "background", "moderation", "partial_images"}),

@@ -35,7 +35,7 @@ from backends.parameters import ParameterTable, body_for
 from backends.plain import asks_plainly
 from backends.streams.assemble import chat_chunks, completion_chunks
 from backends.streams.calls import CallOrder
-from backends.streams.shapes import WrongShape, is_text, regular_choice, regular_event
+from backends.streams.shapes import PROGRESS, WrongShape, is_text, regular_choice, regular_event
 from backends.translation import TranslatedRequest, reading
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
@@ -282,13 +282,14 @@ class OpenAIBackend:
                         chunk = checked(document, sent.event, upstream)
                         if watch.see(chunk):
                             yield chunk
+                        elif PROGRESS in chunk:
+                            response.prefilling()
                     else:
                         continue
                     await response.drain(_AFTER_DONE)
                     await batches.aclose()  # else the garbage collector closes it, in a task of its own
                     break
-        usage = watch.end()
-        if usage is not None:
+        if (usage := watch.end()) is not None:
             yield usage
 
     async def _typed_events(
@@ -385,6 +386,8 @@ class StreamWatch:
             self._regular_head(chunk)
         chunk["object"] = self._object
         if not self._head:
+            if PROGRESS in chunk and self._upstream.uds is not None:
+                return False
             self._head = {name: value for name, value in chunk.items() if name not in _OF_THE_FIRST}
             chunk.update(self._pending)
         if type(choices) is not list:
@@ -432,11 +435,9 @@ class StreamWatch:
     def _order(self, index: int, choice: Json) -> None:
         """Give each call of a choice a position and an id of its own, and let one follow another."""
         delta, ended = choice["delta"], bool(choice.get("finish_reason")) or index in self._ended
-        order = self._calls.get(index)
-        if order is None:
+        if (order := self._calls.get(index)) is None:
             order = self._calls[index] = CallOrder()
-        calls = order.take(delta.get("tool_calls") or [], ended=ended)
-        if calls:
+        if calls := order.take(delta.get("tool_calls") or [], ended=ended):
             delta["tool_calls"] = calls
         else:
             delta.pop("tool_calls", None)

@@ -13,6 +13,9 @@ import orjson
 
 from catalog.types import Json
 
+PROGRESS = "prompt_progress"
+"""The field of llama-server's chunks that tell how much of the prompt it has read (``return_progress``)."""
+
 
 class WrongShape(ValueError):
     """A part of an answer has another type than OpenAI's wire gives it; the message names the part."""

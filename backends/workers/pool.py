@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from backends.base import Upstream
 from backends.queueing import Need
@@ -26,7 +27,8 @@ class WorkerState(StrEnum):
 class WorkerView:
     """The state of one worker. Times are seconds of the monotonic clock, ``memory`` is in bytes.
 
-    ``queued_batch`` are those of ``queued`` that interactive requests overtake.
+    ``queued_batch`` are those of ``queued`` that interactive requests overtake. ``context`` is in tokens per
+    request, ``options`` are those of the engine.
     """
 
     model: str
@@ -45,6 +47,8 @@ class WorkerView:
     expires_at: float | None = None
     load_seconds: float | None = None
     error: str | None = None
+    context: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +89,20 @@ class WorkerPool(Protocol):
         """Return the present state of all workers and devices; no I/O."""
         ...
 
-    async def load(self, model: Model, *, keep_alive: float | None = None) -> WorkerView:
+    async def load(
+        self,
+        model: Model,
+        *,
+        keep_alive: float | None = None,
+        options: Mapping[str, Any] | None = None,
+        force: bool = False,
+    ) -> WorkerView:
         """Load the model and return when it is ready.
 
         ``keep_alive`` is the time in seconds after which the idle worker is unloaded: never if negative; None
-        keeps the setting. Raises as :meth:`lease`.
+        keeps the setting. ``options`` take the place of those of the row with the same names, until the model is
+        unloaded or loaded with others; a worker with other options is drained first, or with ``force`` ends its
+        calls. Those of a load that fails are dropped. Raises as :meth:`lease`.
         """
         ...
 

@@ -40,7 +40,8 @@ class WorkerSettings(Section):
         default=8192,
         ge=128,
         le=2**31 - 1,
-        description="context window of a request in tokens, where the row has none",
+        description="context window of a request in tokens, unless limits.context_window of your [[model]] row "
+        "gives it",
     )
     threads: int | None = Field(
         default=None,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import platformdirs
 
@@ -36,7 +36,13 @@ from backends.workers.runaway import RunawayDetector, processor_time
 from backends.workers.settings import WorkerSettings
 from backends.workers.spec import WorkerSpec
 from backends.workers.worker import Clock, Launch, Worker
-from catalog.errors import ConfigurationError, Draining, ModelTemporarilyUnavailable, ModelUnavailable
+from catalog.errors import (
+    ConfigurationError,
+    Draining,
+    ModelTemporarilyUnavailable,
+    ModelUnavailable,
+    RoundhouseError,
+)
 from catalog.model import Model
 
 LOAD_INTERVAL = 0.2
@@ -85,6 +91,7 @@ class Supervisor:
         self._logs = settings.logs or platformdirs.user_data_path("roundhouse") / "logs"
         self._budgets = tuple(DeviceBudget(device.id, self._budget(device)) for device in devices)
         self._workers: dict[str, Worker] = {}
+        self._chosen: dict[str, dict[str, Any]] = {}
         self._peaks = PeakMemory()
         self._runaways = RunawayDetector(settings.runaway)
         self._placing = asyncio.Lock()
@@ -126,11 +133,31 @@ class Supervisor:
         workers = tuple(worker.view() for worker in self._workers.values())
         return PoolSnapshot(workers, tuple(self._device_view(budget, workers) for budget in self._budgets))
 
-    async def load(self, model: Model, *, keep_alive: float | None = None) -> WorkerView:
+    async def load(
+        self,
+        model: Model,
+        *,
+        keep_alive: float | None = None,
+        options: Mapping[str, Any] | None = None,
+        force: bool = False,
+    ) -> WorkerView:
+        before = self._chosen.get(model.id, {})
+        if options is not None:
+            self._chosen[model.id] = dict(options)
         worker = self._worker(model)
+        if force and worker.leaving:
+            worker.ask_to_stop("reloaded", force=True)
         if keep_alive is not None:
             worker.keep(keep_alive)
-        await worker.ready()
+        try:
+            await worker.ready()
+            if keep_alive is not None and options is not None:
+                worker.keep(keep_alive)  # the end of the worker before it had reset that
+        except RoundhouseError:
+            if options is not None and self._chosen.get(model.id) == options:
+                self._chosen[model.id] = before
+                self._worker(model)
+            raise
         return worker.view()
 
     def keep(self, model_id: str, seconds: float) -> None:
@@ -139,6 +166,7 @@ class Supervisor:
             worker.keep(seconds)
 
     async def unload(self, model_id: str, *, force: bool = False) -> bool:
+        self._chosen.pop(model_id, None)
         worker = self._workers.get(model_id)
         if worker is None or not worker.loaded:
             return False
@@ -166,13 +194,7 @@ class Supervisor:
 
     def context(self, model: Model) -> int | None:
         """Return the tokens of one request, prompt and answer together; None if the engine has no such limit."""
-        engine = self._engines.get(model.engine or "")
-        if engine is None or not engine.context:
-            return None
-        chosen = model.options.get("context")
-        if isinstance(chosen, int):
-            return chosen
-        return min(model.limits.context_window or self._settings.context, self._settings.context)
+        return self._engines.context(model, self._settings.context)
 
     def slots(self, model: Model) -> int:
         """Return the number of requests that one worker of this model works on concurrently."""
@@ -185,6 +207,8 @@ class Supervisor:
     def _worker(self, model: Model) -> Worker:
         if self._draining:
             raise Draining("Roundhouse is shutting down.", retry_after=5)
+        if chosen := self._chosen.get(model.id):
+            model = model.model_copy(update={"options": {**model.options, **chosen}})
         worker = self._workers.get(model.id)
         if worker is None:
             worker = self._workers[model.id] = Worker(

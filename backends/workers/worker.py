@@ -161,6 +161,8 @@ class Worker:
             expires_at=expires,
             load_seconds=self._load_seconds,
             error=self._failure.message if self._failure else None,
+            context=self.context if self._process else None,
+            options=self.model.options,
         )
 
     @asynccontextmanager

@@ -12,7 +12,7 @@ from catalog.curated.collection import Curated
 from catalog.curated.entries import Entry
 from catalog.discovery import upgrades
 from catalog.hardware import Device, Machine
-from catalog.model import Capability, HubSource, Limits, Model, Size
+from catalog.model import FREE, Capability, HubSource, Limits, Model, Size
 
 CAPABILITIES = (
     Capability.CHAT, Capability.CODE, Capability.VISION, Capability.EMBED, Capability.RERANK,
@@ -138,6 +138,7 @@ def row_of_entry(entry: Entry, choice: Fit | None = None) -> Model:
             memory=choice.memory if choice else None,
             quantization=choice.quantization if choice else None,
         ),
+        price=FREE,
         published=entry.published,
         languages=entry.languages,
         voices=entry.voices,

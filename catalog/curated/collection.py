@@ -25,6 +25,12 @@ class Named(NamedTuple):
     entry: Entry
     quantization: str | None = None
 
+    @property
+    def command(self) -> str:
+        """The command that pulls it."""
+        tail = f"-{self.quantization.lower()}" if self.quantization else ""
+        return f"roundhouse pull {self.entry.id}{tail}"
+
 
 class Curated:
     """Entries by id and by every name."""

@@ -139,6 +139,15 @@ def _aliases(row: Model, entry: Entry) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(names) if name != row.id and not re.search(r"\s", name))
 
 
+def answers_to(named: Named, name: str) -> bool:
+    """Whether the row that a pull of this name makes has the name, as it is written, among its own."""
+    entry, suffix = named.entry, "" if named.quantization is None else f"-{named.quantization.casefold()}"
+    names = {f"{each}{suffix}" for each in (entry.id, *tagged_names(entry))}
+    if not suffix:
+        names.update(each.casefold() for each in (*entry.names, *entry.repositories()))
+    return name.strip().casefold() in names
+
+
 def tagged_names(entry: Entry) -> tuple[str, ...]:
     """The name of an entry as Ollama writes it: ``qwen3:8b``."""
     tagged = _SIZE.sub(r":\1", entry.id)

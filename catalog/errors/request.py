@@ -55,6 +55,14 @@ class ContextLengthExceeded(InvalidRequest):
             self.limit, self.requested = limit, estimate
             self._say("about ")
 
+    def add_advice(self) -> None:
+        """Add how the operator sets the window of a model that runs on this machine."""
+        self.message += (
+            " The operator sets that length, as far as the model was trained for it: limits.context_window of its "
+            "row, or workers.context."
+        )
+        self.args = (self.message,)
+
     def _say(self, about: str = "") -> None:
         bound = f"is {self.limit} tokens, but" if self.limit is not None else "is exceeded:"
         needs = f"{about}{self.requested} tokens" if self.requested is not None else "more than that"
@@ -182,12 +190,22 @@ class ModelNotFound(NotFound):
     def __init__(self, name: str, *, nearest: tuple[str, ...] = ()) -> None:
         hint = f" Did you mean {', '.join(repr(n) for n in nearest)}?" if nearest else ""
         super().__init__(f"The model {name[:200]!r} does not exist.{hint} {self.where}", param="model")
+        self.name = name
         self.nearest = nearest
+
+    @classmethod
+    def of_pullable(cls, name: str, command: str) -> ModelNotFound:
+        """Make the error of a model that is known and not on this machine."""
+        error = cls(name)
+        error.message = f"The model {name[:200]!r} is not on this machine. Pull it with: {command}"
+        error.args = (error.message,)
+        return error
 
     @classmethod
     def of_stand_in(cls, asked: str, target: str) -> ModelNotFound:
         """Make the error of a name for which the settings let a model stand in that does not exist."""
         error = cls(target)
+        error.name = asked
         error.message = f"'{asked[:200]}' stands for '{target}' here (routing.stand_ins). {error.message}"
         error.args = (error.message,)
         return error

@@ -24,6 +24,7 @@ from catalog.paths import slug, within
 from catalog.selection import RemoteFile, Selection, select
 from catalog.store.manifest import Manifest, StoredFile, sha256_of
 from catalog.store.progress import Progress, PullEvent, Stage, silent
+from catalog.store.room import check_room
 from catalog.store.transfer import ChecksumMismatch, Sleep, download, transport_errors
 
 
@@ -84,8 +85,10 @@ class Hub:
             commit, files = self._metadata(source, token)
         selection = select(files, pattern=source.pattern, memory=memory, only=source.files)
         selection = _pinned(selection, source)
+        progress(PullEvent(label, Stage.METADATA, total=selection.size))
         folder = f"hub/{slug(source.repository)}/{commit[:12]}"
         with FileLock(_lock_path(root, source, commit)):
+            check_room(root, self._absent(source, commit, selection, root, folder), label)
             stored = {
                 f"{folder}/{file.local}": self._file(source, commit, file, root, folder, label, progress, token)
                 for file in selection.files
@@ -136,6 +139,16 @@ class Hub:
             raise PullError(f"The hub gives no commit for {source.repository} at {source.revision!r}.")
         return info.sha, files
 
+    def _absent(self, source: HubSource, commit: str, selection: Selection, root: Path, folder: str) -> int:
+        """The bytes of the selected files that are not on disk, neither whole nor in part."""
+        absent = 0
+        for file in selection.files:
+            whole = within(root, f"{folder}/{file.local}")
+            if not (whole.is_file() and whole.stat().st_size == file.size):
+                part = _partial(root, source, commit, file)
+                absent += file.size - (min(part.stat().st_size, file.size) if part.is_file() else 0)
+        return absent
+
     def _file(
         self,
         source: HubSource,
@@ -149,8 +162,7 @@ class Hub:
     ) -> StoredFile:
         target = within(root, f"{folder}/{file.local}")
         if not (target.is_file() and target.stat().st_size == file.size):
-            partial = root / "partial" / slug(source.repository) / commit[:12]
-            fetched = self._download(source, commit, file, partial, label, progress, token)
+            fetched = self._download(source, commit, file, root, label, progress, token)
             digest = _verify(fetched, file, source, label, progress)
             target.parent.mkdir(parents=True, exist_ok=True)
             fetched.replace(target)
@@ -164,7 +176,7 @@ class Hub:
         source: HubSource,
         commit: str,
         file: RemoteFile,
-        partial: Path,
+        root: Path,
         label: str,
         progress: Progress,
         token: str | None,
@@ -175,12 +187,17 @@ class Hub:
         def watch(done: int) -> None:
             progress(PullEvent(label, Stage.DOWNLOADING, file.name, done, file.size, file.sha256))
 
-        target = within(partial, file.name)
-        target = target.with_name(f"{target.name}.part")
+        target = _partial(root, source, commit, file)
         url = hf_hub_url(source.repository, file.name, revision=commit, endpoint=self._endpoint)
         with _translated(source):
             download(url, build_hf_headers(token=token), target, file.size, watch, sleep=self._sleep)
         return target
+
+
+def _partial(root: Path, source: HubSource, commit: str, file: RemoteFile) -> Path:
+    """The place of an unfinished download."""
+    target = within(root / "partial" / slug(source.repository) / commit[:12], file.name)
+    return target.with_name(f"{target.name}.part")
 
 
 def _verify(path: Path, file: RemoteFile, source: HubSource, label: str, progress: Progress) -> str:

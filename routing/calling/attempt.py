@@ -185,6 +185,8 @@ class Attempt(Generic[T]):
                 limits = self.model.limits
                 limit = limits.context_window or limits.max_input_tokens
                 error.complete(limit=limit, estimate=self.job.facts.prompt_tokens)
+                if self.model.local and self.job.facts.capability in (Capability.CHAT, Capability.COMPLETION):
+                    error.add_advice()
             if isinstance(error, RoundhouseError):
                 error.quotes = self._lease is not None
             raise

@@ -61,14 +61,18 @@ def as_run(facts: Facts) -> Facts:
 
 
 def check_counted(facts: Facts, dropped: tuple[str, ...], model: Model, spend: Spend) -> None:
-    """Raises PriceUnknown if a limit on cost applies and the provider may run tools of unknown cost.
+    """Raises PriceUnknown if a limit on cost applies to tools or tiers of service whose cost is unknown.
 
     Raises UnsupportedParameter if ``max_cost`` relies on a bound on searches that the provider is not sent.
     """
     if model.price.free:
         return
     names = [name for name in facts.uncounted if name not in dropped]
-    if names and (facts.intent.max_cost is not None or _is_capped(facts, spend)):
+    limited = bool(names or facts.tiers) and (facts.intent.max_cost is not None or _is_capped(facts, spend))
+    tiers = model.price.rates.of(facts.tiers, facts.prompt_tokens)[1] if limited else ()
+    if len(tiers) > len(_TIERED.intersection(dropped)):
+        raise _unpriced(model, tiers)
+    if names and limited:
         raise PriceUnknown(
             f"'{model.id}' may run {', '.join(names)[:200]}, whose cost cannot be told beforehand, and a limit on "
             "cost applies. Leave them out, or ask without the limit.",
@@ -80,6 +84,18 @@ def check_counted(facts: Facts, dropped: tuple[str, ...], model: Model, spend: S
             "bound out, or choose another model.",
             param=SEARCH_BOUND,
         )
+
+
+_TIERED = frozenset({"service_tier", "speed", "inference_geo"})
+"""The parameters that name tiers of service."""
+
+
+def _unpriced(model: Model, tiers: tuple[str, ...]) -> PriceUnknown:
+    return PriceUnknown(
+        f"'{model.id}' has no price for {', '.join(tiers)[:200]} service, and a limit on cost applies. Leave "
+        "'service_tier' out, or ask without the limit. The operator can give the price in the row's 'tiers'.",
+        param="service_tier",
+    )
 
 
 def _is_capped(facts: Facts, spend: Spend) -> bool:
@@ -208,6 +224,9 @@ def _by_cost(
     if tokens is None:
         if unknown_allowed:
             return []
+        tiers = price.rates.of(facts.tiers, facts.prompt_tokens)[1]
+        if tiers and affordable_output(price, replace(facts, tiers=()), dollars) is not None:
+            raise _unpriced(model, tiers)
         raise PriceUnknown(f"'{model.id}' cannot answer: {PriceUnknown.reason}.", param="model")
     each = tokens / facts.choices
     if each >= 1:

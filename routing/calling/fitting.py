@@ -83,7 +83,7 @@ def fit(
         check_longest(model, facts)
     if translated:
         dropped = job.left_out + dropped + ("input.reasoning",) * foreign
-    if facts.uncounted or (facts.searches is not None and translated):
+    if facts.uncounted or facts.tiers or (facts.searches is not None and translated):
         check_counted(facts, dropped, model, spend)
     dropped = job.without_kept(dropped)
     if unsent:

@@ -11,10 +11,11 @@ from catalog.errors import CapabilityMismatch, ContextLengthExceeded, NotPermitt
 from catalog.index import permits
 from catalog.model import Capability, Model
 from routing.choosing.filters import admit, broken_limit, context_needed, cost_bound
+from routing.choosing.pins import pinned_model
 from routing.choosing.ranking import comparable, rank
 from routing.choosing.scoring import score
 from routing.choosing.world import World
-from routing.facts import Facts, alias_of
+from routing.facts import Facts
 from routing.plan import Candidate, Exclusion, Lazy, Plan, Strategy
 from routing.settings import RoutingSettings
 
@@ -50,9 +51,9 @@ def plan_named(facts: Facts, world: World, settings: RoutingSettings, rng: np.ra
 def plan_pinned(facts: Facts, world: World, settings: RoutingSettings) -> Plan | None:
     """The plan for an embedding alias that is pinned to a model; ``None`` for any other name.
 
-    A pin names one vector space, so a model that the caller's limits exclude is never replaced by another.
+    A pin names one vector space, so a model that the request's limits exclude is never replaced by another.
     """
-    pinned = world.pins.get(alias_of(facts.requested)) if facts.capability is Capability.EMBED else None
+    pinned = pinned_model(facts, world)
     if pinned is None:
         return None
     model = world.index.resolve(pinned)
@@ -60,7 +61,8 @@ def plan_pinned(facts: Facts, world: World, settings: RoutingSettings) -> Plan |
     if filtered.admitted_but_for(_NOT_OF_PINS)[world.index.rows[model.id]]:
         return _plan_single(facts, world, settings, model, Strategy.PINNED)
     broken = [exclusion for exclusion in filtered.exclusions(world) if exclusion.model == model.id]
-    return Plan((), broken, Strategy.PINNED, f"'{facts.requested}' is pinned to {model.id}: {broken[0].reason}")
+    why = f"'{facts.requested}' is pinned to {model.id}, whose vectors compare with no other model's"
+    return Plan((), broken, Strategy.PINNED, f"{why}: {broken[0].reason}")
 
 
 def _plan_single(facts: Facts, world: World, settings: RoutingSettings, model: Model, strategy: Strategy) -> Plan:
@@ -79,7 +81,9 @@ def _plan_single(facts: Facts, world: World, settings: RoutingSettings, model: M
     prompt = context_needed(facts) and facts.prompt_tokens  # a list of texts is bounded by the longest of them
     if model.local and not facts.tokens_only and prompt > _FAR_TOO_LONG * world.index.context[row]:
         window = int(world.index.context[row])
-        raise ContextLengthExceeded(model=model.id, limit=window, requested=facts.prompt_tokens)
+        error = ContextLengthExceeded(model=model.id, limit=window, requested=facts.prompt_tokens)
+        error.add_advice()
+        raise error
     expected = world.estimator.expect(row, facts, world.pool, world.now, world.queued_ahead)
     candidate = Candidate(model, 1.0, *expected, failure_domain=world.index.domains[row], reason=named)
     return Plan((candidate,), (), strategy, f"{model.id}: {named}", considered=(candidate,))

@@ -1,7 +1,8 @@
 """Pins an alias of embeddings to one model: another model would be another vector space.
 
-A pin holds for every caller. It is made by the first call that succeeds and that neither its key nor its own
-fields restricted (:func:`may_pin`), or by an administrator.
+A pin is made by the first call that succeeds and that its own fields do not restrict, or by an administrator. It
+holds for every caller, unless the models or the caps of the call's key restricted the choice: then it is the key's
+own (``auto@KEY``), which comes before the common one, so that no key gets vectors of two models.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from catalog.index import permits
 from catalog.model import Capability
 from routing.choosing.world import World
 from routing.facts import Facts, Intent, Mode, Workload, alias_of
@@ -69,15 +71,47 @@ class Pins:
                 self._pins.pop(alias, None)
 
 
-def may_pin(facts: Facts, world: World) -> bool:
-    """Whether the choice for this embedding request is free, so that it may hold for every caller.
+def pinned_model(facts: Facts, world: World) -> str | None:
+    """The id of the model that this embedding request's alias is pinned to; ``None`` if it is to none.
 
-    The key's models and caps, and every preference or limit of the request's own, restrict a choice. A mode that
-    the alias itself names (``auto:fast``) does not.
+    A pin of the key's own comes first. The common one does not hold for a key that may not use its model.
     """
-    if facts.capability is not Capability.EMBED or facts.allowed or world.key_capped:
-        return False
-    _, _, mode = alias_of(facts.requested).partition("auto:")
+    if facts.capability is not Capability.EMBED or not world.pins:
+        return None
+    alias = alias_of(facts.requested)
+    own = world.pins.get(_own(alias, facts))
+    if own is not None:
+        return own
+    common = world.pins.get(alias)
+    if common is None or not permits(facts.allowed, world.index.resolve(common).id):
+        return None
+    return common
+
+
+def pin_of(facts: Facts, world: World) -> str | None:
+    """The name under which the choice for this embedding request is pinned; ``None`` if it is not.
+
+    Every preference or limit of the request's own restricts a choice, which then makes no pin; a mode that the
+    alias itself names (``auto:fast``) does not. The models and caps of a key restrict what holds for every caller:
+    such a key has a pin of its own.
+    """
+    if facts.capability is not Capability.EMBED:
+        return None
+    alias = alias_of(facts.requested)
+    _, _, mode = alias.partition("auto:")
     free = Intent(mode=Mode(mode) if mode else Mode.AUTO)
     stated = replace(facts.intent, task=None, workload=Workload.INTERACTIVE, escalate=False, strict=False)
-    return stated == free
+    if stated != free:
+        return None
+    if not (facts.allowed or world.key_capped):
+        return alias
+    return _own(alias, facts) if facts.key else None
+
+
+def may_pin(facts: Facts, world: World) -> bool:
+    """Whether the choice for this embedding request may hold for every caller (:func:`pin_of`)."""
+    return not facts.allowed and not world.key_capped and pin_of(facts, world) is not None
+
+
+def _own(alias: str, facts: Facts) -> str:
+    return f"{alias}@{facts.key.casefold()}"

@@ -12,10 +12,10 @@ from routing.beliefs.expectations import Expectation
 from routing.choosing.affinity import Savings
 from routing.choosing.effort import effort_of
 from routing.choosing.filters import GENERATES
-from routing.choosing.pins import may_pin
+from routing.choosing.pins import may_pin, pin_of
 from routing.choosing.scoring import Scores
 from routing.choosing.world import World
-from routing.facts import Facts, alias_of
+from routing.facts import Facts
 from routing.plan import Candidate, Exclusion, Lazy, Plan, Strategy
 from routing.settings import RoutingSettings
 
@@ -25,7 +25,7 @@ _STRATEGY_TEXTS = {
     Strategy.PROFILE: "by what was observed",
     Strategy.EXPLORATION: "tried because it may be better than the best known",
     Strategy.PREFERRED: "preferred by the settings",
-    Strategy.PINNED: "from now on the one vector space of this alias",
+    Strategy.PINNED: "from now on the one vector space of this name",
 }
 _UNABLE = 4.0
 """Deducted from a fallback that is not able: more than any difference of scores within a tier of preferences."""
@@ -51,8 +51,8 @@ def rank(
     if strategy is None:
         explores = scores.final is not scores.expected and scores.expected.item(first) < scores.expected.max()
         strategy, pin = choice_of(facts, world, settings, row, observed, explores=bool(explores))
-    elif may_pin(facts, world):
-        strategy, pin = Strategy.PINNED, alias_of(facts.requested)
+    elif (pin := pin_of(facts, world)) is not None:
+        strategy = Strategy.PINNED
     # Another embedding model is another vector space, so a pin has no fallback.
     chosen = [first] if pin is not None else _with_fallbacks(facts, world, scores, order, settings)
     reason = _reason(facts, world, scores, order, strategy, observed, len(excluded))
@@ -70,9 +70,9 @@ def rank(
 
 
 def comparable(facts: Facts, world: World, settings: RoutingSettings, rows: Ints) -> Ints:
-    """The rows to choose from: all, or the first alone for an embedding request that makes no pin.
+    """The rows to choose from: all, or the first alone for an embedding request that makes no common pin.
 
-    Vectors of two models do not compare, so without a pin the catalogue's order decides, which does not change
+    Vectors of two models do not compare, so there the catalogue's order decides, which does not change
     from one call to the next as scores do. A chat model moderates only where no model made for it can. For
     classification see :func:`_classifiers`.
     """
@@ -106,8 +106,8 @@ def choice_of(
     facts: Facts, world: World, settings: RoutingSettings, row: int, observed: float, *, explores: bool = False
 ) -> tuple[Strategy, str | None]:
     """The strategy by which the router chose this row, and the alias to pin to it, if any."""
-    if may_pin(facts, world):
-        return Strategy.PINNED, alias_of(facts.requested)
+    if (pin := pin_of(facts, world)) is not None:
+        return Strategy.PINNED, pin
     if world.index.models[row].id == settings.preferred.get(facts.capability):
         return Strategy.PREFERRED, None
     if explores:

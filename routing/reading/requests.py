@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from backends.parameters import is_elsewhere
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import NO_PAID_TOOLS, ChatRequest, ContentPart, Message, PaidTools, TranslatedChat
 from backends.wire.classify import ClassifyRequest
@@ -440,9 +441,9 @@ def _paid(request: ChatRequest) -> PaidTools:
 
 def _uncounted(request: ChatRequest) -> tuple[str, ...]:
     extra = request.model_extra
-    if not extra or _HOSTED.isdisjoint(extra):
+    if not extra:
         return ()
-    return tuple(sorted(name for name in _HOSTED.intersection(extra) if extra[name]))
+    return tuple(sorted(name for name in extra if extra[name] and (name in _HOSTED or is_elsewhere(name))))
 
 
 def _size(schema: object) -> int:

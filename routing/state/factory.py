@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 
+from catalog.errors import ConfigurationError
 from catalog.validation.section import Section
 from routing.state.protocol import State
 from routing.state.sqlite import SqliteState
@@ -32,6 +34,20 @@ class StateSettings(Section):
         pattern=r"^[\w.-]+$",  # {1,64} here would take 30 ms to compile: \w is all of Unicode
         description="prefix of every key in Redis; gateways with the same prefix share their state",
     )
+
+    def with_url_of(self, variable: str) -> StateSettings:
+        """These settings with the URL in an environment variable. Raises ConfigurationError without one."""
+        url = os.environ.get(variable)
+        if not url:
+            raise ConfigurationError(
+                f"state.url_env names ${variable}, which is not set. Set it, or remove url_env."
+            )
+        try:
+            return StateSettings.model_validate({**self.model_dump(), "url": url})
+        except ValidationError:
+            raise ConfigurationError(
+                f"${variable}, which state.url_env names, must begin with redis://, rediss:// or unix://."
+            ) from None
 
     @field_validator("url")
     @classmethod

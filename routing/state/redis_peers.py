@@ -7,7 +7,8 @@ on a list that the asking one reads and that expires soon. Nothing is stored for
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
@@ -60,22 +61,31 @@ class RedisPeers:
 
     async def ask(self, question: Any) -> Any:
         """The first answer of another gateway that knows, or ``None``: also when Redis or they do not answer."""
+        async with aclosing(self._answers(question)) as answers:
+            async for known in answers:
+                return known
+        return None
+
+    async def ask_all(self, question: Any) -> list[Any]:
+        """The answers of all other gateways that know, as many as come in time."""
+        return [known async for known in self._answers(question)]
+
+    async def _answers(self, question: Any) -> AsyncGenerator[Any]:
         assert self._client is not None, "the peers were not started"
         reply = f"{self._name}answers:{token_hex(16)}"
         body = encode({"from": self._id, "reply": reply, "question": question})
+        ends = asyncio.get_running_loop().time() + ANSWER_WITHIN
         try:
-            async with asyncio.timeout(ANSWER_WITHIN):
+            async with asyncio.timeout_at(ends):
                 await self._subscribed.wait()
                 others = await self._client.publish(f"{self._name}ask", body) - 1
-                for _ in range(others):
+            for _ in range(others):
+                async with asyncio.timeout_at(ends):
                     popped = await self._client.blpop([reply], timeout=ANSWER_WITHIN)
-                    if popped is not None and (known := decode(popped[1])) is not None:
-                        return known
-        except TimeoutError:
-            return None
-        except self._errors:
-            return None
-        return None
+                if popped is not None and (known := decode(popped[1])) is not None:
+                    yield known
+        except self._errors:  # TimeoutError is an OSError
+            return
 
     async def _listen(self, client: Redis, answer: Answer) -> None:
         while True:

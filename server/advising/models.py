@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
+from importlib.util import find_spec
 
 from backends.workers.engines.registry import Engines, builtin_engines
 from catalog.bandwidth import with_bandwidth
 from catalog.curated.advice import CAPABILITIES, Advice, advise, better, with_memory
-from catalog.curated.choosing import Fit, Wanted
+from catalog.curated.choosing import PLAIN, Fit, Wanted
 from catalog.curated.collection import curated
 from catalog.hardware import Machine, detect
 from catalog.model import Capability, Model
@@ -19,10 +20,19 @@ from server.settings import Settings
 def wanted_of(
     settings: Settings, machine: Machine, *, context: int | None = None, engines: Engines | None = None
 ) -> Wanted:
-    """What a model must keep on this machine: the engines that are here, and slots and context of its workers."""
+    """What a model must keep on this machine: the engines that are here, and slots and context of its workers.
+
+    The voices of the curated catalogue are Kokoro's, whose library the engine ``speech`` can be without.
+    """
     engines = engines or builtin_engines(settings.workers.python)
-    slots = settings.workers.slots or engines["llamacpp"].slots(settings.workers.threads or machine.cores)
-    usable = frozenset(name for name in engines if engines.missing(name) is None)
+    llamacpp = engines.get("llamacpp")
+    threads = settings.workers.threads or machine.cores
+    slots = settings.workers.slots or (PLAIN.streams if llamacpp is None else llamacpp.slots(threads))
+    usable = frozenset(
+        name
+        for name in engines
+        if engines.missing(name) is None and (name != "speech" or find_spec("kokoro_onnx") is not None)
+    )
     return Wanted(context or settings.workers.context, slots, usable)
 
 

@@ -13,6 +13,8 @@ from catalog.errors import RoundhouseError
 from server.edge.admission import InFlight
 from server.edge.disconnect import ResponseCut
 from server.edge.errors import as_error
+from server.models.on_use import TELL
+from server.observability.totals import current_totals
 
 S = TypeVar("S", bound=AsyncIterable[Any])
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -53,12 +55,17 @@ class Relay(Generic[S]):
         in_flight: InFlight,
         capacity: int,
         on_error: Callable[[str], None] = lambda _: None,
+        comment: Callable[[str], bytes] | None = None,
     ) -> None:
-        """``on_error`` is called with the code of an error that is reported within the answer."""
+        """``on_error`` is called with the code of an error that is reported within the answer.
+
+        ``comment`` makes lines on the progress of the opening into bytes of the response; ``None``: it has none.
+        """
         self._opening = opening
         self._encoder = encoder
         self._capacity = capacity
         self._on_error = on_error
+        self._comment = comment
         self._buffer: list[bytes] = []
         self._answer: S | None = None
         self._error: RoundhouseError | None = None
@@ -69,6 +76,9 @@ class Relay(Generic[S]):
         self._news = _Signal()
         self._room = _Signal()
         self._works = in_flight.works
+        self._totals = current_totals()
+        if self._totals is not None:
+            self._totals.hold()
         self._task = asyncio.create_task(self._run())
         in_flight.begin(self)
         self._task.add_done_callback(self._done)
@@ -121,6 +131,9 @@ class Relay(Generic[S]):
             self._task.cancel()
 
     async def _run(self) -> None:
+        comment = self._comment
+        if comment is not None:
+            TELL.set(lambda line: self.interject(comment(line)))
         try:
             await self._relay()
         except asyncio.CancelledError:
@@ -163,6 +176,8 @@ class Relay(Generic[S]):
         del task
         self._works.discard(self)
         self._end()
+        if self._totals is not None:
+            self._totals.release()
 
     def _fail(self, error: RoundhouseError) -> None:
         if self._ended:

@@ -6,7 +6,7 @@ every OpenAI SDK raises on that. Source of the chunk shapes: OpenAI's API refere
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from functools import cache
 from typing import Any, TypeVar
@@ -204,7 +204,11 @@ async def stream_events(
     """Answer with events; ``opens`` opens the job. Raises its error if the headers have not been sent."""
     settings = services_of(request).settings.server
     opening = opens(runtime_of(request), job, caller_of(request))
-    relay, answer = await _begin(request, opening, encoder, timeout=settings.streams.headers_after)
+    on_use = runtime_of(request).on_use
+    comment = _comment if on_use is not None and on_use.enabled else None
+    relay, answer = await _begin(
+        request, opening, encoder, timeout=settings.streams.headers_after, comment=comment
+    )
     return EventStream(
         relay,
         {"x-roundhouse-trace": job.trace} if answer is None else answer.headers(),
@@ -254,6 +258,7 @@ async def _begin(
     encoder: Encoder[Any],
     *,
     timeout: float | None,
+    comment: Callable[[str], bytes] | None = None,
 ) -> tuple[Relay[S], S | None]:
     services = services_of(request)
     relay = Relay(
@@ -262,6 +267,7 @@ async def _begin(
         in_flight=services.in_flight,
         capacity=services.settings.server.streams.buffer,
         on_error=services.metrics.error,
+        comment=comment,
     )
     try:
         async with Guard(request, services.in_flight):
@@ -269,6 +275,10 @@ async def _begin(
     except BaseException:
         relay.cancel()
         raise
+
+
+def _comment(line: str) -> bytes:
+    return ServerSentEvent(comment=line, sep="\n").encode()
 
 
 @cache

@@ -54,7 +54,7 @@ def start(settings: Settings, config: Path | None) -> ServerAddress:
     It listens at the address of the settings; where another program uses their default port, at a free one. It
     stays when this command ends. Raises ConfigurationError with its last line if it ends before it is ready.
     """
-    from server.commands.models import fetch_starter
+    from server.commands.library.pulling import fetch_starter
 
     check_data_dir(settings.data_dir)
     fetch_starter(settings)

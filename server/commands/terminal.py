@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,17 +13,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")]
-_UNITS = {
-    "": 1,
-    "K": 10**3,
-    "M": 10**6,
-    "G": 10**9,
-    "T": 10**12,
-    "KI": 2**10,
-    "MI": 2**20,
-    "GI": 2**30,
-    "TI": 2**40,
-}
 _UNBOUNDED = 10_000
 """The width of a pipe or file, where no line is folded or cut."""
 
@@ -79,11 +67,3 @@ def bytes_of(size: int | None) -> str:
             return f"{value:.1f} {unit}" if unit == "GB" and value < 100 else f"{value:.0f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
-
-
-def bytes_in(text: str) -> int:
-    """The bytes that ``16GB``, ``16 GiB`` or ``16e9`` tell. Raises typer.BadParameter."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\d+)?)\s*([KMGT]I?)?B?", text.strip().upper().replace("E", "e"))
-    if found is None or not float(found[1]):
-        raise typer.BadParameter(f"{text[:50]!r} is no size; write it as 16GB or 24GiB")
-    return int(float(found[1]) * _UNITS[found[2] or ""])

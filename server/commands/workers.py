@@ -9,7 +9,8 @@ import typer
 
 from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
-from server.commands.models import ModelId
+from server.commands.library.local import ModelId
+from server.commands.library.registering import toml_fields
 from server.commands.support.completion import complete_model
 from server.commands.terminal import AsJson, bytes_of
 
@@ -64,12 +65,34 @@ def load(
     keep_alive: Annotated[
         float | None, typer.Option(help="Seconds for which the model stays loaded when idle.")
     ] = None,
+    context: Annotated[int | None, typer.Option(help="Tokens of one request, its answer included.")] = None,
+    slots: Annotated[int | None, typer.Option(help="Requests that it works on at a time.")] = None,
+    kv_cache: Annotated[str | None, typer.Option(help="Number format of the KV cache, such as q8_0.")] = None,
+    quantization: Annotated[
+        str | None, typer.Option(help="Of the weights, where the engine makes it as it loads, such as int8.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", help="One of the engine's as TOML, such as batch=512. Repeatable."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="End the requests of a model that is loaded with other options.")
+    ] = False,
     url: Url = None,
     key: Key = None,
     config: Config = None,
 ) -> None:
-    """Load a model now."""
-    body = {} if keep_alive is None else {"keep_alive": keep_alive}
+    """Load a model now, perhaps with options that hold until it is unloaded."""
+    given = {
+        "keep_alive": keep_alive,
+        "context": context,
+        "slots": slots,
+        "kv_cache": kv_cache,
+        "quantization": quantization,
+        "options": toml_fields(option) if option else None,
+        "force": force or None,
+    }
+    body = {name: value for name, value in given.items() if value is not None}
     document = ServerClient(url, key, config).post(f"/v1/models/{quote(model, safe='/')}/load", body)
     typer.echo(f"{document['id']} is loaded")
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Literal
 
-from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 from server.configuration.tree import ROWS, Setting, every_setting, plain
@@ -92,11 +91,10 @@ def _origin(
     return "default", None
 
 
-def _has(values: Any, setting: Setting) -> bool:
-    """Whether nested values have a setting. Of a section that was made already, those count that were set."""
+def _has(names: Any, setting: Setting) -> bool:
+    """Whether nested names have a setting."""
     for part in setting.name.split(".")[:-1]:
-        values = getattr(values, part, None) if isinstance(values, BaseModel) else (values or {}).get(part)
-        if not isinstance(values, Mapping | BaseModel):
+        names = names.get(part)
+        if not isinstance(names, Mapping):
             return False
-    names = values.model_fields_set if isinstance(values, BaseModel) else values.keys()
     return any(key in names for key in setting.keys)

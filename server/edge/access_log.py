@@ -11,10 +11,9 @@ import logging
 import math
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -27,8 +26,7 @@ LEAST_OF_MODEL = 12
 """Characters of a model's name that stay where the line is cut."""
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(NamedTuple):
     """A request that ended. ``seconds`` are those from its head to the end of its answer."""
 
     request_id: str
@@ -61,7 +59,7 @@ class AccessLog:
         if self._line is not None:
             self._out.msg(self._line(served, self._timestamp()))
             return
-        entry = {
+        entry: dict[str, Any] = {
             "event": "request",
             "level": "info",
             "timestamp": self._timestamp(),
@@ -73,8 +71,9 @@ class AccessLog:
             "seconds": round(served.seconds, 4),
             "key": served.key,
             "client": served.client,
-            **_figures(served.totals),
         }
+        if served.totals.model:
+            _add_figures(entry, served.totals)
         self._out.msg(self._render(self._out, "info", entry))
 
     def _timestamp(self) -> str:
@@ -87,19 +86,15 @@ class AccessLog:
         return f"{self._second_text}.{int((now - second) * 1e6):06d}Z"
 
 
-def _figures(totals: Totals) -> dict[str, Any]:
-    """The members of a request that a model was called for. A figure that nothing told is null."""
-    if not totals.model:
-        return {}
-    return {
-        "model": totals.model,
-        "attempts": totals.attempts,
-        "input_tokens": totals.input if totals.counted else None,
-        "output_tokens": totals.output if totals.counted else None,
-        "first_token_seconds": None if totals.first is None else round(totals.first, 4),
-        "cost_dollars": None if totals.unknown and not totals.cost else round(totals.cost, 9),
-        "cost_complete": not totals.unknown,
-    }
+def _add_figures(entry: dict[str, Any], totals: Totals) -> None:
+    """Add what a model did for the request. A figure that nothing told is null."""
+    entry["model"] = totals.model
+    entry["attempts"] = totals.attempts
+    entry["input_tokens"] = totals.input if totals.counted else None
+    entry["output_tokens"] = totals.output if totals.counted else None
+    entry["first_token_seconds"] = None if totals.first is None else round(totals.first, 4)
+    entry["cost_dollars"] = None if totals.unknown and not totals.cost else round(totals.cost, 9)
+    entry["cost_complete"] = not totals.unknown
 
 
 class AccessLine:
@@ -122,26 +117,29 @@ class AccessLine:
         return cls(columns=_columns(console.descriptor) if console.colors else None, colors=console.colors)
 
     def __call__(self, served: Served, timestamp: str) -> str:
-        head = f"{timestamp[11:19]} {served.status:3} {quoted(redacted(served.method))[:7]} "
-        totals = served.totals
-        figures = f" {_seconds(totals.first, served.seconds)}"
-        if totals.counted:
-            figures += f" {totals.input}+{totals.output}"
-        if totals.model:
-            figures += f" {_dollars(totals)}"
-        path, model = quoted(redacted(served.path)), totals.model
-        ids = f" request_id={quoted(redacted(served.request_id))} trace={served.trace}"
-        if self._columns is not None:
-            room = self._columns - len(head) - len(figures)
-            path, model = _shared(path, model, room)
-            left = room - len(path) - (len(model) + 1 if model else 0)
-            trace = f" trace={served.trace}"
-            ids = trace if left >= len(trace) else ""
+        totals, status = served.totals, f"{served.status:3}"
+        method, path, model = quoted(redacted(served.method))[:7], quoted(redacted(served.path)), totals.model
+        figures = _figures(totals, served.seconds)
+        if self._columns is None:
+            ids = f" request_id={quoted(redacted(served.request_id))} trace={served.trace} key={served.key}"
         else:
-            ids += f" key={served.key}"
-        color = self._colors.get(served.status // 100, "")
-        line = f"{head[:9]}{color}{head[9:12]}{self._reset if color else ''}{head[12:]}{path}"
-        return f"{line} {model}{figures}{ids}" if model else f"{line}{figures}{ids}"
+            room = self._columns - 14 - len(method) - len(figures)  # 14: the time, the status and spaces
+            path, model = _shared(path, model, room)
+            ids = f" trace={served.trace}"
+            if len(path) + len(model) + bool(model) + len(ids) > room:
+                ids = ""
+        color = self._colors.get(served.status // 100)
+        if color is not None:
+            status = f"{color}{status}{self._reset}"
+        return f"{timestamp[11:19]} {status} {method} {path}{' ' if model else ''}{model}{figures}{ids}"
+
+
+def _figures(totals: Totals, whole: float) -> str:
+    """The figures, after a space: seconds to the first token and in all, tokens, dollars."""
+    told = f" {_short(whole)}s" if totals.first is None else f" {_short(totals.first)}/{_short(whole)}s"
+    if totals.input or totals.output:
+        told += f" {totals.input}+{totals.output}"
+    return f"{told} {_dollars(totals)}" if totals.model else told
 
 
 _COLORS = {2: "\x1b[32m", 3: "\x1b[36m", 4: "\x1b[33m", 5: "\x1b[31m"}
@@ -168,12 +166,6 @@ def _cut(text: str, room: int) -> str:
     return text if len(text) <= room else f"{text[: max(0, room - 2)]}.."
 
 
-def _seconds(first: float | None, whole: float) -> str:
-    """Seconds to the first token, if that is known, and in all: ``0.21/1.52s``."""
-    told = f"{_short(whole)}s"
-    return told if first is None else f"{_short(first)}/{told}"
-
-
 def _short(seconds: float) -> str:
     if seconds < 0.0995:
         return f"{seconds:.3f}"
@@ -182,8 +174,7 @@ def _short(seconds: float) -> str:
 
 def _dollars(totals: Totals) -> str:
     """The known cost to two digits; a plus says that a part is unknown."""
-    if totals.unknown and not totals.cost:
-        return "$?"
-    digits = min(9, max(2, 1 - math.floor(math.log10(totals.cost)))) if totals.cost > 0 else 0
-    told = f"{totals.cost:.{digits}f}"
-    return f"${told}{'+' if totals.unknown else ''}"
+    if not totals.cost:
+        return "$?" if totals.unknown else "$0"
+    digits = min(9, max(2, 1 - math.floor(math.log10(totals.cost))))
+    return f"${totals.cost:.{digits}f}{'+' if totals.unknown else ''}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Collection
+from functools import partial
 from secrets import token_hex
 from time import perf_counter
 
@@ -18,7 +19,8 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from catalog.errors import InvalidRequest, NotPermitted
+from catalog.errors import InvalidRequest, ModelNotFound, NotPermitted
+from server.advising.upgrades import with_command
 from server.callers import ANONYMOUS
 from server.edge.access_log import AccessLog, Served
 from server.edge.callers import presented_key
@@ -29,10 +31,13 @@ from server.edge.services import Services
 from server.observability.totals import Totals, begin_totals, end_totals
 from server.scope import ABORT, CALLER, REQUEST_ID, SERVICES, STATUS, TRACE
 from server.settings import ServerSettings
-from server.ui.pages import is_page
+from server.ui.pages import is_file, is_page
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """Paths that are answered without a key."""
+
+UNLOGGED = OPEN_PATHS | {"/v1/admin/log"}
+"""Paths without an access line: probes, and the look at the log, which would fill the log with itself."""
 
 PROBED_PATHS = frozenset({"/", "/api/hello"})
 """Paths that clients ask by HEAD, without a key, for whether a server is there. Claude Code does so first."""
@@ -110,7 +115,7 @@ class _Passage:
             scope[STATUS] = self.status
             route = route_of(scope)
             services.metrics.request(route, scope["method"], self.status, took)
-            if services.settings.log.access and scope["path"] not in OPEN_PATHS:
+            if services.settings.log.access and not (scope["path"] in UNLOGGED or is_file(scope["path"])):
                 self._write_line(took, totals)
             end_totals(of_totals)
             structlog.contextvars.reset_contextvars(**tokens)
@@ -118,19 +123,21 @@ class _Passage:
     def _write_line(self, took: float, totals: Totals) -> None:
         scope = self._scope
         client = scope.get("client")
-        self._log.write(
-            Served(
-                request_id=self._id,
-                trace=scope[TRACE],
-                method=scope["method"],
-                path=scope["path"][:200],
-                status=self.status,
-                seconds=took,
-                key=scope[CALLER].id,
-                client=client[0] if client else "",
-                totals=totals,
-            )
+        served = Served(
+            self._id,
+            scope[TRACE],
+            scope["method"],
+            scope["path"][:200],
+            self.status,
+            took,
+            scope[CALLER].id,
+            client[0] if client else "",
+            totals,
         )
+        if totals.open:
+            totals.when_whole(partial(self._log.write, served))
+        else:
+            self._log.write(served)
 
     async def _pass(self, headers: Headers, receive: Receive) -> None:
         scope, services = self._scope, self._services
@@ -168,6 +175,8 @@ class _Passage:
         if self.status:
             self._abort()
             return
+        if isinstance(typed, ModelNotFound):
+            typed = await with_command(typed)
         answer = error_response(typed, self._scope)
         await answer(self._scope, receive, self._send_marked)
 

@@ -12,6 +12,7 @@ from server.runtime import Runtime
 from server.scope import SERVICES
 
 if TYPE_CHECKING:
+    from server.advising.upgrades import Upgrades
     from server.callers import Authenticator
     from server.edge.admission import InFlight
     from server.observability.metrics import Metrics
@@ -30,6 +31,7 @@ class Services:
     metrics: Metrics
     clock: Callable[[], float]
     created: int
+    upgrades: Upgrades
     runtime: Runtime | None = None
 
 

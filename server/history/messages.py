@@ -9,9 +9,11 @@ from typing import Any
 
 from backends.wire.chat import TranslatedChat
 from backends.wire.messages import CountTokensRequest, MessagesRequest
+from catalog.errors import NotPermitted
 from server.callers import Origin
-from server.history.files import with_files, withheld
+from server.history.files import with_files
 from server.runtime import Runtime
+from server.storage.provider_objects import refuse_addresses, withheld
 from server.wires.messages import to_chat
 from server.wires.web_search import can_search
 
@@ -24,7 +26,8 @@ async def message_chat(
 ) -> TranslatedChat:
     """The chat of a request.
 
-    Raises InvalidRequest for a malformed one, NotFound and PayloadTooLarge for a file in it.
+    Raises InvalidRequest for a malformed one and for an address that the caller may not name, NotFound and
+    PayloadTooLarge for a file in it.
     """
     contents: list[Any] = [message.content for message in body.messages]
     if any(isinstance(content, list) for content in contents):
@@ -35,6 +38,13 @@ async def message_chat(
                 for message, content in zip(body.messages, filed, strict=True)
             ]
             body = body.model_copy(update={"messages": messages})
-    held = withheld(runtime.storage, origin.caller, body.model_extra or {})
+        refuse_addresses(runtime.storage, origin.caller, contents)
+    extras = body.model_extra or {}
+    if extras.get("fallbacks") and origin.caller.key is not None and origin.caller.key.models:
+        raise NotPermitted(
+            "This key may use some models only, and 'fallbacks' lets others answer. Leave it out.",
+            param="fallbacks",
+        )
+    held = withheld(runtime.storage, origin.caller, extras)
     searches = partial(can_search, runtime=runtime, caller=origin.caller)
     return to_chat(body, origin.headers, query, searches=searches, withheld=held)

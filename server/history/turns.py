@@ -27,12 +27,13 @@ from server.history.context import (
     readable,
     resolved,
 )
-from server.history.files import objects_of_response, with_files, withheld
+from server.history.files import objects_of_response, with_files
 from server.history.items import as_items, name_items
 from server.history.recording import RecordedStream
 from server.history.truncation import opener
 from server.jobs import KEPT, Opens, chat_job
 from server.runtime import Runtime
+from server.storage.provider_objects import refuse_addresses, withheld
 from server.storage.storage import Storage
 from server.wires.responses import ResponseStream, to_chat
 from server.wires.responses.drawing import DRAW, ImageTool, can_draw
@@ -202,9 +203,12 @@ async def turn_of(runtime: Runtime, body: ResponsesRequest, caller: Caller, name
         filed = await with_files(items, runtime, caller)
         if filed is not items:
             changes["input"] = filed
+        refuse_addresses(storage, caller, items)
     if body.background:
         changes["background"] = None
     sent = body.input if isinstance(body.input, list) else ()
+    if body.tools or body.model_extra:
+        refuse_addresses(storage, caller, body.tools, body.model_extra)
     held = withheld(storage, caller, *objects_of_response(body), filed=sent)
     whole = _with(body, changes) if changes else body
     return Turn(runtime, caller, name, body, given, whole, context, kept, held)

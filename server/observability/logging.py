@@ -20,6 +20,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from time import time
 from types import TracebackType
 from typing import Any, TextIO, cast
 
@@ -27,7 +28,7 @@ import orjson
 import structlog
 from structlog.types import EventDict, ExcInfo, WrappedLogger
 
-from server.settings import LogSettings
+from server.observability.settings import LogSettings
 
 _SECRET_NAMES = frozenset(
     {"authorization", "api_key", "apikey", "x-api-key", "api-key", "password", "secret", "token"}
@@ -47,8 +48,11 @@ def configure_logging(settings: LogSettings, stream: TextIO | None = None) -> No
     configure_libraries(settings, cast("TextIO", batched))
 
 
-def recent_lines(count: int) -> list[str]:
-    """The last entries of this process's log, oldest first, without colours; a traceback is part of its entry."""
+def recent_lines(count: int) -> list[tuple[float, str]]:
+    """The last entries of this process's log, oldest first: Unix time, and the text without colours.
+
+    A traceback is part of its entry.
+    """
     for handler in logging.getLogger().handlers:
         stream = handler.stream if isinstance(handler, logging.StreamHandler) else None
         if isinstance(stream, BatchedStream):
@@ -68,21 +72,21 @@ class BatchedStream(io.TextIOBase):
         self._settings = settings
         self._lost = 0
         self._pending: list[str] = []
-        self._recent: deque[str] = deque(maxlen=KEPT_LINES)
+        self._recent: deque[tuple[float, str]] = deque(maxlen=KEPT_LINES)
         self._scheduled: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
 
     def write(self, text: str) -> int:
         with self._lock:
             self._pending.append(text)
-            self._recent.append(text)
+            self._recent.append((time(), text))
         return len(text)
 
-    def recent(self, count: int) -> list[str]:
+    def recent(self, count: int) -> list[tuple[float, str]]:
         """The last ``count`` entries, whether they could be written or not."""
         with self._lock:
             kept = list(self._recent)
-        return [_COLOR.sub("", text).rstrip("\n") for text in kept[-count:]]
+        return [(at, _COLOR.sub("", text).rstrip("\n")) for at, text in kept[-count:]]
 
     def flush(self) -> None:
         try:

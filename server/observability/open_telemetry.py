@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from catalog.errors import ConfigurationError
 from catalog.installing import install_command
+from server.observability.settings import TelemetrySettings
 from server.observability.telemetry import Telemetry
-from server.settings import TelemetrySettings
 
 
 def open_telemetry(settings: TelemetrySettings, *, version: str) -> Telemetry | None:

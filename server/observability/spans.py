@@ -43,9 +43,9 @@ from backends.registry import genai_name
 from catalog.errors import RoundhouseError
 from catalog.model import Capability, Endpoint
 from routing.outcomes import Outcome, Result
+from server.observability.settings import TelemetrySettings
 from server.observability.telemetry import EndpointOf
 from server.scope import CALLER, REQUEST_ID, STATUS, TRACE
-from server.settings import TelemetrySettings
 
 Attribute = str | int | float | bool | list[str]
 

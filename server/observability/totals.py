@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 
@@ -13,7 +14,8 @@ class Totals:
     """What the models did for a request. ``model`` is the last that was called; empty if none was.
 
     ``first`` is the seconds from the start of the last attempt to its first chunk, ``None`` if it sent none or did
-    not stream. ``cost`` is the known part in dollars; ``unknown``: it has others.
+    not stream. ``cost`` is the known part in dollars; ``unknown``: it has others. ``open`` counts the answers that
+    are still being closed when the request has ended, after which their attempts are known.
     """
 
     model: str = ""
@@ -24,6 +26,25 @@ class Totals:
     first: float | None = None
     cost: float = 0.0
     unknown: bool = False
+    open: int = 0
+    _whole: Callable[[], None] | None = None
+
+    def hold(self) -> None:
+        """Count an answer that closes by itself, until :meth:`release`."""
+        self.open += 1
+
+    def release(self) -> None:
+        """Note that such an answer is closed."""
+        self.open -= 1
+        if not self.open and self._whole is not None:
+            self._whole()
+
+    def when_whole(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` once every answer of the request, which has ended, is closed: now, or later."""
+        if self.open:
+            self._whole = tell
+        else:
+            tell()
 
     def add(self, outcome: Outcome) -> None:
         """Count an attempt that ended."""
@@ -48,6 +69,11 @@ def begin_totals() -> tuple[Totals, Token[Totals | None]]:
     """Count the attempts of this task, and of those that it starts, until :func:`end_totals`."""
     totals = Totals()
     return totals, _OF_THIS_REQUEST.set(totals)
+
+
+def current_totals() -> Totals | None:
+    """The totals of the request that this task serves, if it serves one."""
+    return _OF_THIS_REQUEST.get()
 
 
 def end_totals(token: Token[Totals | None]) -> None:

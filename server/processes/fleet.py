@@ -273,8 +273,8 @@ async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
 
 
 def to_gateway(settings: Settings) -> JsonValue:
-    """Settings and their file as JSON, secrets in plain text: only to be sent over the control socket."""
-    return {"file": _to_json(settings.file), "settings": _to_json(settings.model_dump())}
+    """Settings and their sources as JSON, secrets in plain text: only to be sent over the control socket."""
+    return {"settings": _to_json(settings.model_dump()), "sources": settings.sources}
 
 
 def _to_json(value: Any) -> JsonValue:

@@ -86,8 +86,8 @@ async def _run(control: socket.socket, listener: socket.socket, admin: socket.so
 
 
 def _settings(sent: JsonValue) -> Settings:
-    file = sent["file"]
-    return Settings.model_validate(sent["settings"]).read_from(None if file is None else Path(file), {}, {})
+    file, in_file, flags = (sent["sources"][name] for name in ("file", "in_file", "flags"))
+    return Settings.model_validate(sent["settings"]).read_from(file and Path(file), in_file, flags)
 
 
 class _Fleet:

@@ -15,7 +15,9 @@ def greet(settings: Settings, url: str) -> None:
     """Print :func:`pasteable` to standard error if people read it there: a terminal, with logs as lines."""
     if settings.log.format != "console" or sys.stderr is None or not sys.stderr.isatty():
         return
-    text = "\nTry it, in another terminal:\n" + "".join(f"  {line}\n" for line in pasteable(settings, url))
+    page = f"open {reachable(url)}/ui, or " if settings.server.console else ""
+    text = f"\nTry it: {page}paste into another terminal:\n"
+    text += "".join(f"  {line}\n" for line in pasteable(settings, url))
     # After the log's lines, which are written at the end of this iteration of the loop.
     asyncio.get_running_loop().call_soon(lambda: print(text, file=sys.stderr, flush=True))  # noqa: T201
 

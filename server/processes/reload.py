@@ -8,6 +8,7 @@ from operator import attrgetter
 from pydantic import BaseModel
 
 from catalog.errors import ConfigurationError
+from routing.reading.stand_ins import StandIns
 from server.edge.auth import Keys
 from server.edge.services import Services
 from server.settings import Settings
@@ -57,6 +58,7 @@ APPLIED = (
     "routing.classify_floor",
     "routing.stand_ins",
     "discovery",
+    "models",
     "spend",
     "breakers",
     "retries",
@@ -100,6 +102,7 @@ NEEDS_RESTART = (
     "server.liveness",
     "server.backlog",
     "server.docs",
+    "server.console",
     "backends.max_queue",
     "backends.keepalive",
     "backends.max_response_bytes",
@@ -135,6 +138,7 @@ async def apply_settings(services: Services, settings: Settings) -> list[str]:
     runtime = services.runtime
     if runtime is not None and runtime.reload is not None:
         await runtime.reload(settings)
+        runtime.stand_ins = StandIns(settings.routing.stand_ins)
     elif changed:
         raise ConfigurationError(f"A change of {', '.join(changed)} needs a restart.")
     services.settings = settings

@@ -30,7 +30,7 @@ from server.processes.greeting import greet
 from server.processes.reload import SettingsLoader
 from server.processes.shared_listener import SharedListener
 from server.processes.signals import SignalHandlers
-from server.processes.sockets import bind_admin, bind_public, loop_factory, url_of
+from server.processes.sockets import bind_admin, bind_public, check_not_served, loop_factory, url_of
 from server.scope import ADMIN_LISTENER
 from server.settings import Settings
 
@@ -51,6 +51,7 @@ def run(
     raise_limit()
     try:
         check_data_dir(settings.data_dir)
+        check_not_served(settings)
         with claimed(settings.data_dir):
             if settings.server.processes > 1:
                 assert open_runtime is None, "gateway processes build their own runtimes"

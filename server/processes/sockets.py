@@ -43,13 +43,18 @@ def bind_public(settings: Settings) -> socket.socket:
     try:
         return bind(server.host, server.port, server.backlog)
     except ConfigurationError:
-        running = read_address(settings.data_dir)
-        if running is None or not running.url.endswith(f":{server.port}"):
-            raise
+        check_not_served(settings)
+        raise
+
+
+def check_not_served(settings: Settings) -> None:
+    """Raises ConfigurationError if a server of ours on the same data folder has the port of the settings."""
+    running = read_address(settings.data_dir)
+    if running is not None and running.url.endswith(f":{settings.server.port}"):
         raise ConfigurationError(
             f"Roundhouse serves {running.url} already (process {running.pid}). Use it, end it with "
             f"{program()} stop, or choose another --port."
-        ) from None
+        )
 
 
 def bind_admin(settings: Settings) -> socket.socket | None:

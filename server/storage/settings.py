@@ -24,7 +24,8 @@ class StorageSettings(Section):
     provider_ids: tuple[str, ...] = Field(
         default=(),
         description="ids at providers, whose accounts all keys share, that keys which are not admin's may name: "
-        "prompts, vector stores, files, containers, skills; * stands for any characters",
+        "prompts, vector stores, files, containers, skills, addresses such as gs://bucket/*; * stands for any "
+        "characters",
         examples=[["pmpt_abc123", "vs_*"]],
     )
     keep: float = Field(default=30 * DAY, gt=0, description="seconds for which answers and batches are kept")

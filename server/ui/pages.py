@@ -14,6 +14,11 @@ def wants_page(headers: Headers) -> bool:
     return "text/html" in headers.get("accept", "")
 
 
+def is_file(path: str) -> bool:
+    """Whether a path is that of a file of the console, of which a page has dozens."""
+    return path.startswith(_FILES)
+
+
 def is_page(path: str, headers: Headers) -> bool:
     """Whether a GET is for a file of the console, which holds no data and is served without a key."""
-    return path in _PAGES or path.startswith(_FILES) or (path == "/" and wants_page(headers))
+    return path in _PAGES or is_file(path) or (path == "/" and wants_page(headers))

@@ -14,7 +14,7 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from backends.base import Tokenize, Upstream
+from backends.base import Timeouts, Tokenize, Upstream
 from backends.constraints.checker import Checker
 from backends.local.backend import LocalWorkerBackend
 from backends.local.completions import ChoiceCall
@@ -30,16 +30,20 @@ from backends.workers.templates import lacks_template
 from catalog.errors import (
     CapabilityMismatch,
     ContextLengthExceeded,
+    FirstByteTimeout,
+    IdleTimeout,
     InvalidRequest,
     RoundhouseError,
     StreamBroken,
     UnsupportedParameter,
     UpstreamProtocolError,
 )
+from catalog.types import Json
 from tests.backends.answers import assemble_chat, assemble_completion
 from tests.fakes.gguf import chat_model
 from tests.fakes.llama_server import FakeLlamaServer
 from tests.fakes.server import Fault
+from tests.loop_time import virtual_time
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOLS = [
@@ -102,6 +106,29 @@ async def test_leaving_closes_every_choice_at_once(
         await fake.call(1)
     for call in fake.calls:
         await call.left()
+
+
+@pytest.mark.parametrize("form", ["chat", "text"])
+async def test_a_worker_that_tells_of_progress_with_the_prompt_has_time_for_the_next_step(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream, form: str
+) -> None:
+    times = Timeouts(first_byte=1.0, idle=0.8, total=60.0)
+    upstream = replace(upstream, engine="llamacpp", timeouts=times)
+
+    async def asked() -> list[Json]:
+        if form == "chat":
+            return [chunk async for chunk in backend.chat(upstream, chat())]
+        return [chunk async for chunk in backend.complete(upstream, text())]
+
+    with virtual_time():
+        fake.steps, fake.fault = 0, Fault()
+        plain = [{**chunk, "id": "", "created": 0} for chunk in await asked()]
+        fake.steps, fake.fault = 5, Fault(chunk_delay=0.7)
+        assert [{**chunk, "id": "", "created": 0} for chunk in await asked()] == plain
+        for stall, error in ((3, FirstByteTimeout), (7, IdleTimeout)):
+            fake.fault = Fault(stall_after=stall, chunk_delay=0.1)
+            with pytest.raises(error):
+                await asked()
 
 
 async def test_a_prompt_that_does_not_fit_has_its_numbers(backend: LocalWorkerBackend, upstream: Upstream) -> None:

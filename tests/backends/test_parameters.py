@@ -13,7 +13,7 @@ from backends.http import HttpClient
 from backends.local.parameters import table_of
 from backends.ollama.backend import V1
 from backends.openai.parameters import table_at
-from backends.parameters import FORBIDDEN, ParameterTable, body_for, dropped_names
+from backends.parameters import ELSEWHERE, FORBIDDEN, ParameterTable, body_for, dropped_names
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
@@ -187,6 +187,21 @@ def test_addresses_keys_and_templates_are_refused_everywhere(name: str) -> None:
     for there in (OPENAI, COMPATIBLE, WORKER):
         with pytest.raises(InvalidRequest):
             sent(chat(**{name: "x"}), there)
+
+
+@pytest.mark.parametrize("name", sorted(ELSEWHERE | {"callbackUrl", "providerOptions", "model-list"}))
+def test_a_field_that_names_another_model_or_endpoint_is_sent_only_if_the_row_lists_it(name: str) -> None:
+    for there in (OPENAI, COMPATIBLE, OPENROUTER):
+        with pytest.raises(InvalidRequest, match=name):
+            sent(chat(**{name: ["x"]}), there)
+        listing = replace(there, parameters=frozenset({name}))
+        assert sent(chat(**{name: ["x"]}), listing)[name] == ["x"]
+        assert sent(chat(**{name: None}), there)
+    assert name not in sent(chat(**{name: ["x"]}), WORKER)
+    assert dropped(chat(**{name: ["x"]}), WORKER) == (name,)
+    listed = CompletionRequest.model_validate({"model": "m", "prompt": "a", name: "x"})
+    with pytest.raises(InvalidRequest, match=name):
+        sent(listed, COMPATIBLE)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ import httpx
 import numpy as np
 
 from catalog.model import PackageSource
-from server.commands.models import catalog_and_store
+from server.commands.library.local import catalog_and_store
 from server.settings import load_settings
 from tests.bench import fetching
 from tests.bench.bench import Bench

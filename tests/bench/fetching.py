@@ -33,7 +33,9 @@ class Unavailable(RuntimeError):
 
 def pull(bench: Bench, *names: str) -> None:
     """Pull models that are not on this machine. Raises PullError, ChecksumMismatch, EngineMissing."""
-    from server.commands.models import catalog_and_store  # takes a second, and most contestants need no model
+    from server.commands.library.local import (
+        catalog_and_store,  # takes a second, and most contestants need no model
+    )
     from server.settings import load_settings
 
     catalog, store = catalog_and_store(load_settings(None))

@@ -42,8 +42,9 @@ from catalog.model import Endpoint, Model
 from catalog.types import Json
 from server.app import VERSION, create_app
 from server.observability.logging import configure_logging
+from server.observability.settings import LogSettings, TelemetrySettings
 from server.observability.spans import Spans
-from server.settings import LogSettings, Settings, TelemetrySettings
+from server.settings import Settings
 from tests.fakes.server import Call, FakeServer, Fault, Route
 
 KEY = "planted-toy-key-0123456789abcdef"

@@ -135,10 +135,11 @@ def test_a_panel_shows_zero_while_nothing_has_happened_and_nothing_while_no_gate
         if isinstance(zero, promql_parser.Call):  # it names the empty series
             assert zero.func.name == "label_replace"
             # With on() the zero is left out as soon as there is one real series.
+            assert expression.modifier is not None
             assert str(expression.modifier.matching) == "on ()"
             zero = zero.args[0]
         assert isinstance(zero, promql_parser.BinaryExpr)
-        assert (str(zero.op), zero.lhs.val) == ("*", 0)
+        assert (str(zero.op), getattr(zero.lhs, "val", None)) == ("*", 0)
         expression = zero.rhs
     assert {str(selector.name) for selector in selectors(expression)} <= known
 

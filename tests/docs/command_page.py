@@ -11,12 +11,12 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from server.cli import app
-from server.commands.support.statuses import EXPLAINED
 from tests.docs.markdown import table
 
 HEAD = """# Commands
 
-`roundhouse COMMAND --help` says the same in the terminal.
+`roundhouse COMMAND --help` says the same in the terminal. [In the terminal](../terminal.md) tells of the chat, of
+files and pipes, and of exit statuses.
 
 `make reference` writes this page from the commands.
 """
@@ -38,7 +38,7 @@ def page() -> str:
         ("command", "does"),
         ((f"[`{words}`](#{_anchor(words)})", _first(context.command.help)) for words, context in shown),
     )
-    return "\n".join([HEAD, f"{EXPLAINED}\n", summary, *(_section(words, context) for words, context in shown)])
+    return "\n".join([HEAD, summary, *(_section(words, context) for words, context in shown)])
 
 
 def _commands(command: Any, words: str, context: typer.Context) -> Iterator[tuple[str, typer.Context]]:

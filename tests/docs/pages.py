@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.docs import command_page, metrics_page, settings_page
+from tests.docs import catalogue_page, command_page, metrics_page, settings_page
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -18,6 +18,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page.page,
     "commands.md": command_page.page,
     "metrics.md": metrics_page.page,
+    "catalogue.md": catalogue_page.page,
 }
 """The generated pages of ``docs/reference`` and their makers."""
 

@@ -116,7 +116,7 @@ def _default(setting: Setting) -> str:
 
 def kind(field: FieldInfo) -> str:
     """A field's type and bounds in words."""
-    said = _kind(field.annotation)
+    said = _kind(field.annotation).replace("list of table of any", "rows")
     bounds = [text for each in _flat(field.metadata) if (text := _bound(each))]
     return ", ".join([said, *dict.fromkeys(bounds)])
 

@@ -73,8 +73,8 @@ def lines_of_commands() -> dict[str, str]:
 @pytest.mark.parametrize("line", lines_of_commands().values(), ids=lines_of_commands())
 def test_a_command_of_a_page_exists_with_its_options(line: str) -> None:
     words = shlex.split(line, comments=True)[1:]
-    for length in (2, 1):
-        if (name := " ".join(words[:length])) in OPTIONS:
+    for length in (2, 1, 0):  # none: an option of the program itself
+        if (length or words[0].startswith("-")) and (name := " ".join(words[:length])) in OPTIONS:
             break
     else:
         pytest.fail(f"there is no command {' '.join(words[:2])}")
@@ -135,6 +135,12 @@ def test_the_priors_of_a_page_are_read_by_files_and_by_imports(tmp_path: Path) -
 def test_every_field_of_routing_is_described() -> None:
     described = (DOCS / "routing.md").read_text(encoding="utf-8")
     assert not [name for name in IntentBody.model_fields if f"`{name}`" not in described]
+
+
+def test_every_client_that_is_tried_is_named() -> None:
+    text = (DOCS / "clients.md").read_text(encoding="utf-8").lower()
+    tried = tomllib.loads((ROOT / "tests" / "clients" / "clients.toml").read_text())["client"]
+    assert not [name for name in tried if name not in text and name.partition("-")[0] not in text]
 
 
 def test_every_header_of_ours_is_described() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +17,8 @@ import pytest
 
 from routing.state.sqlite import VERSION
 from server.settings import STATE_FILE
-from tests.e2e.released import ADMIN, RELEASED, command, observed, restore, serving
+from tests.docs.pages import examples
+from tests.e2e.released import ADMIN, FILES, RELEASED, command, observed, restore, serving
 
 VERSIONS = sorted(path.name for path in RELEASED.glob("*"))
 
@@ -92,6 +96,26 @@ def test_what_was_learned_traces_and_pins_are_there(upgraded: Upgraded, sdk: ope
     trace: Any = sdk.get(f"/traces/{upgraded.facts['trace']}", cast_to=object)
     assert trace["attempts"]
     assert upgraded.admin("/v1/admin/pins")["pins"] == upgraded.facts["pins"]
+
+
+def test_a_backup_made_while_the_server_runs_is_restored_as_the_page_says(
+    upgraded: Upgraded, sdk: openai.OpenAI, tmp_path: Path
+) -> None:
+    data, new = upgraded.folder / "data", tmp_path / "data"
+    made = sdk.responses.create(model="chats", input="Keep this.")
+    (backup,) = (example for example in examples("bash") if "source.backup" in example.code)
+    environment = {**os.environ, "ROUNDHOUSE_DATA_DIR": str(data)}
+    done = subprocess.run(
+        ["bash", "-c", backup.code], cwd=tmp_path, env=environment, capture_output=True, check=True
+    )
+    assert done.stdout == b"ok\n"
+    new.mkdir(mode=0o700)
+    shutil.copy(tmp_path / "state-backup.sqlite3", new / STATE_FILE)
+    shutil.copytree(data / FILES, new / FILES)
+    with serving(tmp_path) as server:
+        restored = sdk.with_options(base_url=f"{server.url}/v1")
+        assert restored.responses.retrieve(made.id).output_text == made.output_text
+        assert restored.files.content(upgraded.facts["output"]).content
 
 
 def test_the_file_has_the_present_layout(upgraded: Upgraded) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-Value = str | int | float | bool | list[str] | list[int] | list[float]
+Value = str | int | float | bool | list[str] | list[int] | list[float] | list[bool]
 
 
 def gguf_bytes(pairs: dict[str, Value], *, padding: int = 0) -> bytes:
@@ -45,12 +45,14 @@ def _value(value: Value) -> bytes:
         case float():
             return struct.pack("<If", 6, value)
         case list():
-            kinds: dict[type, int] = {str: 8, int: 4, float: 6}
+            kinds: dict[type, int] = {str: 8, int: 4, float: 6, bool: 7}
             head = struct.pack("<IIQ", 9, kinds[type(value[0])] if value else 4, len(value))
             return head + b"".join(map(_item, value))
 
 
 def _item(item: str | float) -> bytes:
+    if isinstance(item, bool):
+        return struct.pack("<?", item)
     return _string(item) if isinstance(item, str) else struct.pack("<f" if isinstance(item, float) else "<I", item)
 
 

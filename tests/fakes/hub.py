@@ -36,6 +36,8 @@ class FakeHub:
     repositories: dict[str, Repository] = field(default_factory=dict)
     cut_after: dict[str, int] = field(default_factory=dict)
     """By file: the bytes to send before the connection is closed, once."""
+    gates: dict[str, threading.Event] = field(default_factory=dict)
+    """By file: the second half is not sent before the event is set."""
     corrupt: dict[str, int] = field(default_factory=dict)
     """By file: the offset of a byte to corrupt, until the entry is removed."""
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
@@ -138,6 +140,14 @@ class _Handler(BaseHTTPRequestHandler):
         if file in self.state.corrupt:
             offset = self.state.corrupt[file]
             data = data[:offset] + bytes([data[offset] ^ 0xFF]) + data[offset + 1 :]
+        gate = self.state.gates.get(file)
+        if gate is not None and start < len(data) // 2:
+            self.wfile.write(data[start : len(data) // 2])
+            self.wfile.flush()
+            start = len(data) // 2
+            if not gate.wait(30):
+                self.close_connection = True
+                return
         if file in self.state.cut_after:
             end = self.state.cut_after.pop(file)
             self.wfile.write(data[start:end])

@@ -35,6 +35,8 @@ class FakeLlamaServer(FakeOpenAI):
         self.scripted: str | None = None
         self.template = "{{ x }}"
         self.end_token = ""
+        self.steps = 0
+        """Chunks of progress with the prompt, where a request asks for them."""
         self.opens = ""
         """The text with which its chat template begins every answer."""
         self.renders_calls = False
@@ -81,7 +83,18 @@ class FakeLlamaServer(FakeOpenAI):
             said = openai_chat.limited(json.dumps(openai_chat.example_of(json.loads(bound[1]))), body)
         if self.scripted is not None:
             said = openai_chat.limited(self.scripted, body)
-        return await self.stream(request, call, self._chat_events(body, said))
+        return await self.stream(request, call, (*self._progress(call), *self._chat_events(body, said)))
+
+    def _progress(self, call: Call) -> Iterator[bytes]:
+        """Chunks like the first of an answer, but for their field."""
+        for step in range(self.steps if call.body.get("return_progress") else 0):
+            progress = {"total": self.steps, "cache": 0, "processed": step, "time_ms": step}
+            head = {"id": "chatcmpl-x", "object": "chat.completion.chunk", "created": 1, "model": "local"}
+            part: Json = {"text": ""}
+            if call.path.endswith("chat/completions"):
+                part = {"delta": {"role": "assistant", "content": None}}
+            choice = {"index": 0, **part, "finish_reason": None}
+            yield event({**head, "choices": [choice], "prompt_progress": progress})
 
     @staticmethod
     def _chat_events(body: Json, said: openai_chat.Answer) -> Iterator[bytes]:
@@ -101,7 +114,8 @@ class FakeLlamaServer(FakeOpenAI):
     async def complete(self, request: web.Request, call: Call) -> web.StreamResponse:
         """No echo, no suffix, chat's logprobs, one token at least, usage on the finishing chunk."""
         bound = {**call.body, "max_tokens": max(1, call.body.get("max_tokens", 1))}
-        return await self.stream(request, call, self._text_events(bound, openai_chat.limited(self.reply, bound)))
+        said = openai_chat.limited(self.reply, bound)
+        return await self.stream(request, call, (*self._progress(call), *self._text_events(bound, said)))
 
     @staticmethod
     def _text_events(body: Json, said: openai_chat.Answer) -> Iterator[bytes]:

@@ -22,9 +22,10 @@ from server.assembly import open_runtime
 from server.edge.errors import OLLAMA_PATHS
 from server.edge.services import Services
 from server.observability.logging import configure_logging
+from server.observability.settings import LogSettings
 from server.processes.run import GatewayServer, uvicorn_config
 from server.runtime import Runtime
-from server.settings import LogSettings, Settings
+from server.settings import Settings
 from tests.backends.workers.conftest import FAKE, fake_engines
 from tests.fakes.openai import FakeOpenAI
 

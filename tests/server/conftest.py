@@ -20,9 +20,10 @@ from server.app import create_app
 from server.background import works
 from server.edge.services import Services
 from server.observability.logging import configure_structlog
+from server.observability.settings import LogSettings
 from server.processes.run import GatewayServer, uvicorn_config
 from server.runtime import Runtime
-from server.settings import LogSettings, ServerSettings, Settings
+from server.settings import ServerSettings, Settings
 from server.storage.runner import Runner
 from tests.server.fakes import FakeBackend, FakeDispatcher, FakePool, fake_runtime
 

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import date
 from pathlib import Path
@@ -314,6 +314,7 @@ class FakePool:
             queued=3,
         )
         self.loaded: list[tuple[str, float | None]] = []
+        self.chosen: list[tuple[Mapping[str, Any] | None, bool]] = []
         self.forced: list[bool] = []
         self.kept: list[tuple[str, float]] = []
 
@@ -324,8 +325,16 @@ class FakePool:
     def snapshot(self) -> PoolSnapshot:
         return PoolSnapshot((self.view,), (DeviceView("cpu", "CPU", 100, 80, 10),))
 
-    async def load(self, model: Model, *, keep_alive: float | None = None) -> WorkerView:
+    async def load(
+        self,
+        model: Model,
+        *,
+        keep_alive: float | None = None,
+        options: Mapping[str, Any] | None = None,
+        force: bool = False,
+    ) -> WorkerView:
         self.loaded.append((model.id, keep_alive))
+        self.chosen.append((options, force))
         return self.view
 
     async def unload(self, model_id: str, *, force: bool = False) -> bool:

@@ -176,6 +176,7 @@ ASKS = (
     Ask("get", "/v1/admin/keys"),
     post("/v1/admin/keys", {"name": "me", "admin": True}),
     Ask("get", "/v1/admin/log", "text/plain"),
+    Ask("get", "/v1/admin/recommendations"),
     Ask("get", "/v1/models"),
     Ask("get", "/v1/models/{model_id}"),
     Ask("post", "/v1/models/{model_id}/load"),
@@ -192,12 +193,17 @@ ELSEWHERE = {("/v1/admin/pins", "get"), ("/v1/admin/pins", "post"), ("/api/pull"
     ("/v1/models/{model_id:path}", "delete"),
     ("/v1/admin/keys/{key_id}", "delete"),
     ("/v1/admin/keys/{key_id}/rotate", "post"),
+    ("/v1/models", "post"),
+    ("/v1/models/pulls", "post"),
+    ("/v1/models/pulls", "get"),
+    ("/v1/models/pulls/{pull_id}", "get"),
+    ("/v1/models/pulls/{pull_id}/cancel", "post"),
     ("/v1/admin/calibrations", "get"),
     ("/v1/admin/calibrations", "post"),
     ("/v1/admin/calibrations/{calibration_id}", "get"),
     ("/v1/admin/calibrations/{calibration_id}/cancel", "post"),
 }
-"""Endpoints that need the real router or a store: tests/server/api and calibration check their answers."""
+"""Endpoints that need the real router or a store: tests/server/api, models and calibration check their answers."""
 
 
 @pytest.fixture

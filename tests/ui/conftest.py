@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +13,8 @@ import pytest
 
 from server.settings import load_settings
 from tests.e2e.serving import Served, served
+from tests.fakes.gguf import chat_model
+from tests.fakes.hub import FakeHub, Repository, serve
 from tests.ui.upstream import SETTINGS, Lab, running
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ WIDE: ViewportSize = {"width": 1280, "height": 800}
 NARROW: ViewportSize = {"width": 390, "height": 844}
 PICTURES = os.environ.get("ROUNDHOUSE_SCREENSHOTS")
 """The folder for the screenshots of the documentation, if they are to be made."""
+REPOSITORY, FILE = "tiny/Tiny-GGUF", "Tiny-Q4_K_M.gguf"
+"""The hub's model."""
 LARGEST_PICTURE = 200_000
 MICROPHONE = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
 """A microphone that beeps, which the page may use without asking."""
@@ -42,6 +47,7 @@ def browser() -> Iterator[Browser]:
             pytest.fail(reason)
         pytest.skip(reason)
     sync_api = pytest.importorskip("playwright.sync_api")
+    sync_api.expect.set_options(timeout=20_000)
     with sync_api.sync_playwright() as started:
         chromium = started.chromium.launch(executable_path=program, args=["--no-sandbox", *MICROPHONE])
         yield chromium
@@ -70,11 +76,19 @@ def console(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 
 
 @pytest.fixture(scope="session")
-def locked(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server with keys: ``reader-key`` for models, ``admin-key`` for everything."""
+def hub() -> Iterator[FakeHub]:
+    """The hub, with one small model, of whose file the second half waits for ``hub.gates[FILE]``."""
+    repository = Repository({FILE: chat_model(padding=3_000_000)})
+    with serve(FakeHub({REPOSITORY: repository}, gates={FILE: threading.Event()})) as running_hub:
+        yield running_hub
+
+
+@pytest.fixture(scope="session")
+def locked(lab: Lab, hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server with keys: ``reader-key`` for models, ``admin-key`` for everything. It pulls from the fake hub."""
     folder = tmp_path_factory.mktemp("locked")
     (folder / "roundhouse.toml").write_text(SETTINGS.format(base_url=lab.base_url))
-    keys = {"ROUNDHOUSE_API_KEYS": "reader-key", "ROUNDHOUSE_ADMIN_KEYS": "admin-key"}
+    keys = {"ROUNDHOUSE_API_KEYS": "reader-key", "ROUNDHOUSE_ADMIN_KEYS": "admin-key", "HF_ENDPOINT": hub.address}
     with served(folder, environment={"ROUNDHOUSE_DATA_DIR": str(folder / "data"), **keys}) as server:
         yield server
 
@@ -131,7 +145,7 @@ def picture() -> Picture:
 
     def take(page: Page, name: str) -> None:
         if PICTURES:
-            target = Path(PICTURES) / f"{name}.png"
+            target = Path(PICTURES) / f"console-{name}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             page.screenshot(path=target, animations="disabled")
             assert target.stat().st_size < LARGEST_PICTURE, f"{target} is too large"

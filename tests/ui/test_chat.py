@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from tests.fakes.openai_chat import CITED
 from tests.fakes.openai_media import png
 from tests.fakes.server import Call
 from tests.ui.conftest import NARROW, Open, Picture
@@ -114,7 +115,7 @@ def test_a_verdict_becomes_an_outcome(opened: Open, name: str, accepted: bool) -
     expect(answer.get_by_role("button", name=name)).to_be_disabled()
 
 
-def test_a_tool_call_is_shown_and_its_result_goes_on(opened: Open, lab: Lab, picture: Picture) -> None:
+def test_a_tool_call_is_shown_and_its_result_goes_on(opened: Open, lab: Lab) -> None:
     page = opened()
     pick(page, "lab/quick")
     page.get_by_role("button", name="Settings").click()
@@ -124,7 +125,6 @@ def test_a_tool_call_is_shown_and_its_result_goes_on(opened: Open, lab: Lab, pic
     call = page.locator(".tool-call")
     expect(call).to_contain_text("get_weather")
     expect(call).to_contain_text("Paris")
-    picture(page, "chat-tools")
     page.get_by_label("Result of get_weather").fill('{"celsius": 21}')
     page.get_by_role("button", name="Send the result").click()
     expect(answers(page)).to_contain_text("platform four")
@@ -178,6 +178,13 @@ def test_an_answer_cannot_take_the_page(opened: Open) -> None:
     assert answer.locator("img, script, b").count() == 0
     links = [link.get_attribute("href") for link in answer.locator(".markdown a").all()]
     assert links == ["https://elsewhere.example/spy.png"], "a picture elsewhere is a link that a person may follow"
+
+
+def test_the_sources_of_an_answer_are_links(opened: Open) -> None:
+    page = opened()
+    pick(page, "lab/quick")
+    say(page, "When does the train leave? Give sources.")
+    expect(ended(page).get_by_role("link", name=str(CITED["title"]))).to_have_attribute("href", str(CITED["url"]))
 
 
 def test_an_answer_that_breaks_off_is_told(opened: Open) -> None:

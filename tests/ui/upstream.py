@@ -127,6 +127,10 @@ class Lab(FakeOpenAI):
 
     def answer(self, call: Call) -> Answer:
         said = _last_words(call)
+        if "sources" in said:
+            return replace(
+                openai_chat.limited(self.reply, call.body), annotations=(openai_chat.citation(self.reply),)
+            )
         if SLOWLY in said:
             return Answer(pieces=tuple(f" {number}" for number in range(400)))
         for word, text in _ANSWERS.items():
@@ -142,7 +146,7 @@ class Lab(FakeOpenAI):
             return await self.document(request, call, {"created": 1, "data": [{"b64_json": picture}]})
         from tests.fakes.openai import event
 
-        return await self.stream(request, call, [event(done, done["type"])])
+        return await self.stream(request, call, [event(done, "image_generation.completed")])
 
 
 def _last_words(call: Call) -> str:

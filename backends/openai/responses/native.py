@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from backends.base import Upstream
 from backends.native import refuse_withheld
-from backends.parameters import refuse_forbidden
+from backends.parameters import refuse_elsewhere, refuse_forbidden
 from backends.streams.sealing import is_encoded, stamped, unstamped
 from backends.translation import TranslatedRequest
 from backends.wire.chat import Original
@@ -32,6 +32,7 @@ def native_request(original: Original, upstream: Upstream) -> TranslatedRequest:
     UnsupportedParameter for a compaction that another endpoint made.
     """
     refuse_forbidden(original.request)
+    refuse_elsewhere(original.request, upstream)
     refuse_withheld(original)
     body = original.request.to_wire(model=upstream.model, stream=True, store=False, **dict.fromkeys(_OURS))
     if upstream.reasons and _ENCRYPTED not in (body.get("include") or ()):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any
 
 from backends.base import Upstream
 from backends.queueing import Need
@@ -101,9 +102,17 @@ class RemotePool:
     def snapshot(self) -> PoolSnapshot:
         return self._snapshot
 
-    async def load(self, model: Model, *, keep_alive: float | None = None) -> WorkerView:
+    async def load(
+        self,
+        model: Model,
+        *,
+        keep_alive: float | None = None,
+        options: Mapping[str, Any] | None = None,
+        force: bool = False,
+    ) -> WorkerView:
         self._introduce(model)
-        return view_from_json(await self._channel.call("load", {"model": model.id, "keep_alive": keep_alive}))
+        call = {"model": model.id, "keep_alive": keep_alive, "options": options, "force": force}
+        return view_from_json(await self._channel.call("load", call))
 
     def keep(self, model_id: str, seconds: float) -> None:
         self._channel.tell("keep", {"model": model_id, "seconds": seconds})

@@ -3,7 +3,8 @@
 Operations (see :mod:`backends.workers.control.channel` for the wire)::
 
     lease    {"model": ID, "need": {...}}   -> upstream; held until "end", or until the socket closes
-    load     {"model": ID, "keep_alive": S} -> view          unload  {"model": ID, "force": B} -> bool
+    load     {"model": ID, "keep_alive": S, "options": {...}, "force": B} -> view
+    unload   {"model": ID, "force": B}      -> bool
     log      {"model": ID, "lines": N}      -> text          drain   {"deadline": S}           -> null
     snapshot null                           -> snapshot
     note     "model" {row}     from the gateway: the row to use for this id from now on
@@ -63,7 +64,12 @@ class PoolService:
                 yield upstream_to_json(upstream)
 
         async def load(call: JsonValue) -> JsonValue:
-            view = await pool.load(rows[call["model"]], keep_alive=call["keep_alive"])
+            view = await pool.load(
+                rows[call["model"]],
+                keep_alive=call["keep_alive"],
+                options=call["options"],
+                force=call["force"],
+            )
             self._send()  # so that the caller's next snapshot contains the loaded model
             return view
 

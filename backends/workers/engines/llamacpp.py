@@ -18,6 +18,7 @@ from backends.workers.engines.common.options import Content, EngineOptions, Gguf
 from backends.workers.engines.common.prompts import Prompts
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import ConfigurationError
+from catalog.files.cache import layer_caches, recurrent_bytes
 from catalog.files.gguf import NotGguf, read_header
 from catalog.model import Capability
 from catalog.store.file_checks import read_regular
@@ -85,13 +86,13 @@ def options_of(values: dict[str, Any]) -> LlamaCppOptions:
 def memory(path: Path, slots: int, context: int, options: dict[str, Any]) -> int:
     """Estimate the bytes of a worker with this GGUF: weights, KV cache, compute buffers.
 
-    KV cache per token and layer: ``kv heads x (key length + value length)`` values, as llama.cpp allocates it.
-    This is an upper bound for models with sliding windows or recurrent layers.
+    KV cache per token and layer: ``kv heads x (key length + value length)`` values, as llama.cpp allocates it
+    (:mod:`catalog.files.cache`).
     """
     chosen = options_of(options)
     extras = [chosen.mmproj, chosen.draft, *(lora.path for lora in chosen.lora)]
     weights = sum(_weights(file) for file in [path, *(e for e in extras if e is not None)])
-    return weights + int(_kv_cache(path, slots * context, chosen)) + _COMPUTE_BUFFER
+    return weights + int(_kv_cache(path, slots, context, chosen)) + _COMPUTE_BUFFER
 
 
 def _weights(path: Path) -> int:
@@ -100,19 +101,17 @@ def _weights(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _kv_cache(path: Path, tokens: int, options: LlamaCppOptions) -> float:
+def _kv_cache(path: Path, slots: int, context: int, options: LlamaCppOptions) -> float:
     try:
         header = read_header(path)
     except NotGguf:
         return 0
-    layers = header.integer("block_count") or 0
-    heads = header.integer("attention.head_count") or 1
-    kv_heads = header.integer("attention.head_count_kv") or heads
-    width = (header.integer("embedding_length") or 0) // heads
-    key = header.integer("attention.key_length") or width
-    value = header.integer("attention.value_length") or width
     k_bytes, v_bytes = _BYTES_PER_VALUE[options.cache_type_k], _BYTES_PER_VALUE[options.cache_type_v]
-    return tokens * layers * kv_heads * (key * k_bytes + value * v_bytes)
+    attention = sum(
+        layer.tokens(context, options.micro_batch) * (layer.keys * k_bytes + layer.values * v_bytes)
+        for layer in layer_caches(header)
+    )
+    return slots * (attention + recurrent_bytes(header))
 
 
 def explain(log: str) -> str | None:

@@ -109,6 +109,18 @@ class Engines(Mapping[str, EngineInfo]):
             return model
         return model.model_copy(update={"capabilities": model.capabilities.union(added)})
 
+    def context(self, model: Model, default: int) -> int | None:
+        """The tokens of one request, prompt and answer, that a worker of this model holds.
+
+        ``default`` bounds a row whose options name none: what a model was trained for may take more memory than
+        there is. ``None`` for an engine without a context window.
+        """
+        engine = self._engines.get(model.engine or "") if model.local else None
+        if engine is None or not engine.context:
+            return None
+        chosen = model.options.get("context")
+        return chosen if isinstance(chosen, int) else min(model.limits.context_window or default, default)
+
     def own_pythons_missing(self) -> list[EngineMissing]:
         """The engines that cannot run in the interpreter that the settings name for them. Starts each of these."""
         own = [name for name, engine in self._engines.items() if not engine.environment.own]
@@ -170,12 +182,13 @@ def check_engines(models: Iterable[Model], engines: Engines) -> None:
             meant = f" Did you mean '{near[0]}'?" if near else ""
             raise ConfigurationError(
                 f"[[model]] '{model.id}': engine: there is no '{model.engine}'; the engines are "
-                f"{', '.join(sorted(engines))}.{meant}"
+                f"{', '.join(sorted(engines))}.{meant}",
+                param="engine",
             )
         try:
             engines.options_of(model)
         except ConfigurationError as error:
-            raise ConfigurationError(f"[[model]] '{model.id}': {error.message}") from error
+            raise ConfigurationError(f"[[model]] '{model.id}': {error.message}", param=error.param) from error
 
 
 _GPU = frozenset({"cpu", "cuda", "mps"})
@@ -244,6 +257,8 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
                children=True, context=True, explain=vllm.explain, options="VllmOptions"),
         engine("mlx", "mlx.engine", ("mlx_lm",), frozenset({"cpu", "mps"}), lambda _: 16, context=True,
                options="MlxOptions"),
+        engine("apple", "apple", ("apple_fm_sdk",), frozenset({"cpu", "mps"}), lambda _: 2,
+               options="AppleOptions"),
         engine("llama-cpp-python", "llama_cpp_python.engine", ("llama_cpp",), _GPU, lambda _: 1, context=True,
                options="LlamaCppPythonOptions"),
     )  # fmt: skip

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NotRequired
+import asyncio
+from typing import Annotated, Any, Literal, NotRequired
 
 from fastapi import APIRouter, Request
-from pydantic import Field
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from backends.registry import wire_of
-from backends.wire.common import Finite, Identifier, OwnBody, WireModel
+from backends.wire.common import Finite, Identifier, OwnBody
 from backends.workers.pool import WorkerView
 from catalog.errors import CapabilityMismatch, InvalidRequest, ModelUnavailable, NotFound, NotPermitted
 from catalog.model import Capability, Model, UpstreamSource
@@ -18,6 +19,7 @@ from catalog.types import Json
 from routing.facts import Mode, alias_of
 from routing.plan import NOT_SET_UP, Block
 from server.answers.whole import json_response
+from server.callers import ANONYMOUS
 from server.edge.bodies import read_query
 from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
@@ -25,6 +27,9 @@ from server.edge.disconnect import Guard
 from server.edge.errors import speaks_anthropic
 from server.edge.services import runtime_of, services_of
 from server.library import Library
+from server.models.filters import ModelFilter
+from server.models.guard import RowGuard
+from server.models.loading import load_options
 from server.runtime import Runtime
 from server.wires.codex_models import CodexModel, codex_models
 
@@ -32,9 +37,21 @@ router = APIRouter(tags=["models"])
 
 
 class LoadRequest(OwnBody):
-    """``keep_alive`` is how many seconds the model stays loaded without use."""
+    """``keep_alive`` is how many seconds the model stays loaded without use.
+
+    The other fields hold until the model is unloaded, or loaded with others: ``context`` is in tokens per request,
+    ``slots`` are requests at a time, ``kv_cache`` is the number format of the KV cache (``q8_0``),
+    ``quantization`` that of the weights where the engine makes it as it loads (``int8``, ``fp8``), ``options``
+    are more of the engine's. A model that is loaded otherwise finishes its requests first; ``force`` ends them.
+    """
 
     keep_alive: Annotated[Finite, Field(ge=0, le=31_536_000)] | None = None
+    context: Annotated[int, Field(ge=128, le=2**31 - 1)] | None = None
+    slots: Annotated[int, Field(ge=1, le=512)] | None = None
+    kv_cache: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,32}$")] | None = None
+    quantization: Annotated[str, Field(pattern=r"^[\w-]{1,64}$")] | None = None
+    options: Annotated[dict[Identifier, Any], Field(max_length=64)] | None = None
+    force: bool = False
 
 
 class UnloadRequest(OwnBody):
@@ -51,6 +68,12 @@ class Unloaded(TypedDict):
     unloaded: bool
 
 
+class DeleteQuery(BaseModel):
+    """``files``: delete the files that were pulled, too. By default only where the model was not registered."""
+
+    files: bool | None = None
+
+
 class ModelDeleted(TypedDict):
     """``freed`` counts the bytes of the files that were deleted; ``note`` says what is left, if anything."""
 
@@ -64,6 +87,7 @@ class ModelDeleted(TypedDict):
 class ModelCard(TypedDict):
     """A model in OpenAI's shape, with this server's own facts beside it; a row of the router has ``mode`` only.
 
+    ``upgrade`` is a better model for the same work that fits on this machine and can be pulled by this name.
     ``downloaded``, ``key_configured`` and ``available`` are three facts: the files are here, a key for the
     endpoint is set, and a request could be answered now (``unavailable_reason`` says why not).
     """
@@ -104,6 +128,8 @@ class ModelCard(TypedDict):
     successor: NotRequired[str | None]
     parameters: NotRequired[list[str] | None]
     origin: NotRequired[str]
+    upgrade: NotRequired[str]
+    registered: NotRequired[bool]
 
 
 class ModelList(TypedDict):
@@ -114,10 +140,12 @@ class ModelList(TypedDict):
     models: NotRequired[list[CodexModel]]
 
 
-class ModelsQuery(WireModel):
+class ModelsQuery(ModelFilter):
     """``all`` lists the models, too, that this server's set-up lacks something for: a key, an engine, a pull.
 
-    ``client_version`` is Codex's.
+    A model needs every member of ``capability`` and of ``tags``. ``max_memory`` bounds the memory of a model of
+    this machine (bytes, or such as ``8GB``), ``max_price`` the dollars per million tokens. A model whose figure is
+    unknown fails a filter, as do the names of the router. ``client_version`` is Codex's.
     """
 
     all: bool = False
@@ -135,11 +163,15 @@ async def list_models(request: Request, query: ModelsQuery) -> Response:
     caller = caller_of(request)
     views = {view.model: view for view in runtime.pool.snapshot().workers}
     rows = [row for row in runtime.catalog if caller.allows(row.id, runtime.catalog)]
-    data = [_router_row(mode, services.created) for mode in Mode]
-    for row in rows:
+    data = [] if query.filters else [_router_row(mode, services.created) for mode in Mode]
+    for row in query.select(rows):
         block = runtime.unavailable(row)
         if query.all or block is None or block.code not in NOT_SET_UP:
             data.append(describe(row, views.get(row.id), runtime, services.created, block))
+    better = await services.upgrades.better(row for row in rows if row.local and runtime.downloaded(row))
+    for card in data:
+        if card["id"] in better:
+            card["upgrade"] = better[card["id"]]
     if speaks_anthropic(request.scope):
         from server.wires.messages.models import ModelPageQuery, page
 
@@ -168,15 +200,34 @@ async def get_model(request: Request, model_id: str) -> Response:
     router,
     "DELETE",
     "/v1/models/{model_id:path}",
-    Contract(answers=ModelDeleted, admin=True, raises=(InvalidRequest, ModelUnavailable)),
+    Contract(query=DeleteQuery, answers=ModelDeleted, admin=True, raises=(InvalidRequest, ModelUnavailable)),
 )
-async def delete_model(request: Request, model_id: str) -> Response:
-    """Delete the files of a model on this machine. A built-in row stays, and the model can be pulled again."""
+async def delete_model(request: Request, model_id: str, query: DeleteQuery) -> Response:
+    """Unregister a model that was registered, or else delete its files on this machine; ``files`` does both.
+
+    A built-in row stays, and the model can be pulled again.
+    """
     runtime = runtime_of(request)
     row = runtime.catalog.resolve(model_id)
-    freed = await library_of(runtime).remove(row)
+    library, registry = library_of(runtime), runtime.registry
+    registered = registry is not None and registry.has(row.id)
+    if not (registered or query.files is not False):
+        raise InvalidRequest(
+            f"'{row.id}' was not registered, so that only its files can be deleted: leave 'files' out.",
+            param="files",
+        )
+    there = not registered or (query.files is True and await library.has(row))
+    freed = await library.remove(row) if there else 0
     gone: ModelDeleted = {"id": row.id, "object": "model", "deleted": True, "freed": freed}
-    if row.origin != "pulled":
+    if registry is not None and registered:
+        await registry.unregister(row.id)
+        if runtime.catalog.get(row.id) != row:
+            await runtime.pool.unload(row.id)
+        if not there and await library.has(row):
+            gone["note"] = (
+                "The row is gone; the files stay. Delete them, too, with ?files=true while it is registered."
+            )
+    elif row.origin != "pulled":
         gone["note"] = f"The files are deleted; the row stays. Pull it again with: roundhouse pull {row.id}"
     return json_response(gone)
 
@@ -201,11 +252,28 @@ def _card(request: Request, model_id: str) -> ModelCard:
     Contract(reads=LoadRequest, optional=True, answers=ModelCard, admin=True, calls_model=True),
 )
 async def load_model(request: Request, model_id: str, body: LoadRequest) -> Response:
-    """Load a local model now; the answer comes when it is ready."""
+    """Load a local model now, perhaps with options of this load; the answer comes when it is ready."""
     runtime = runtime_of(request)
     row = local_row(runtime, model_id)
+    options = load_options(
+        row,
+        context=body.context,
+        slots=body.slots,
+        kv_cache=body.kv_cache,
+        quantization=body.quantization,
+        options=body.options,
+    )
+    if options:
+        chosen = row.model_copy(update={"options": {**row.options, **options}})
+        guard = row_guard(request)
+        if guard is not None:
+            await asyncio.to_thread(guard.check_options, chosen, options)
     async with Guard(request, services_of(request).in_flight):
-        view = await runtime.pool.load(row, keep_alive=body.keep_alive)
+        on_use = runtime.on_use
+        block = runtime.unavailable(row)
+        if on_use is not None and on_use.enabled and block is not None and block.code == "not_pulled":
+            await on_use.fetch(row.id, caller_of(request))
+        view = await runtime.pool.load(row, keep_alive=body.keep_alive, options=options, force=body.force)
     return json_response(describe(row, view, runtime, services_of(request).created, runtime.unavailable(row)))
 
 
@@ -269,6 +337,7 @@ def describe(
         "successor": row.successor,
         "parameters": None if row.parameters is None else sorted(row.parameters),
         "origin": row.origin,
+        "registered": runtime.registry is not None and runtime.registry.has(row.id),
     }
 
 
@@ -291,6 +360,18 @@ def local_row(runtime: Runtime, model_id: str) -> Model:
             f"'{row.id}' is served by another server; only local models have a worker here.", param="model"
         )
     return row
+
+
+def row_guard(request: Request) -> RowGuard | None:
+    """The bounds of a row from this request; ``None`` where another process has the rows."""
+    settings, registry = services_of(request).settings, runtime_of(request).registry
+    if registry is None:
+        return None
+    return registry.guard(
+        settings.models,
+        at_home=settings.server.loopback and caller_of(request) is ANONYMOUS,
+        folders=settings.discovery.folders,
+    )
 
 
 def library_of(runtime: Runtime) -> Library:

@@ -47,19 +47,20 @@ async def root(request: Request) -> Response:
         welcome = await page(request, "welcome.html")
         welcome.headers["vary"] = "accept"
         return welcome
+    root = request.scope.get("root_path", "")
     return json_response(
         {
             "name": "Roundhouse",
             "version": request.app.version,
             "base_url": f"{str(request.base_url).rstrip('/')}/v1",
-            "models": "/v1/models",
-            "endpoints": "/openapi.json" if server.docs else None,
-            "console": "/ui" if server.console else None,
-            "reference": "/docs" if server.docs and server.console else None,
-            "explain": "/v1/route",
-            "health": "/health",
-            "ready": "/ready",
-            "metrics": "/metrics",
+            "models": f"{root}/v1/models",
+            "endpoints": f"{root}/openapi.json" if server.docs else None,
+            "console": f"{root}/ui" if server.console else None,
+            "reference": f"{root}/docs" if server.docs and server.console else None,
+            "explain": f"{root}/v1/route",
+            "health": f"{root}/health",
+            "ready": f"{root}/ready",
+            "metrics": f"{root}/metrics",
         },
         headers={"vary": "accept"},
     )

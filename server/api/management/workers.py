@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 from backends.wire.common import AS_COUNT, WireModel
 from backends.workers.pool import WorkerView
+from catalog.types import Json
 from server.answers.whole import json_response
 from server.api.management.models import local_row
 from server.edge.contracts import Contract, route
@@ -29,7 +30,10 @@ class LogQuery(WireModel):
 
 
 class WorkerCard(TypedDict):
-    """One worker process; memory is bytes, times are seconds."""
+    """One worker process; memory is bytes, times are seconds, ``context`` is in tokens per request.
+
+    ``options`` are the engine's, those of the last load included.
+    """
 
     model: str
     engine: str
@@ -46,6 +50,8 @@ class WorkerCard(TypedDict):
     expires_in: float | None
     load_seconds: float | None
     error: str | None
+    context: int | None
+    options: Json
 
 
 class WorkerDevice(TypedDict):
@@ -117,4 +123,6 @@ def _worker(view: WorkerView, now: float) -> WorkerCard:
         "expires_in": None if view.expires_at is None else max(0.0, view.expires_at - now),
         "load_seconds": view.load_seconds,
         "error": view.error,
+        "context": view.context,
+        "options": dict(view.options),
     }

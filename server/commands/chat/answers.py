@@ -98,7 +98,7 @@ def ask(client: ServerClient, body: Json, show: Show) -> ChatAnswer:
     try:
         with client.stream("POST", "/v1/chat/completions", json=request) as response:
             _take_headers(answer, response)
-            for event in _events(response):
+            for event in events(response):
                 _take(answer, event, began, show)
     except KeyboardInterrupt:
         answer.stopped = True
@@ -109,7 +109,7 @@ def ask(client: ServerClient, body: Json, show: Show) -> ChatAnswer:
     return answer
 
 
-def _events(response: httpx.Response) -> Iterator[Json]:
+def events(response: httpx.Response) -> Iterator[Json]:
     """The data of the events, until ``[DONE]``. Raises StreamBroken without that, and for an error event."""
     rest = b""
     for piece in response.iter_bytes():
@@ -121,7 +121,7 @@ def _events(response: httpx.Response) -> Iterator[Json]:
             if data == b"[DONE]":
                 return
             event = json.loads(data)
-            if "error" in event:
+            if event.keys() == {"error"}:
                 raise StreamBroken(str(event["error"].get("message")))
             yield event
     raise StreamBroken("The answer broke off before its end. See: roundhouse doctor")

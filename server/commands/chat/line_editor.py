@@ -57,8 +57,8 @@ def open_ended(text: str) -> bool:
 def _keys() -> KeyBindings:
     keys = KeyBindings()
 
+    # Ctrl-J stays Enter: what is typed before the prompt is there arrives as line feeds.
     @keys.add("escape", "enter")
-    @keys.add("c-j")
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 

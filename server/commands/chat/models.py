@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 
 from catalog.errors import ConfigurationError, ModelUnavailable
 from catalog.types import Json
 from server.commands import terminal
+from server.commands.chat.answers import events
 from server.commands.client import ServerClient
 from server.commands.support.statuses import ServerAnswered
+from server.program import program
 
 Confirm = Callable[[str], bool]
 _CHAT = "chat"
 
 
 def choose(client: ServerClient, name: str, confirm: Confirm | None) -> str:
-    """The id under which the server chats with this model: an id, an alias, ``auto`` or an address of the hub.
+    """The id under which the server chats with this model: an id, an alias, ``auto``, a name or address to pull.
 
     ``confirm`` is asked before a model is pulled; without it, no model is. Raises the server's error for an
     unknown name, ModelUnavailable for a model that is not on this machine, ConfigurationError for one that does
@@ -26,27 +27,40 @@ def choose(client: ServerClient, name: str, confirm: Confirm | None) -> str:
     try:
         card = client.get(f"/v1/models/{name}")
     except ServerAnswered as error:
-        if error.status != 404 or "/" not in name or confirm is None or not confirm(f"Pull {name} from the hub?"):
+        if error.status != 404 or not _can_be_pulled(name):
             raise
-        before = _ids(client)
-        pull(client, name)
-        new = [each for each in _ids(client) if each not in before]
-        return choose(client, new[0] if new else name, None)
+        card = client.get(f"/v1/models/{_pulled(client, name, confirm)}")
     if card.get("router"):
         return str(card["id"])
     if _CHAT not in card["capabilities"]:
         others = ", ".join(each for each in _chatting(client)[:5])
         raise ConfigurationError(f"{card['id']} does not chat. Models that do: {others or 'none yet'}.")
-    missing = card.get("available") is False and card.get("downloaded") is False
-    if missing and confirm is not None and confirm(f"{card['id']} is not on this machine yet. Pull it?"):
-        pull(client, card["id"])
-    elif card.get("available") is False:
+    if card.get("available") is False and card.get("downloaded") is False:
+        return _pulled(client, card["id"], confirm)
+    if card.get("available") is False:
         raise ModelUnavailable(card.get("unavailable_reason") or f"{card['id']} cannot be used now.")
     return str(card["id"])
 
 
-def pull(client: ServerClient, name: str) -> None:
-    """Let the server pull a model; the progress is on standard error. Raises ConfigurationError if it fails."""
+def _can_be_pulled(name: str) -> bool:
+    """Whether an unknown name is an address of the hub, or of the catalogue of models to pull."""
+    from catalog.curated.collection import curated
+
+    return "/" in name or curated().find(name) is not None
+
+
+def _pulled(client: ServerClient, name: str, confirm: Confirm | None) -> str:
+    """The id of a model that the user let be pulled. Raises ModelUnavailable without that."""
+    if confirm is None or not confirm(f"{name} is not on this machine yet. Pull it?"):
+        raise ModelUnavailable(f"{name} is not on this machine yet. Pull it with: {program()} pull {name}")
+    return pull(client, name)
+
+
+def pull(client: ServerClient, name: str) -> str:
+    """Let the server pull a model, with its progress on standard error; returns the model's id.
+
+    Ctrl-C cancels the pull; a later one goes on from there. Raises ConfigurationError if it fails.
+    """
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -55,17 +69,25 @@ def pull(client: ServerClient, name: str) -> None:
         DownloadColumn(),
         TimeRemainingColumn(compact=True),
     )
-    with (
-        Progress(*columns, console=terminal.console(stderr=True), transient=True, expand=True) as bars,
-        client.stream("POST", "/api/pull", json={"model": name}) as response,
-    ):
-        bar = bars.add_task(f"pulling {name}", total=None)
-        for line in response.iter_lines():
-            told: Json = json.loads(line) if line else {}
-            if "error" in told:
-                raise ConfigurationError(f"{name} could not be pulled: {told['error']}")
-            if "total" in told:
-                bars.update(bar, completed=told["completed"], total=told["total"])
+    told: Json = {}
+    try:
+        with (
+            Progress(*columns, console=terminal.console(stderr=True), transient=True, expand=True) as bars,
+            client.stream("POST", "/v1/models/pulls", json={"model": name, "stream": True}) as response,
+        ):
+            bar = bars.add_task(f"pulling {name}", total=None)
+            for told in events(response):
+                stage = told["stage"] or told["status"]
+                done, total = told["completed_bytes"], told["total_bytes"]
+                bars.update(bar, description=f"{name}: {stage}", completed=done, total=total)
+    except KeyboardInterrupt:
+        if "id" in told:
+            client.post(f"/v1/models/pulls/{told['id']}/cancel")
+        raise
+    if told.get("status") != "completed":
+        problem = told.get("error") or {"message": f"the pull ended as {told.get('status')}."}
+        raise ConfigurationError(f"{name} was not pulled: {problem['message']}")
+    return str(told["models"][0])
 
 
 def confirmed(question: str) -> bool:
@@ -85,7 +107,3 @@ def listed(client: ServerClient) -> list[Json]:
 
 def _chatting(client: ServerClient) -> list[str]:
     return [card["id"] for card in listed(client) if not card.get("router") and card.get("available")]
-
-
-def _ids(client: ServerClient) -> list[str]:
-    return [card["id"] for card in client.get("/v1/models", all="true")["data"]]

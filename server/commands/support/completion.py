@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from catalog.errors import RoundhouseError
 
 
@@ -20,12 +22,15 @@ def complete_model(incomplete: str) -> list[str]:
     """Ids and aliases of the catalogue, names to pull, and the router's names, that begin with ``incomplete``."""
     from catalog.curated.collection import curated
     from catalog.curated.pulling import tagged_names
+    from catalog.store.store import Store
     from routing.facts import Mode
-    from server.commands.models import catalog_and_store
+    from server.catalog_updates import read_catalog, registered_in
     from server.settings import load_settings
 
     try:
-        catalog, _ = catalog_and_store(load_settings())
+        settings = load_settings()
+        registered = asyncio.run(registered_in(settings))
+        catalog = read_catalog(settings, Store(settings.data_dir / "models"), registered=registered)
     except (RoundhouseError, OSError):
         return []
     names = {"auto", *(f"auto:{mode.value}" for mode in Mode if mode is not Mode.AUTO)}

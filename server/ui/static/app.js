@@ -71,10 +71,10 @@ function App() {
   };
   return html`
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); main.current.focus(); }}>Skip to the page</a>
-    <div class="top">
+    <header class="top">
       <button type="button" class="quiet" aria-label="Menu" aria-expanded=${open} onClick=${() => setOpen(!open)}><${Icon} name="menu" /></button>
       <a class="brand" href="#/chat"><${Logo} /> Roundhouse</a>
-    </div>
+    </header>
     <nav class=${open ? "side open" : "side"} aria-label="Pages">
       <a class="brand" href="#/chat"><${Logo} /> Roundhouse</a>
       ${PAGES.map(([id, title]) => html`<a href=${`#/${id}`} aria-current=${id === name ? "page" : null}><${Icon} name=${id} /> ${title}</a>`)}

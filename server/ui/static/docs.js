@@ -2,9 +2,9 @@
 import { html, render, useEffect, useMemo, useRef, useState } from "./core/html.js";
 import { V1, getJson, key } from "./core/api.js";
 import { Icon, Logo } from "./core/icons.js";
-import { Code, Markdown } from "./core/markdown.js";
+import { Markdown } from "./core/markdown.js";
 import { Card, KeyForm, Loaded, Table, Tag, Text, useLoad } from "./core/parts.js";
-import { Body, exampleOf, typeOf } from "./reference/schema.js";
+import { Body, typeOf } from "./reference/schema.js";
 import { Try } from "./reference/try.js";
 
 const METHODS = ["get", "post", "put", "patch", "delete"];
@@ -59,10 +59,10 @@ function Shown({ document }) {
   const tags = [...new Set(operations.map((each) => each.tag))];
   const chosen = operations.find((each) => each.id === id);
   return html`
-    <div class="top">
+    <header class="top">
       <button type="button" class="quiet" aria-label="Operations" aria-expanded=${open} onClick=${() => setOpen(!open)}><${Icon} name="menu" /></button>
       <a class="brand" href="#"><${Logo} /> API reference</a>
-    </div>
+    </header>
     <nav class=${open ? "side reference-side open" : "side reference-side"} aria-label="Operations">
       <a class="brand" href="#"><${Logo} /> API reference</a>
       <a href="ui/"><${Icon} name="chat" /> Console</a>
@@ -88,9 +88,11 @@ function Introduction({ document, operations, tags }) {
     <${Card} title="Base URL"><p><code>${V1}</code> for OpenAI's clients. A key, where the operator made some, goes into <code>Authorization: Bearer KEY</code>, or <code>x-api-key</code>.</p>
       <p class="hint">The document itself is <a href="openapi.json">openapi.json</a> (OpenAPI ${document.openapi}), for generators of clients; with a key, fetch it with curl.</p><//>
     ${tags.map((tag) => html`<${Card} title=${tag}>
-      ${operations.filter((each) => each.tag === tag).map((each) => html`<div class="line"><a href=${`#${encodeURIComponent(each.id)}`}><span class=${`method ${each.method}`}>${each.method}</span> <span class="path">${each.path}</span></a> <span class="hint">${each.summary}</span></div>`)}
+      ${operations.filter((each) => each.tag === tag).map((each) => html`<div class="line"><a href=${`#${encodeURIComponent(each.id)}`}><span class=${`method ${each.method}`}>${each.method}</span> <span class="path">${each.path}</span></a> <span class="hint">${firstSentence(each.description)}</span></div>`)}
     <//>`)}`;
 }
+
+const firstSentence = (text = "") => text.split(/[.:;]\s/)[0].replace(/\.$/, "");
 
 function Operation({ each, document }) {
   const answers = Object.entries(each.responses);
@@ -100,6 +102,7 @@ function Operation({ each, document }) {
     <h1>${each.summary}</h1>
     <p><span class=${`method ${each.method}`}>${each.method}</span> <span class="path">${each.path}</span></p>
     <${Markdown} text=${each.description ?? ""} />
+    <${Try} each=${each} document=${document} />
     ${each.parameters?.length > 0 && html`<${Card} title="Parameters">
       <${Table} label="Parameters" columns=${[["Name"], ["In"], ["Type"], [""]]}>
         ${each.parameters.map((one) => html`<tr><td><code>${one.name}</code></td><td>${one.in}</td><td>${typeOf(one.schema)}</td><td>${one.required && html`<${Tag}>required<//>`} ${one.schema["x-default"] !== undefined && html`<span class="hint">default: ${String(one.schema["x-default"])}</span>`}</td></tr>`)}
@@ -107,9 +110,7 @@ function Operation({ each, document }) {
     <//>`}
     ${each.requestBody && Object.entries(each.requestBody.content).map(([media, { schema }]) => html`<${Card} title="Body" actions=${html`<${Tag}>${media}<//>`}>
       <${Body} schema=${schema} document=${document} />
-      ${media === "application/json" && html`<${Code} language="json" text=${JSON.stringify(exampleOf(each, schema, document), null, 1)} />`}
     <//>`)}
-    <${Try} each=${each} document=${document} />
     <${Card} title="Answer">
       ${Object.entries(good?.content ?? {}).map(([media, content]) => html`<div><${Tag}>${media}<//>
         ${content["x-event-schema"] && html`<span class="hint"> each event's data:</span>`}

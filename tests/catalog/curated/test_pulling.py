@@ -101,7 +101,9 @@ def test_a_pasted_address_is_the_repository_that_it_says(store: Store) -> None:
 
 def test_the_maker_s_repository_gives_the_form_that_runs_here(store: Store) -> None:
     catalog = Catalog.load(builtin=False)
-    assert pull_into(store, catalog, "Qwen/Qwen3-8B", lambda _: None, wanted=Wanted(512, 1)) == ("qwen3-8b",)
+    assert pull_into(store, catalog, "Qwen/Qwen3-8B", lambda _: None, wanted=lambda: Wanted(512, 1)) == (
+        "qwen3-8b",
+    )
 
 
 def test_an_unknown_name_is_told_the_nearest_of_all_catalogues(store: Store) -> None:

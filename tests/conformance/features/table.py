@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from server.observability.logging import configure_structlog
-from server.settings import LogSettings
+from server.observability.settings import LogSettings
 from tests.conformance.features.probe import PROVIDERS, Cell, Gateway, Treatment, gateway
 from tests.conformance.features.samples import DOORS
 

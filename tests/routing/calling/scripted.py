@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from backends.base import Upstream
 from backends.notices import note, tell
@@ -109,7 +110,14 @@ class CountingPool:
     def snapshot(self) -> PoolSnapshot:
         return PoolSnapshot()
 
-    async def load(self, model: Model, *, keep_alive: float | None = None) -> WorkerView:
+    async def load(
+        self,
+        model: Model,
+        *,
+        keep_alive: float | None = None,
+        options: Mapping[str, Any] | None = None,
+        force: bool = False,
+    ) -> WorkerView:
         raise NotImplementedError
 
     async def unload(self, model_id: str, *, force: bool = False) -> bool:

@@ -153,6 +153,26 @@ async def test_max_cost_refuses_a_price_that_is_unknown(stand: Stand) -> None:
         await asked(stand, within(0.01), remote("a", "lan").model_copy(update={"price": Price(input=1)}))
 
 
+@pytest.mark.parametrize("own", [None, 10])
+@pytest.mark.parametrize("caps", [{"total": 1}, {"day": 1}, {"request": 1}])
+async def test_a_cap_refuses_a_tier_of_service_whose_price_is_unknown(
+    tmp_path: Path, caps: Json, own: int | None
+) -> None:
+    urgent = replace(FACTS, tiers=("priority",), output_tokens=own)
+    priced = remote("a", "lan")
+    priced = priced.model_copy(update={"price": priced.price.model_copy(update={"tiers": {"priority": 2.0}})})
+    for unknown in ("refuse", "allow"):
+        settings = SpendSettings.model_validate({"caps": caps, "unknown_price": unknown})
+        async with dispatcher(tmp_path / unknown, settings, TraceSettings()) as stand:
+            if unknown == "refuse":
+                with pytest.raises(PriceUnknown, match="priority"):
+                    await asked(stand, urgent, remote("a", "lan"))
+                assert not stand.backend.requests
+                await asked(stand, urgent, priced)
+            else:
+                await asked(stand, urgent, remote("a", "lan"))
+
+
 async def test_max_cost_refuses_searches_whose_price_is_unknown(stand: Stand) -> None:
     searching = replace(FACTS, features=FACTS.features | {Capability.WEB_SEARCH})
     with pytest.raises(PriceUnknown):

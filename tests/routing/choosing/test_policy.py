@@ -128,9 +128,39 @@ def test_a_restricted_embedding_request_makes_no_pin_and_always_gets_the_same_mo
     assert len(made.candidates) == 1
 
 
-def test_a_key_with_caps_of_its_own_makes_no_pin() -> None:
+def test_a_key_with_caps_of_its_own_makes_no_pin_for_others() -> None:
     here = world([remote("a", capabilities=EMBED)])
     assert choose(Facts(capability=Capability.EMBED), replace(here, key_capped=True)).pin is None
+    own = Facts(capability=Capability.EMBED, key="K1")
+    assert choose(own, replace(here, key_capped=True)).pin == "auto@k1"
+
+
+def test_a_key_that_may_not_use_the_pinned_model_keeps_to_one_of_its_own() -> None:
+    rows = [remote(name, capabilities=EMBED) for name in "abc"]
+    bound = Facts(capability=Capability.EMBED, allowed=("b", "c"), key="k1")
+
+    def chosen(facts: Facts, **pins: str) -> tuple[str, str | None]:
+        made = choose(facts, world(rows, pins={name.replace("_", "@"): model for name, model in pins.items()}))
+        (candidate,) = made.candidates
+        return candidate.model.id, made.pin
+
+    assert chosen(bound) == ("b", "auto@k1")
+    assert chosen(bound, auto="a") == ("b", "auto@k1"), "the common pin is to a model that it may not use"
+    assert chosen(bound, auto="c") == ("c", None), "it may use the common one"
+    assert chosen(bound, auto="c", auto_k1="b") == ("b", None), "a later common pin moves no key's vectors"
+    assert chosen(replace(bound, key="k2"), auto="c", auto_k1="b") == ("c", None)
+    free = replace(bound, allowed=())
+    assert chosen(replace(free, key="k3"), auto_k1="b")[1] == "auto", "a pin of a key's own decides for no other"
+    steered = replace(bound, intent=Intent(prefer_fast=True))
+    assert chosen(steered, auto="a") == ("b", None)
+
+
+def test_a_key_whose_own_pin_it_may_no_longer_use_is_told_so() -> None:
+    rows = [remote(name, capabilities=EMBED) for name in "abc"]
+    bound = Facts(capability=Capability.EMBED, allowed=("c",), key="k1")
+    made = choose(bound, world(rows, pins={"auto@k1": "b"}))
+    assert not made.candidates
+    assert "'auto' is pinned to b" in made.reason
 
 
 def test_what_does_not_steer_the_choice_does_not_prevent_a_pin() -> None:

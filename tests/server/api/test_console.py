@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
+import server
 from server.api.console import CONSOLE_PATHS, HEADERS, MEDIA
 from server.edge.gate import OPEN_PATHS
 from server.ui import STATIC
@@ -128,3 +131,9 @@ def test_the_libraries_are_those_whose_licences_and_digests_are_told() -> None:
         assert f"{digest(VENDOR / name)}  {name}" in told
     for package, version in PACKAGES.items():
         assert f"==== {package} {version} ====" in told
+
+
+def test_the_wheel_holds_the_console() -> None:
+    root = Path(server.__file__).parents[1]
+    packed = {file.distribution_path for file in WheelBuilder(str(root)).recurse_included_files()}
+    assert {f"server/ui/static/{name}" for name in files()} <= packed

@@ -112,3 +112,14 @@ async def test_a_wrong_field_is_named(start: Start, fields: Any, param: str) -> 
         got = await gateway.client.post("/v1/admin/keys", json={"name": "a", **fields}, headers=ADMIN)
         error(got, 400, "invalid_request")
         assert got.json()["error"]["param"] == param
+
+
+async def test_a_key_for_metrics_is_created_and_leaves_the_door_as_it_was(start: Start) -> None:
+    async with start() as gateway:
+        made = await gateway.client.post("/v1/admin/keys", json={"name": "prometheus", "metrics": True})
+        assert made.json()["metrics"] is True
+        scrape = await gateway.client.get("/metrics", headers=bearer(made.json()["secret"]))
+        assert scrape.status_code == 200
+        assert (await gateway.client.post(PATH, json=BODY)).status_code == 200
+        more = await gateway.client.post("/v1/admin/keys", json={"name": "m", "metrics": True, "admin": True})
+        error(more, 400, "invalid_request")

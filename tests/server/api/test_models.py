@@ -233,3 +233,27 @@ async def test_the_root_links_to_the_other_endpoints(gateway: Gateway) -> None:
     paths = {document[name] for name in ("models", "endpoints", "health", "ready", "metrics")}
     for path in paths:
         assert (await gateway.client.get(path)).status_code == 200
+
+
+async def test_a_better_model_that_fits_is_told_in_the_list(gateway: Gateway) -> None:
+    runtime = gateway.services.runtime
+    assert runtime is not None
+    old = CHAT.model_copy(update={"id": "old", "aliases": (), "successor": "qwen3.5-0.8b"})
+    best = CHAT.model_copy(update={"id": "best", "aliases": (), "successor": "nothing-known"})
+    runtime.live.current = Catalog.load(builtin=False, user_models=(CHAT, old, best))
+    rows = {row["id"]: row for row in (await gateway.client.get("/v1/models")).json()["data"]}
+    assert rows["old"]["upgrade"] == "qwen3.5-0.8b"
+    assert "upgrade" not in rows["best"]
+    assert "upgrade" not in rows["parrot"]
+
+
+async def test_a_model_that_is_known_and_not_here_is_refused_with_the_command_to_pull(
+    gateway: Gateway,
+) -> None:
+    told = await gateway.client.get("/v1/models/Qwen3:8B")
+    message = error(told, 404, "model_not_found")["message"]
+    assert message == "The model 'Qwen3:8B' is not on this machine. Pull it with: roundhouse pull qwen3-8b"
+    named = await gateway.client.get("/v1/models/qwen3:8b-q8_0")
+    assert "roundhouse pull qwen3-8b-q8_0" in error(named, 404, "model_not_found")["message"]
+    unknown = await gateway.client.get("/v1/models/no-such-model")
+    assert "does not exist" in error(unknown, 404, "model_not_found")["message"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from catalog.errors import ConfigurationError
 from routing.reading.stand_ins import StandIns
 from server.catalog_updates import read_catalog
+from server.processes.reload import apply_settings
 from server.settings import Settings, load_settings
 from tests.fakes.openai import FakeOpenAI
 from tests.security.conftest import OpenSite, Site, logs, provider, site
@@ -236,8 +236,10 @@ def test_a_stand_in_that_the_catalogue_rules_out_keeps_the_server_from_starting(
         read_catalog(settings, Store(tmp_path / "models"))
 
 
-def test_a_reload_changes_the_stand_ins(logs: io.StringIO) -> None:
-    from server.processes.reload import applicable
-
-    old, new = Settings(), Settings.model_validate({"routing": {"stand_ins": {"a": "auto"}}})
-    assert applicable(old, new) == ["routing.stand_ins"]
+async def test_a_reload_changes_the_stand_ins(gateway: Site) -> None:
+    routing = gateway.settings.routing.model_copy(update={"stand_ins": {"gpt-4o": "near"}})
+    changed = gateway.settings.model_copy(update={"routing": routing})
+    assert await apply_settings(gateway.services, changed) == ["routing.stand_ins"]
+    answer = await gateway.client.post("/v1/chat/completions", json={"model": "gpt-4o", "messages": HELLO})
+    assert answer.headers["x-roundhouse-model"] == "near"
+    assert (await gateway.client.get("/v1/models/davinci")).status_code == 404

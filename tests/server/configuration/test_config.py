@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 from typer.testing import CliRunner
 
@@ -67,6 +67,15 @@ def test_each_setting_is_shown_with_the_source_that_won(monkeypatch: pytest.Monk
         "ROUNDHOUSE_ROUTING__PREFERRED__CHAT",
     )
     assert found["server.drain"] == (30.0, "default", None)
+
+
+def test_a_gateway_of_several_knows_the_origins_that_its_parent_knows() -> None:
+    file = written('[server]\nport = 1\n[[model]]\nid = "a"\nends = 2027-01-14\n')
+    settings = load_settings(file, log={"level": "debug"})
+    sent = json.loads(json.dumps(settings.sources))
+    assert "2027" not in json.dumps(sent)
+    there = settings.model_copy().read_from(Path(sent["file"]), sent["in_file"], sent["flags"])
+    assert shown(there) == shown(settings)
 
 
 def test_every_setting_is_shown_and_none_twice() -> None:
@@ -266,6 +275,7 @@ def test_init_writes_the_sample_and_its_schema_once() -> None:
 
 
 def test_values_are_written_as_toml_reads_them() -> None:
+    value: Any
     for value in ("a", 'b"\\\n\t\x7f', 1, 1_000_000, 0.5, True, ["a", 1], {"a b": {"c": []}}):
         assert tomllib.loads(f"x = {toml(value)}")["x"] == value
     assert [section.name for section in sections()][:2] == ["", "server"]

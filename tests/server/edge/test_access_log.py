@@ -10,12 +10,13 @@ from typing import Any
 import orjson
 import pytest
 
-from routing.facts import Capability, Facts
+from catalog.model import Capability
+from routing.facts import Facts
 from routing.outcomes import Outcome, Result, Usage
 from server.edge.access_log import AccessLine, Served
 from server.observability.logging import Console, configure_structlog
+from server.observability.settings import LogSettings
 from server.observability.totals import RequestTotals, Totals, begin_totals, end_totals
-from server.settings import LogSettings
 from tests.fakes.openai import FakeOpenAI
 from tests.security.conftest import CHAT, OpenSite, logs, provider, site
 from tests.server.conftest import Start
@@ -35,7 +36,7 @@ def served(totals: Totals | None = None, **fields: Any) -> Served:
 
 def answered(**fields: Any) -> Totals:
     usual = {"model": "smollm2-135m-instruct", "attempts": 1, "input": 31, "output": 64, "counted": True}
-    return Totals(**{**usual, "first": 0.2134, **fields})  # type: ignore[arg-type]
+    return Totals(**{**usual, "first": 0.2134, **fields})
 
 
 TERMINAL = AccessLine(columns=80, colors=False)
@@ -54,7 +55,7 @@ TERMINAL = AccessLine(columns=80, colors=False)
             "20:15:04 200 POST /v1/chat/completions gpt-4o 0.21/1.52s 31+64 $0.50+",
         ),
         (
-            answered(model="gpt-4o", unknown=True, counted=False, first=None),
+            answered(model="gpt-4o", unknown=True, counted=False, input=0, output=0, first=None),
             "20:15:04 200 POST /v1/chat/completions gpt-4o 1.52s $?",
         ),
         (Totals(), "20:15:04 200 POST /v1/chat/completions 1.52s"),
@@ -127,6 +128,33 @@ async def test_the_line_of_a_call_has_its_figures(site: OpenSite, logs: io.Strin
         assert line["cost_dollars"] == pytest.approx(price)
         assert line["cost_complete"] is True
     assert "model" not in lines[2]
+
+
+async def test_the_line_waits_for_answers_that_close_after_the_request(
+    site: OpenSite, logs: io.StringIO, provider: FakeOpenAI
+) -> None:
+    async with site() as running:
+        body = {"model": "mouth", "input": "Hello", "voice": "alloy"}
+        assert (await running.client.post("/v1/audio/speech", json=body)).status_code == 200
+        async with asyncio.timeout(10):
+            while '"model":"mouth"' not in logs.getvalue().replace(" ", ""):
+                await asyncio.sleep(0)
+    lines = [line for line in map(orjson.loads, logs.getvalue().splitlines()) if line["event"] == "request"]
+    assert [(line["path"], line["model"]) for line in lines] == [("/v1/audio/speech", "mouth")]
+
+
+def test_a_request_is_told_once_when_its_last_answer_is_closed() -> None:
+    totals, told = Totals(), []
+    totals.hold()
+    totals.hold()
+    totals.release()
+    totals.when_whole(lambda: told.append(totals.attempts))
+    assert told == []
+    totals.attempts = 2
+    totals.release()
+    assert told == [2]
+    Totals().when_whole(lambda: told.append(0))
+    assert told == [2, 0]
 
 
 async def test_attempts_of_one_request_are_summed_and_apart_from_those_of_another() -> None:

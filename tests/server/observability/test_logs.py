@@ -25,7 +25,7 @@ from routing.facts import Facts
 from routing.outcomes import Outcome, Result
 from server.observability.events import AttemptLog, WorkerEvents
 from server.observability.logging import BatchedStream, Console, configure_logging, configure_structlog
-from server.settings import LogSettings
+from server.observability.settings import LogSettings
 from tests.server.api.test_chat import BODY, PATH
 from tests.server.conftest import Start
 from tests.server.fakes import CHAT, chunk

@@ -20,8 +20,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 from catalog.errors import ConfigurationError
 from server.app import VERSION, create_app
 from server.observability.open_telemetry import open_telemetry
+from server.observability.settings import TelemetrySettings
 from server.observability.spans import Spans
-from server.settings import Settings, TelemetrySettings
+from server.settings import Settings
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import Fault
 

@@ -65,4 +65,11 @@ def test_the_packages_of_every_engine_are_in_the_list() -> None:
 def test_the_command_line_imports_a_command_only_when_it_is_called() -> None:
     loaded = modules("import json, sys, server.cli; print(json.dumps(sorted(sys.modules)))")
     assert "typer" in loaded
-    assert not loaded & {"pydantic", "fastapi", "httpx", "numpy", "server.settings", "server.commands.models"}
+    assert not loaded & {
+        "pydantic",
+        "fastapi",
+        "httpx",
+        "numpy",
+        "server.settings",
+        "server.commands.library.local",
+    }

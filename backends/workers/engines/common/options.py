@@ -53,7 +53,9 @@ def read_options(kind: type[T], engine: str, values: dict[str, Any]) -> T:
         wrong = f"{describe(first, value=True)}."
         if first["type"] == UNKNOWN:
             wrong = f"there is no such option. The engine has: {', '.join(sorted(kind.model_fields))}."
-        raise ConfigurationError(f"Option '{place(first)}' of engine {engine}: {wrong}") from error
+        raise ConfigurationError(
+            f"Option '{place(first)}' of engine {engine}: {wrong}", param=f"options.{place(first)}"
+        ) from error
 
 
 def paths_of(

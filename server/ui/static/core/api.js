@@ -65,7 +65,8 @@ async function failure(response) {
   try {
     const { error } = await response.json();
     return new ApiError(response.status, typeof error === "string" ? { message: error, trace } : { ...error, trace });
-  } catch {
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
     return new ApiError(response.status, { message: `The server answered ${response.status}.`, trace });
   }
 }

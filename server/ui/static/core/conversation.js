@@ -66,7 +66,7 @@ export class Conversation {
     const stop = new AbortController();
     this.stops.set(lane, stop);
     Object.assign(answer, { status: "waiting", error: null, finish: null, usage: null, cost: undefined, trace: null });
-    const step = { content: "", reasoning: "", calls: [] };
+    const step = { content: "", reasoning: "", calls: [], sources: [] };
     answer.asked = performance.now();
     answer.first = null;
     this.changed();
@@ -106,13 +106,14 @@ export class Conversation {
     answer.usage = event.usage ?? answer.usage;
     const choice = event.choices?.[0];
     if (!choice) return;
-    const { content, refusal, reasoning_content: reasoning, tool_calls: calls } = choice.delta;
+    const { content, refusal, reasoning_content: reasoning, tool_calls: calls, annotations } = choice.delta;
     if ((content || reasoning || calls) && answer.first === null) {
       answer.first = (performance.now() - answer.asked) / 1000;
     }
     answer.status = "streaming";
     step.content += content ?? refusal ?? "";
     step.reasoning += reasoning ?? "";
+    for (const { url_citation: source } of annotations ?? []) if (source) step.sources.push(source);
     for (const part of calls ?? []) {
       const into = (step.calls[part.index ?? step.calls.length] ??= { id: "", name: "", arguments: "", result: "" });
       into.id ||= part.id ?? "";

@@ -90,9 +90,12 @@ function span(token) {
   }
 }
 
-function link(href, content) {
-  if (!SAFE_LINK.test(href)) return content;
-  return html`<a href=${href} target="_blank" rel="noopener noreferrer">${content}</a>`;
+const link = (href, content) => html`<${Link} href=${href}>${content}<//>`;
+
+/** A link of a model: to the web alone, and only if a person follows it. */
+export function Link({ href, children }) {
+  if (!SAFE_LINK.test(href)) return children;
+  return html`<a href=${href} target="_blank" rel="noopener noreferrer">${children}</a>`;
 }
 
 const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0" };

@@ -1,37 +1,39 @@
-// Pulls of models, which go on while pages change. The list is of this tab.
-import { ApiError, call, lines } from "./api.js";
+// Pulls of models: the server does them in the background, whether a page looks on or not.
+import { useEffect, useState } from "./html.js";
+import { getJson, postJson } from "./api.js";
+import { useEvery, useLoad } from "./parts.js";
 
-export const pulls = [];
-const listeners = new Set();
+const PATH = "v1/models/pulls";
+const SHOWN = 5;
+const PACE = 700;
+export const AT_WORK = ["queued", "in_progress", "cancelling"];
 
-export function watchPulls(listener) {
-  listeners.add(listener);
-  return () => listeners.delete(listener);
-}
-
-const changed = () => listeners.forEach((listener) => listener());
-
-/** Pull a model of the catalogue, or a repository of the hub; resolves when the pull has ended in any way. */
-export async function pull(model) {
-  if (pulls.some((each) => each.model === model && each.state === "running")) return;
-  const stop = new AbortController();
-  const one = { model, state: "running", status: "beginning", completed: 0, total: null, error: null, stop: () => stop.abort() };
-  pulls.unshift(one);
-  changed();
-  try {
-    const response = await call("POST", "api/pull", { body: { model }, signal: stop.signal });
-    for await (const line of lines(response)) {
-      if (!line.trim()) continue;
-      const { status, completed, total, error } = JSON.parse(line);
-      if (error) throw new ApiError(0, { message: error });
-      Object.assign(one, { status, completed: completed ?? one.completed, total: total ?? one.total });
-      changed();
+/** The pulls of late: {rows, error, pull, cancel}. `onDone` is called when one has put its model in force. */
+export function usePulls(onDone) {
+  const list = useLoad(async (signal) => (await getJson(`${PATH}?limit=${SHOWN}`, { signal })).data);
+  const [refused, setRefused] = useState(null);
+  const rows = list.data ?? [];
+  const working = rows.some((each) => AT_WORK.includes(each.status));
+  const [worked, setWorked] = useState(false);
+  useEvery(working ? PACE : 0, list.reload);
+  useEffect(() => {
+    if (worked && !working && list.data) onDone();
+    if (list.data) setWorked(working);
+  }, [working, list.data]);
+  const doing = (action) => async (argument) => {
+    setRefused(null);
+    try {
+      await action(argument);
+    } catch (error) {
+      setRefused(error);
     }
-    if (one.status !== "success") throw new ApiError(0, { message: "The pull broke off. Pull again: it goes on from there." });
-    one.state = "done";
-  } catch (error) {
-    one.state = error.name === "AbortError" ? "stopped" : "failed";
-    one.error = error.name === "AbortError" ? null : error;
-  }
-  changed();
+    list.reload();
+  };
+  return {
+    rows,
+    refused,
+    clear: () => setRefused(null),
+    pull: doing((model) => postJson(PATH, { model })),
+    cancel: doing((id) => postJson(`${PATH}/${encodeURIComponent(id)}/cancel`)),
+  };
 }

@@ -3,7 +3,7 @@ import { html, useState } from "../core/html.js";
 import { postJson } from "../core/api.js";
 import { dollars, number, plural, seconds, words } from "../core/format.js";
 import { Icon } from "../core/icons.js";
-import { Markdown } from "../core/markdown.js";
+import { Link, Markdown } from "../core/markdown.js";
 import { Problem, Tag } from "../core/parts.js";
 import { Candidates } from "./candidates.js";
 
@@ -75,6 +75,7 @@ function Step({ step, open }) {
   return html`
     ${step.reasoning && html`<details class="reasoning" open=${open}><summary>Reasoning</summary><div>${step.reasoning}</div></details>`}
     ${step.content && html`<${Markdown} text=${step.content} />`}
+    ${step.sources.length > 0 && html`<p class="hint">Sources: ${step.sources.map((each, at) => html`${at > 0 && ", "}<${Link} href=${each.url}>${each.title || each.url}<//>`)}</p>`}
     ${step.calls.filter(Boolean).map((each) => html`<div class="tool-call">
       <div><${Icon} name="tool" /> <strong>${each.name}</strong></div>
       <pre tabindex="0">${pretty(each.arguments)}</pre>

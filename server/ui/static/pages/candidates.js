@@ -11,16 +11,27 @@ export function Candidates({ candidates, chosen }) {
     latency: each.latency !== undefined ? each.latency : each.latency_seconds,
   }));
   const paid = rows.find((each) => each.model === chosen)?.cost;
-  return html`<${Table} label="Candidates" columns=${[["Model"], ["Score", "figure"], ["Quality", "figure"], ["Answers in", "figure"], ["Costs", "figure"], ["Instead", "figure"], ["Reason"]]}>
+  const reasons = rows.some((each) => each.reason && each.model !== chosen); // the choice's own is told beside it
+  const columns = [["Model"], ["Score", "figure"], ["Quality", "figure"], ["Answers in", "figure"], ["Costs", "figure"], ["Instead", "figure"]];
+  return html`<${Table} label="Candidates" columns=${reasons ? [...columns, ["Reason"]] : columns}>
     ${rows.map((each) => html`<tr class=${each.model === chosen ? "chosen" : ""}>
-      <td>${each.model} ${each.model === chosen && html`<${Tag} kind="good">chosen<//>`} ${each.fits === false && html`<${Tag} kind="warn">too small<//>`}</td>
+      <td class="name">${each.model} ${each.model === chosen && html`<${Tag} kind="good">chosen<//>`} ${each.fits === false && html`<${Tag} kind="warn">too small<//>`}</td>
       <td class="figure">${each.score.toFixed(3)}</td>
       <td class="figure">${Math.round(each.quality * 100)} %</td>
       <td class="figure">${seconds(each.latency)}</td>
       <td class="figure">${dollars(each.cost)}</td>
       <td class="figure">${each.model === chosen ? "" : instead(each.cost, paid)}</td>
-      <td class="reason">${each.reason}</td>
+      ${reasons && html`<td class="reason">${each.reason}</td>`}
     </tr>`)}
+  <//>`;
+}
+
+/** The models that were left out, together with the others of the same reason. */
+export function LeftOut({ excluded }) {
+  const byReason = new Map();
+  for (const { model, reason } of excluded) byReason.set(reason, [...(byReason.get(reason) ?? []), model]);
+  return html`<${Table} label="Models left out" columns=${[["Why"], ["Models"]]}>
+    ${[...byReason].map(([reason, models]) => html`<tr><td class="name">${reason}</td><td class="reason">${models.join(", ")}</td></tr>`)}
   <//>`;
 }
 

@@ -4,7 +4,7 @@ import { getJson, getText, inPath } from "../core/api.js";
 import { Check, Empty, Loaded, Page, Select, Text, useEvery, useLoad } from "../core/parts.js";
 
 const REFRESH = 2000;
-const LINES = 500;
+const LINES = 1000;
 
 export default function Logs() {
   const [source, setSource] = useState("");
@@ -28,8 +28,22 @@ export default function Logs() {
 
 const LEVELS = { warning: ["warning", "error", "critical"], error: ["error", "critical"] };
 
-/** The level of a line in either of the log's formats; a line of a traceback has none. */
-const levelOf = (line) => /^\S+ \[(\w+)/.exec(line)?.[1] ?? /"level":\s*"(\w+)"/.exec(line)?.[1] ?? null;
+/** The level of a line in any of the log's forms: an access line has that of its status, a traceback's line none. */
+function levelOf(line) {
+  const status = /^\d\d:\d\d:\d\d (\d{3}) /.exec(line)?.[1];
+  if (status) return status >= "500" ? "error" : "info";
+  return (/^\S+ \[(\w+)/.exec(line) ?? /"level":\s*"(\w+)"/.exec(line))?.[1] ?? null;
+}
+
+const ACCESS = /^(\d\d:\d\d:\d\d .*?) request_id=\S+ trace=(\w+) key=(\S+)(.*)$/;
+
+/** An access line without its ids: a model's request has a link to its trace. */
+function Line({ line }) {
+  const [, head, trace, owner, rest] = ACCESS.exec(line) ?? [];
+  if (!head) return line;
+  const asked = /\d\+\d/.test(head);
+  return html`${head}${rest} <span class="hint">${owner}</span>${asked && html` <a href=${`#/traces/${trace}`}>trace</a>`}`;
+}
 
 function Lines({ text, wanted, level, follow }) {
   const element = useRef(null);
@@ -45,5 +59,5 @@ function Lines({ text, wanted, level, follow }) {
     if (follow && element.current) element.current.scrollTop = element.current.scrollHeight;
   }, [text, follow]);
   if (!shown.length || !text) return html`<${Empty} title="No lines">${text ? "None matches." : "Nothing was logged."}<//>`;
-  return html`<pre class="log" ref=${element} tabindex="0" role="log" aria-label="Log" aria-live="off">${shown.map(([its, line]) => html`<span class=${its}>${line}${"\n"}</span>`)}</pre>`;
+  return html`<pre class="log" ref=${element} tabindex="0" role="log" aria-label="Log" aria-live="off">${shown.map(([its, line]) => html`<span class=${its}><${Line} line=${line} />${"\n"}</span>`)}</pre>`;
 }

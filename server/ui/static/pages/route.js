@@ -4,8 +4,8 @@ import { postJson } from "../core/api.js";
 import { dollars, number, plural, seconds, words } from "../core/format.js";
 import { Icon } from "../core/icons.js";
 import { ModelPicker, useModels } from "../core/models.js";
-import { Area, Card, Check, Empty, Page, Problem, Select, Table, Tag, Text, useAction } from "../core/parts.js";
-import { Candidates } from "./candidates.js";
+import { Area, Card, Check, Empty, Page, Problem, Select, Tag, Text, useAction } from "../core/parts.js";
+import { Candidates, LeftOut } from "./candidates.js";
 
 const TASKS = ["chat", "code", "reasoning", "maths", "summarise", "classify", "extract", "translate", "write", "tool_use", "vision"];
 const PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==";
@@ -91,9 +91,7 @@ function Plan({ plan }) {
     <//>`}
     ${plan.excluded.length > 0
       ? html`<${Card} title=${`${plural(plan.excluded.length, "model")} left out`}>
-          <${Table} label="Models left out" columns=${[["Model"], ["Why"]]}>
-            ${plan.excluded.map((each) => html`<tr><td>${each.model}</td><td class="reason">${each.reason}</td></tr>`)}
-          <//>
+          <${LeftOut} excluded=${plan.excluded} />
         <//>`
       : !plan.candidates.length && html`<${Empty} title="There is no model for this request">Pull one, or set a provider's key.<//>`}`;
 }

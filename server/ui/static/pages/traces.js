@@ -4,7 +4,7 @@ import { getJson } from "../core/api.js";
 import { dollars, number, plural, seconds, time, words } from "../core/format.js";
 import { Icon } from "../core/icons.js";
 import { Card, Check, Empty, Loaded, Page, Problem, Select, Table, Tag, Text, useEvery, useLoad } from "../core/parts.js";
-import { Candidates } from "./candidates.js";
+import { Candidates, LeftOut } from "./candidates.js";
 
 const KINDS = { done: "good", failed: "bad", running: "warn" };
 const PAGE = 50;
@@ -100,7 +100,7 @@ function Trace({ trace }) {
       ${plan.more_candidates > 0 && html`<p class="hint">and ${plural(plan.more_candidates, "more")}</p>`}
     <//>`}
     ${plan.excluded.length > 0 && html`<${Card} title="Left out">
-      <${Table} label="Models left out" columns=${[["Model"], ["Why"]]}>${plan.excluded.map((each) => html`<tr><td>${each.model}</td><td class="reason">${each.reason}</td></tr>`)}<//>
+      <${LeftOut} excluded=${plan.excluded} />
       ${plan.more_excluded > 0 && html`<p class="hint">and ${number(plan.more_excluded)} more</p>`}
     <//>`}
     ${trace.prompt && html`<${Card} title="Request"><pre tabindex="0">${JSON.stringify(trace.prompt, null, 1)}</pre><//>`}`;

@@ -66,11 +66,22 @@ function Opened({ name, schema, document }) {
   </details>`;
 }
 
-const BOUNDS = [["minimum", "at least"], ["maximum", "at most"], ["exclusiveMinimum", "above"], ["minLength", "characters from"], ["maxLength", "characters to"], ["minItems", "entries from"], ["maxItems", "entries to"], ["pattern", "as"]];
-
 function boundsOf(schema) {
-  const parts = [schema, ...(schema.anyOf ?? [])];
-  return parts.flatMap((part) => BOUNDS.filter(([name]) => part[name] !== undefined).map(([name, word]) => `${word} ${part[name]}`)).join(", ");
+  return [schema, ...(schema.anyOf ?? [])].flatMap((part) => [
+    range(part.minimum, part.maximum, ""),
+    part.exclusiveMinimum !== undefined && `above ${part.exclusiveMinimum}`,
+    range(part.minLength, part.maxLength, " characters"),
+    range(part.minItems, part.maxItems, " entries"),
+    part.pattern && `as ${part.pattern}`,
+  ]).filter(Boolean).join(", ");
+}
+
+/** A range in words; bounds of 64 bits say nothing to a person. */
+function range(least, most, unit) {
+  const [low, high] = [least, most].map((each) => (Number.isSafeInteger(each) || !Number.isInteger(each) ? each : undefined));
+  if (low === undefined && high === undefined) return null;
+  if (high === undefined) return `at least ${low}${unit}`;
+  return low === undefined ? `at most ${high}${unit}` : `${low} to ${high}${unit}`;
 }
 
 function Properties({ schema, document }) {

@@ -43,6 +43,7 @@ class FakeServerClient(ServerClient):
         self.asked: list[Json] = []
         self.pulled: list[str] = []
         self.end = end
+        self.fails = self.here = False
 
     def get(self, path: str, **params: Any) -> Any:
         if path.startswith("/v1/traces/"):
@@ -58,15 +59,20 @@ class FakeServerClient(ServerClient):
         card = CARDS.get(path.removeprefix("/v1/models/"))
         if card is None:
             raise ServerAnswered("There is no such model. The nearest: tiny.", 404)
-        return card
+        return {**card, "available": True, "downloaded": True} if card["id"] == "far" and self.here else card
 
     @contextmanager
     def stream(self, method: str, path: str, **arguments: Any) -> Iterator[httpx.Response]:
-        if path == "/api/pull":
+        if path == "/v1/models/pulls":
             self.pulled.append(arguments["json"]["model"])
-            yield httpx.Response(
-                200, content=b'{"status": "pulling", "total": 9, "completed": 9}\n{"status": "success"}\n'
-            )
+            begun = {"id": "pull_1", "status": "in_progress", "stage": "downloading", "error": None, "models": []}
+            progress = {"completed_bytes": 4, "total_bytes": 9}
+            failed = {**begun, "status": "failed", "error": {"code": "pull_failed", "message": "No room."}}
+            done = {**begun, "status": "completed", "stage": "done", "models": ["far"]}
+            last = failed if self.fails else done
+            self.here = not self.fails
+            told = b"".join(_event({**each, **progress}) for each in (begun, last))
+            yield httpx.Response(200, content=told + b"data: [DONE]\n\n")
             return
         self.asked.append(arguments["json"])
         yield httpx.Response(200, headers=HEADERS, content=self._events(self.replies.pop(0)))

@@ -175,16 +175,25 @@ def test_a_model_that_is_not_here_is_pulled_if_the_user_agrees() -> None:
     assert choose(client, "far", agree) == "far"
     assert client.pulled == ["far"]
     assert questions == ["far is not on this machine yet. Pull it?"]
+    assert choose(client, "far", None) == "far"
+    client = FakeServerClient()
     for confirm in (None, lambda _: False):
         with pytest.raises(ModelUnavailable, match="roundhouse pull far"):
             choose(client, "far", confirm)
-    assert client.pulled == ["far"]
+    assert client.pulled == []
+    client.fails = True
+    with pytest.raises(ConfigurationError, match=r"far was not pulled: No room\."):
+        choose(client, "far", agree)
 
 
-def test_an_unknown_name_is_pulled_only_if_it_is_an_address() -> None:
+def test_an_unknown_name_is_pulled_only_if_it_is_one_to_pull() -> None:
     client = FakeServerClient()
     with pytest.raises(ServerAnswered, match="nearest"):
-        choose(client, "nothing", lambda _: True)
-    with pytest.raises(ServerAnswered, match="nearest"):
-        choose(client, "owner/repository", lambda _: False)
+        choose(client, "nothing-like-it", lambda _: True)
+    for name in ("owner/repository", "qwen3:8b"):
+        with pytest.raises(ModelUnavailable, match=f"roundhouse pull {name}"):
+            choose(client, name, lambda _: False)
     assert client.pulled == []
+    client.replies.append(["x"])
+    assert choose(client, "hf.co/owner/repository:Q4_K_M", lambda _: True) == "far"
+    assert client.pulled == ["hf.co/owner/repository:Q4_K_M"]

@@ -11,8 +11,10 @@ from catalog.curated.choosing import ENOUGH
 from catalog.types import Json
 from server.advising.models import as_json, recommended
 from server.commands import terminal
-from server.commands.models import Config, capability_named
+from server.commands.library.local import Config
+from server.commands.library.pulling import capability_named
 from server.commands.terminal import bytes_of
+from server.models.filters import bytes_of_text
 from server.settings import load_settings
 
 app = typer.Typer()
@@ -35,7 +37,7 @@ def recommend(
             "--license", help="Only with this licence (apache-2.0, mit...), or 'permissive'. Repeatable."
         ),
     ] = None,
-    as_json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json_: terminal.AsJson = False,
     config: Config = None,
 ) -> None:
     """Recommend a model for each capability: the best of the catalogue that fits on this machine.
@@ -47,7 +49,7 @@ def recommend(
         load_settings(config),
         capabilities=[capability_named(name) for name in capability] if capability else CAPABILITIES,
         context=context,
-        memory=terminal.bytes_in(memory) if memory is not None else None,
+        memory=size_of(memory),
         licenses=terms or (),
     )
     if as_json_:
@@ -89,3 +91,14 @@ def recommend(
 def _json_of(advice: Advice) -> Json:
     found = {"model": None} if advice.choice is None else as_json(advice.choice)
     return {"capability": advice.capability, **found}
+
+
+def size_of(text: str | None) -> int | None:
+    """The bytes that an option gives. Raises typer.BadParameter."""
+    try:
+        size = None if text is None else int(str(bytes_of_text(text)))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    if size == 0:
+        raise typer.BadParameter("it must be more than nothing")
+    return size

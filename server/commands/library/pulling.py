@@ -2,57 +2,44 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from backends.workers.engines.registry import Engines, builtin_engines
+from backends.workers.engines.registry import builtin_engines
 from catalog import starter
 from catalog.catalog import Catalog
 from catalog.curated.advice import CAPABILITIES
 from catalog.curated.choosing import Fit
 from catalog.curated.collection import curated
-from catalog.discovery import rows_from_folder
 from catalog.errors import PullError
 from catalog.hardware import detect
-from catalog.model import Capability, Model, PathSource
+from catalog.model import Capability
 from catalog.store.store import Store
-from routing.upstreams.availability import Availability
-from routing.upstreams.provider_keys import SecretResolver, needs_key, source_of
 from server.advising.models import recommended, wanted_of
 from server.catalog_updates import read_catalog
-from server.commands.support.completion import complete_model, complete_pull
+from server.commands.library.local import Config, ModelId, catalog_and_store
+from server.commands.support.completion import complete_pull
 from server.commands.support.progress import PullProgress
 from server.commands.terminal import bytes_of
 from server.library import pull_into
 from server.settings import Settings, load_settings
 
 app = typer.Typer()
-Config = Annotated[
-    Path | None, typer.Option("--config", help="Settings file. Default: ./roundhouse.toml if it exists.")
-]
-ModelId = Annotated[str, typer.Argument(help="Id or alias of the model.", autocompletion=complete_model)]
 Token = Annotated[
     str | None,
     typer.Option(envvar="HF_TOKEN", show_envvar=True, help="Access token for gated repositories of the hub."),
 ]
 
 
-def catalog_and_store(settings: Settings) -> tuple[Catalog, Store]:
-    """The catalogue and the store of these settings."""
-    store = Store(settings.data_dir / "models")
-    return read_catalog(settings, store), store
-
-
 def fetch_starter(settings: Settings) -> bool:
     """Fetch the starter models that are missing; returns whether any was."""
-    catalog, store = catalog_and_store(settings)
+    store = Store(settings.data_dir / "models")
+    catalog = read_catalog(settings, store, registered=None)
     if missing := starter.absent(catalog, store):
         with PullProgress(len(missing)) as progress:
             starter.ensure(catalog, store, progress)
@@ -96,7 +83,7 @@ def pull(
         with PullProgress() as progress:
             ready = pull_into(
                 store, catalog, each, progress,
-                revision=revision, token=token, memory=memory, model_id=name, wanted=wanted,
+                revision=revision, token=token, memory=memory, model_id=name, wanted=lambda: wanted,
             )  # fmt: skip
         for one in ready:
             typer.echo(f"{one} is ready")
@@ -171,41 +158,3 @@ def stored_id(model: str, catalog: Catalog, store: Store) -> str:
         return next((row.id for row in catalog.replicas(model) if row.id in here), catalog.resolve(model).id)
     found = curated().find(model)
     return model if found is None else found.entry.id
-
-
-def faults_of(models: Iterable[Model], store: Store, engines: Engines) -> dict[str, str]:
-    """Say what the files of local models lack, by id: the look of a running server, with more time."""
-    availability = Availability(store, engines.missing, engines.missing_file, timeout=10.0)
-    availability.look(tuple(models))
-    return {name: block.reason for name, block in availability.faults.items()}
-
-
-def missing_key(model: Model, catalog: Catalog) -> str | None:
-    """Say that a remote model's endpoint has no key in this environment; ``None`` where it has, or needs none."""
-    endpoint = next((each for each in catalog.servers if each.id == model.endpoint_name), None)
-    if model.local or endpoint is None or not needs_key(endpoint) or SecretResolver(os.environ)(endpoint):
-        return None
-    return f"no key is set for the endpoint '{endpoint.id}': set {source_of(endpoint)}"
-
-
-def state_of(model: Model, fault: str | None, engines: Engines) -> str:
-    """The state of a model on this machine in a word or two."""
-    if not model.local:
-        return "remote"
-    if fault is not None:
-        return "broken" if isinstance(model.source, PathSource) else "not pulled"
-    return "ready" if model.engine is None or engines.missing(model.engine) is None else "no engine"
-
-
-def broken_files(settings: Settings, catalog: Catalog, faults: Mapping[str, str]) -> list[str]:
-    """A line for each file of the user's, in a row or in a folder of discovery, that cannot be loaded."""
-    lines = [
-        f"{model.id}: {faults[model.id]}"
-        for model in catalog.models()
-        if model.id in faults and (isinstance(model.source, PathSource) or model.origin == "user")
-    ]
-    for folder in settings.discovery.folders:
-        if not folder.expanduser().is_dir():
-            lines.append(f"{folder}: there is no such folder")
-        rows_from_folder(folder.expanduser(), lambda path, reason: lines.append(f"{path}: {reason}"))
-    return lines

@@ -13,8 +13,8 @@ from catalog.catalog import Catalog
 from catalog.hardware import Machine, detect
 from catalog.model import Capability
 from catalog.types import Json
-from server.advising import as_json, recommended, upgrades
-from server.commands.models import broken_files, catalog_and_store, faults_of, state_of
+from server.advising.models import as_json, recommended, upgrades
+from server.commands.library.local import broken_files, catalog_and_store, faults_of, state_of
 from server.commands.terminal import bytes_of
 from server.program import program
 from server.settings import Settings

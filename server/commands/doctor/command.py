@@ -32,7 +32,7 @@ def doctor(
     config: Config = None,
 ) -> None:
     """Report what matters on this machine and of a running server, and the next step."""
-    from server.commands.support.diagnosis import diagnose, next_step
+    from server.commands.doctor.diagnosis import diagnose, next_step
 
     facts = diagnose(load_settings(config))
     report, unreachable = None, None

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
+from pydantic import ValidationError
 
 from backends.registry import wire_of
 from backends.workers.engines.registry import Engines, builtin_engines
 from catalog.catalog import Catalog
-from catalog.curated.advice import entry_of
+from catalog.curated.advice import entry_of, row_of_entry
 from catalog.curated.choosing import Fit, Wanted, best, smallest
 from catalog.curated.collection import Curated, curated
 from catalog.curated.entries import ENGINES, Entry
 from catalog.curated.pulling import tagged_names, why_not
 from catalog.hardware import Machine, detect
-from catalog.model import ENDPOINTS, Capability, Model, PathSource
+from catalog.model import Model, PathSource
 from catalog.types import Json
+from catalog.validation.wording import describe, place
 from server.advising.models import as_json, this_machine, upgrade_lines, upgrades, wanted_of
 from server.commands import terminal
-from server.commands.models import (
+from server.commands.library.local import (
     Config,
     ModelId,
     broken_files,
@@ -32,35 +33,19 @@ from server.commands.models import (
 )
 from server.commands.terminal import bytes_of
 from server.library import resolved
+from server.models.filters import ModelFilter, memory_of
 from server.settings import load_settings
 
 app = typer.Typer()
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A line of ``list``; ``size`` in bytes, on disk or to fetch, ``memory`` in bytes when loaded."""
+class Listed(NamedTuple):
+    """A line of ``list``; ``size`` in bytes, on disk or to fetch."""
 
-    id: str
+    row: Model
     engine: str
-    can: tuple[str, ...]
-    features: frozenset[Capability]
-    context: int | None
     size: int | None
-    memory: int | None
-    local: bool
-    tags: frozenset[str]
-    ends: str
     state: str
-
-    def passes(self, capabilities: list[str], tags: list[str], max_memory: int | None, local: bool | None) -> bool:
-        """Whether it has all the capabilities and tags, and needs no more memory; an unknown need fails."""
-        return (
-            all(name in self.features for name in capabilities)
-            and all(tag in self.tags for tag in tags)
-            and (max_memory is None or (self.memory is not None and self.memory <= max_memory))
-            and (local is None or self.local == local)
-        )
 
 
 @app.command(name="list")
@@ -72,13 +57,17 @@ def list_models(
         list[str] | None, typer.Option(help="Only models with this capability, such as vision. Repeatable.")
     ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Only models with this tag. Repeatable.")] = None,
+    provider: Annotated[str | None, typer.Option(help="Only models of this provider.")] = None,
     max_memory: Annotated[
-        str | None, typer.Option(help="Only models that need no more memory, such as 8GB.")
+        str | None, typer.Option(help="Only models of this machine that need no more memory, such as 8GB.")
+    ] = None,
+    max_price: Annotated[
+        float | None, typer.Option(help="Only models that cost no more dollars per million tokens.")
     ] = None,
     local: Annotated[
         bool | None, typer.Option("--local/--remote", help="Only models of this machine, or of providers.")
     ] = None,
-    as_json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json_: terminal.AsJson = False,
     config: Config = None,
 ) -> None:
     """List the models on this machine, or with --all every model that is known."""
@@ -86,24 +75,21 @@ def list_models(
     catalog, store = catalog_and_store(settings)
     engines = builtin_engines(settings.workers.python)
     faults = faults_of(catalog, store, engines)
-    known = {str(name) for name in Capability}
-    for name in capability or ():
-        if name not in known:
-            raise typer.BadParameter(f"there is no capability {name!r}; there are: {', '.join(sorted(known))}")
-    limit = terminal.bytes_in(max_memory) if max_memory is not None else None
+    wanted = _filter(
+        capability=capability, tags=tag, provider=provider, max_memory=max_memory, max_price=max_price, local=local
+    )
     sizes = {stored.id: stored.size for stored in store.list()}
     lines = list(_rows(catalog, engines, faults, sizes, show_all))
     installed = [model for model in catalog.models(local=True) if model.id not in faults]
     better = upgrades(settings, installed, engines)
     if show_all:
         machine = detect()
-        lines += _to_pull(
-            curated(), {line.id for line in lines}, machine, wanted_of(settings, machine, engines=engines)
-        )
-    lines = [line for line in lines if line.passes(capability or [], tag or [], limit, local)]
+        keeps = wanted_of(settings, machine, engines=engines)
+        lines += _to_pull(curated(), {line.row.id for line in lines}, machine, keeps)
+    lines = [line for line in lines if wanted.passes(line.row)]
     console = terminal.console()
     if as_json_:
-        console.print_json(data=[_json_of(line, better.get(line.id)) for line in lines])
+        console.print_json(data=[_json_of(line, better.get(line.row.id)) for line in lines])
         return
     table = terminal.table()
     ends = ("ENDS",) if show_all else ()
@@ -111,12 +97,12 @@ def list_models(
         table.add_column(column, overflow="fold", no_wrap=column in ("MODEL", "ENDS", "STATE"))
     for line in lines:
         table.add_row(
-            line.id,
+            line.row.id,
             line.engine,
-            ", ".join(line.can),
-            str(line.context or ""),
+            ", ".join(sorted(line.row.endpoints)),
+            str(line.row.limits.context_window or ""),
             bytes_of(line.size),
-            *([line.ends] if show_all else []),
+            *([str(line.row.ends or "")] if show_all else []),
             line.state,
         )
     console.print(table)
@@ -135,18 +121,22 @@ def _rows(
         if not show_all and (not model.local or (fault is not None and not own)):
             continue
         yield Listed(
-            id=model.id,
-            engine=model.engine or f"{model.endpoint_name}{_wire(model, catalog)}",
-            can=tuple(sorted(model.endpoints)),
-            features=model.capabilities,
-            context=model.limits.context_window,
-            size=sizes.get(model.id) or model.size.disk,
-            memory=model.size.memory or model.size.disk,
-            local=model.local,
-            tags=model.tags,
-            ends=str(model.ends or ""),
-            state=state_of(model, fault, engines),
+            model,
+            model.engine or f"{model.endpoint_name}{_wire(model, catalog)}",
+            sizes.get(model.id) or model.size.disk,
+            state_of(model, fault, engines),
         )
+
+
+def _filter(**given: object) -> ModelFilter:
+    """The filter of these options. Raises typer.BadParameter."""
+    try:
+        return ModelFilter.model_validate(
+            {name: value for name, value in given.items() if value not in (None, [])}
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise typer.BadParameter(f"{place(first)}: {describe(first, value=True)}") from None
 
 
 def _to_pull(collection: Curated, listed: set[str], machine: Machine, wanted: Wanted) -> Iterator[Listed]:
@@ -158,19 +148,11 @@ def _to_pull(collection: Curated, listed: set[str], machine: Machine, wanted: Wa
         choice = best(entry, machine, wanted)
         runs = choice or best(entry, machine, anyhow)
         state = "not pulled" if choice else "no engine" if runs or not engines_of(entry) else "too large"
-        yield Listed(
-            id=entry.id,
-            engine=(runs.engine if runs else next(iter(engines_of(entry)), "")),
-            can=tuple(sorted(entry.capabilities & ENDPOINTS)),
-            features=entry.capabilities,
-            context=entry.limits.context_window,
-            size=runs.size if runs else None,
-            memory=runs.memory if runs else smallest(entry, wanted),
-            local=True,
-            tags=frozenset({"hub"}),
-            ends="",
-            state=state,
-        )
+        row = row_of_entry(entry, runs)
+        if runs is None:
+            row = row.model_copy(update={"size": row.size.model_copy(update={"memory": smallest(entry, wanted)})})
+        engine = runs.engine if runs else next(iter(engines_of(entry)), "")
+        yield Listed(row, engine, runs.size if runs else None, state)
 
 
 def engines_of(entry: Entry) -> list[str]:
@@ -179,16 +161,18 @@ def engines_of(entry: Entry) -> list[str]:
 
 
 def _json_of(line: Listed, better: Fit | None) -> Json:
+    row = line.row
     return {
-        "id": line.id,
+        "id": row.id,
         "engine": line.engine,
-        "capabilities": sorted(line.features),
-        "context_window": line.context,
+        "capabilities": sorted(row.capabilities),
+        "context_window": row.limits.context_window,
         "size_bytes": line.size,
-        "memory_bytes": line.memory,
-        "local": line.local,
-        "tags": sorted(line.tags),
-        "ends": line.ends or None,
+        "memory_bytes": memory_of(row),
+        "local": row.local,
+        "license": row.license,
+        "tags": sorted(row.tags),
+        "ends": None if row.ends is None else row.ends.isoformat(),
         "state": line.state,
         "upgrade": better.entry.id if better else None,
     }

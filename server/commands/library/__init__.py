@@ -1,0 +1,1 @@
+"""Commands about the models of this machine: pull, remove, list, show, recommend."""

@@ -1,0 +1,63 @@
+"""Options of one load: what a request may choose beyond the row, in each engine's own names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from catalog.errors import InvalidRequest, UnsupportedParameter
+from catalog.model import Model
+
+_KV_CACHE: Mapping[str, tuple[str, ...]] = {
+    "llamacpp": ("cache_type_k", "cache_type_v"),
+    "vllm": ("kv_cache_dtype",),
+}
+"""By engine, the options that hold the number format of the KV cache."""
+_QUANTIZATION: Mapping[str, tuple[str, ...]] = {"vllm": ("quantization",), "whisper": ("compute_type",)}
+"""By engine that quantises the weights as it loads them, the option that says how."""
+
+
+def load_options(
+    row: Model,
+    *,
+    context: int | None,
+    slots: int | None,
+    kv_cache: str | None,
+    quantization: str | None,
+    options: Mapping[str, Any] | None,
+) -> dict[str, Any] | None:
+    """The engine options of a load; ``None`` if the request has none, so that those in force stay.
+
+    Raises UnsupportedParameter for what the engine cannot, and InvalidRequest for an option that is given twice.
+    """
+    chosen: dict[str, Any] = {}
+    if context is not None:
+        chosen["context"] = context
+    if slots is not None:
+        chosen["slots"] = slots
+    for name, value, table, instead in (
+        ("kv_cache", kv_cache, _KV_CACHE, ""),
+        ("quantization", quantization, _QUANTIZATION, f" {_ANOTHER_FILE}"),
+    ):
+        if value is None:
+            continue
+        names = table.get(row.engine or "")
+        if names is None:
+            raise UnsupportedParameter(
+                f"'{name}' is not for the engine '{row.engine}' of '{row.id}'; these have it: "
+                f"{', '.join(sorted(table))}.{instead}",
+                param=name,
+            )
+        chosen |= dict.fromkeys(names, value)
+    twice = chosen.keys() & (options or {}).keys()
+    if twice:
+        raise InvalidRequest(
+            f"'{min(twice)}' is given twice: as a field and in 'options'.", param=f"options.{min(twice)}"
+        )
+    chosen |= options or {}
+    return None if not chosen and options is None else chosen
+
+
+_ANOTHER_FILE = (
+    "A GGUF has the quantisation of its file: pull another with POST /v1/models/pulls, as hub:OWNER/REPO:Q4_K_M."
+)

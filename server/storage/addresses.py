@@ -1,0 +1,71 @@
+"""Addresses of media that name an object of a provider's account, where a public one is meant.
+
+A provider opens such an address with the account's own rights: Gemini its Files API and ``gs://`` (Google's pages
+on file input methods), Bedrock ``s3://`` (Converse's S3Location), Kimi ``ms://``, MiniMax ``mm_file://``,
+DashScope ``oss://``. The account is shared by all keys, so these count as ids. Public media has the scheme http,
+https or data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote
+
+_HELD = frozenset(
+    {
+        *("url", "uri", "image_url", "video_url", "audio_url", "file_url", "document_url", "file_uri", "fileUri"),
+        *("s3_uri", "s3Location", "gcs_uri", "gcsUri"),
+    }
+)
+"""Fields of parts whose text is an address."""
+_DATA = frozenset({"data", "file_data", "image", "images", "video", "audio", "file"})
+"""Fields whose text is data, or an address of any scheme."""
+_UNREAD = frozenset(
+    {
+        *("annotations", "citations", "arguments", "metadata", "parameters", "input_schema", "schema", "results"),
+        *("action", "sources", "input", "tabs", "state_changes", "logprobs", "extra_content"),
+    }
+)
+"""Fields within which no address is opened: sources, actions and arguments of tools, notes."""
+_SCHEME = re.compile(r"\s*([a-z][a-z0-9+.-]*):", re.IGNORECASE | re.ASCII)
+_PUBLIC = frozenset({"http", "https", "data"})
+_APIS = ("generativelanguage.googleapis.com", "aiplatform.googleapis.com")
+"""Hosts of provider APIs that open addresses of their own with the rights of the account."""
+
+
+def account_addresses(value: Any) -> Iterator[str]:
+    """The addresses within parts of a request that name objects of an account. Texts are not searched."""
+    if isinstance(value, list):
+        for each in value:
+            if isinstance(each, list | dict):
+                yield from account_addresses(each)
+    elif isinstance(value, dict):
+        for name, held in value.items():
+            if isinstance(held, str):
+                if name in _HELD:
+                    if held and names_account(held):
+                        yield held
+                elif name in _DATA and value.get("type") != "text" and _opens_account(held):
+                    yield held
+            elif isinstance(held, list | dict) and name not in _UNREAD:
+                yield from account_addresses(held)
+                if name in _DATA and isinstance(held, list):
+                    yield from (each for each in held if isinstance(each, str) and _opens_account(each))
+
+
+def names_account(address: str) -> bool:
+    """Whether an address is of a provider's account: it has no public scheme, or the host of a provider's API."""
+    scheme = _SCHEME.match(address)
+    if scheme is None or scheme[1].lower() not in _PUBLIC:
+        return True
+    if scheme[1].lower() == "data":
+        return False
+    plain = "".join(unquote(address).lower().split())
+    return any(host in plain for host in _APIS)
+
+
+def _opens_account(text: str) -> bool:
+    scheme = _SCHEME.match(text)
+    return scheme is not None and text.startswith("//", scheme.end()) and names_account(text)
