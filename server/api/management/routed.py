@@ -10,6 +10,8 @@ import orjson
 from fastapi import Request
 
 from backends.wire.common import WireModel
+from backends.wire.embeddings import EmbeddingRequest
+from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
 from routing.facts import Facts
@@ -59,6 +61,9 @@ async def read(body: bytes, request: Request) -> Read:
     named = fields.pop("capability", None)
     capability = None if named is None else _named(named)
     endpoint = _endpoint(fields, capability)
+    open_to_both = named is None and endpoint == EMBEDDINGS and not fields.keys() & _OF_EMBEDDINGS
+    if open_to_both and _only_chats(fields.get("model"), runtime_of(request).catalog):
+        endpoint, open_to_both = RESPONSES, False
     fields.setdefault("model", "auto")
     kind = _body_of(endpoint)
     asked = with_stand_in(request, parse(kind, orjson.dumps(fields)))
@@ -67,7 +72,8 @@ async def read(body: bytes, request: Request) -> Read:
         facts = (await DOORS[endpoint].ask(asked, origin, runtime)).job.facts
     else:
         facts = JOBS[_capability_of(endpoint)][1](asked, origin).facts
-    remarks = [*_ambiguity(fields, endpoint, named), *_misspelt(fields, kind, endpoint)]
+    remarks = [_EITHER] if open_to_both else []
+    remarks += _misspelt(fields, kind, endpoint)
     return Read(facts, endpoint, remarks)
 
 
@@ -118,16 +124,19 @@ def _known(kind: type[WireModel]) -> set[str]:
     return {*fields, *(field.alias for field in fields.values() if field.alias is not None)}
 
 
-def _ambiguity(fields: Mapping[str, Any], endpoint: str, named: Any) -> Iterable[str]:
-    """A remark on a body that two endpoints would take."""
-    if named is None and endpoint == EMBEDDINGS and not fields.keys() & (_known(_body_of(EMBEDDINGS)) - _SHARED):
-        yield (
-            f"It was read as a body of {EMBEDDINGS}; {RESPONSES} takes it, too. Send capability: 'chat' to "
-            "explain that."
-        )
+def _only_chats(model: Any, catalog: Catalog) -> bool:
+    """Whether a named model chats and makes no embeddings."""
+    if not isinstance(model, str) or not catalog.knows(model):
+        return False
+    capabilities = catalog.resolve(model).capabilities
+    return Capability.CHAT in capabilities and Capability.EMBED not in capabilities
 
 
-_SHARED = frozenset({"model", "input", "user"})
+_OF_EMBEDDINGS = EmbeddingRequest.model_fields.keys() - {"model", "input", "user"}
+"""Fields of a body of embeddings that tell it from one of the Responses API."""
+_EITHER = (
+    f"It was read as a body of {EMBEDDINGS}; {RESPONSES} takes it, too. Send capability: 'chat' to explain that."
+)
 
 
 def _misspelt(fields: Mapping[str, Any], kind: type[WireModel], endpoint: str) -> Iterable[str]:

@@ -79,6 +79,12 @@ async def test_a_route_reads_a_chat_in_each_of_its_languages_and_says_which(
     assert (told["endpoint"], told["request"]["capability"], told["warnings"]) == (endpoint, "chat", [])
 
 
+async def test_the_input_of_a_named_model_that_only_chats_is_that_of_a_response(start: Start) -> None:
+    async with start() as gateway:
+        told = (await gateway.client.post("/v1/route", json={"model": "cloud/oracle", "input": "hallo"})).json()
+    assert (told["endpoint"], told["warnings"]) == ("/v1/responses", [])
+
+
 async def test_a_route_remarks_on_what_may_be_meant_otherwise(gateway: Gateway) -> None:
     either = (await gateway.client.post("/v1/route", json={"input": "hallo"})).json()
     assert either["endpoint"] == "/v1/embeddings"
