@@ -11,15 +11,16 @@ from fastapi import Request
 
 from backends.wire.common import WireModel
 from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.messages import MessagesRequest
+from backends.wire.responses import ResponsesRequest
 from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
 from routing.facts import Facts
-from server.api.doors import DOORS
 from server.edge.callers import origin_of, with_stand_in
 from server.edge.json_body import parse
 from server.edge.services import runtime_of
-from server.jobs import JOBS
+from server.jobs import JOBS, chat_job
 
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
 EMBEDDINGS, COMPLETIONS, IMAGES = "/v1/embeddings", "/v1/completions", "/v1/images/generations"
@@ -47,6 +48,10 @@ _BY_FIELD: Mapping[str, tuple[str, ...]] = {
 _OWN = frozenset({"model", "routing", "timings", "capability"})
 
 
+_OF_CHATS: Mapping[str, type[WireModel]] = {RESPONSES: ResponsesRequest, MESSAGES: MessagesRequest}
+"""The bodies of chats in other languages than that of chat completions."""
+
+
 class Read(NamedTuple):
     """The facts of a body, the endpoint that it was read for, and remarks on what may be meant otherwise."""
 
@@ -68,13 +73,20 @@ async def read(body: bytes, request: Request) -> Read:
     kind = _body_of(endpoint)
     asked = with_stand_in(request, parse(kind, orjson.dumps(fields)))
     origin, runtime = origin_of(request), runtime_of(request)
-    if endpoint in (RESPONSES, MESSAGES):
-        facts = (await DOORS[endpoint].ask(asked, origin, runtime)).job.facts
+    if isinstance(asked, ResponsesRequest):
+        from server.history.turns import turn_of
+
+        unkept = asked.model_copy(update={"store": False, "background": None})
+        job = await (await turn_of(runtime, unkept, origin.caller, origin.trace)).job(origin)
+    elif isinstance(asked, MessagesRequest):
+        from server.history.messages import message_chat
+
+        job = chat_job(await message_chat(asked, origin, runtime), origin)
     else:
-        facts = JOBS[_capability_of(endpoint)][1](asked, origin).facts
+        job = JOBS[_capability_of(endpoint)][1](asked, origin)
     remarks = [_EITHER] if open_to_both else []
     remarks += _misspelt(fields, kind, endpoint)
-    return Read(facts, endpoint, remarks)
+    return Read(job.facts, endpoint, remarks)
 
 
 def _named(name: Any) -> Capability:
@@ -112,7 +124,7 @@ def _objects(value: Any) -> list[Any]:
 
 
 def _body_of(endpoint: str) -> type[WireModel]:
-    return DOORS[endpoint].reads if endpoint in (RESPONSES, MESSAGES) else JOBS[_capability_of(endpoint)][0]
+    return _OF_CHATS.get(endpoint) or JOBS[_capability_of(endpoint)][0]
 
 
 def _capability_of(endpoint: str) -> Capability:
