@@ -409,7 +409,13 @@ class LocalWorkerBackend:
                 f"'{upstream.model}' runs on {upstream.engine}, which gives no probabilities; llamacpp does.",
                 param="model",
             )
-        return await self._openai.classify(upstream, request)
+        answer = await self._openai.classify(upstream, request)
+        if answer.get("scoring") == "similarity":
+            tell(
+                f"'{upstream.model}' classifies by similarity, which is blind to negation; a chat model that is "
+                "measured at it (roundhouse calibrate --tasks classify), or one asked for by name, reads the text"
+            )
+        return answer
 
     async def moderate(self, upstream: Upstream, request: ModerationRequest) -> Json:
         """Asks a classifier by its row's labels, or a chat model of llama.cpp about each category."""
