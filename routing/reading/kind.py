@@ -44,6 +44,8 @@ def kind_of(
 
     Below a confidence of :data:`SURE` the structure gives the task, or it is a chat, of medium complexity.
     """
+    if not text:  # only a file or a sound: no words to read
+        return kind_by_structure(shape, images=images, output_tokens=output_tokens)
     logits = logits_of(text, shape)
     if system and len(system) <= _SYSTEM:
         logits = logits + _CONTEXT * logits_of(system, _alone(system))

@@ -16,6 +16,11 @@ _BITS = 17
 BUCKETS = 1 << _BITS
 HEAD, TAIL = 600, 360
 """Characters that are read at the two ends of a longer text: people put the instruction there."""
+_INSTRUCTION, _MATERIAL = 300, 60
+"""Characters that an instruction has at most, and its material at least."""
+_SEARCHED = _INSTRUCTION + 20
+_OPENING, _CLOSE = 240, 120
+"""Characters at the two ends of the material that are read: it says little of what is to be done with it."""
 _EDGE = 70
 """Characters at each end of the text that count once more, as its opening and its close: there is its verb."""
 
@@ -53,8 +58,34 @@ def _separators() -> npt.NDArray[np.bool_]:
 _SEPARATORS = _separators()
 
 
+def parts_of(text: str) -> tuple[str, str] | None:
+    """The instruction, and the ends of the material that are read, of a short paragraph and a long rest.
+
+    The instruction is the shorter of the first and the last paragraph. No more than their ends are searched.
+    """
+    head, tail = text[:_SEARCHED], text[-_SEARCHED:]
+    mark = "\n\n" if "\n\n" in head or "\n\n" in tail else "\n"
+    first, last = head.find(mark), tail.rfind(mark)
+    opening = head[:first].strip() if first >= 0 else ""
+    close = tail[last:].strip() if last >= 0 else ""
+    if opening and (not close or len(opening) <= len(close)):
+        instruction, start, stop = opening, first + len(mark), len(text)
+    elif close:
+        instruction, start, stop = close, 0, len(text) - len(tail) + last
+    else:
+        return None
+    if len(instruction) > _INSTRUCTION or stop - start < max(_MATERIAL, 2 * len(instruction)):
+        return None
+    if stop - start <= _OPENING + _CLOSE:
+        return instruction, text[start:stop].strip()
+    return instruction, f"{text[start : start + _OPENING].lstrip()}\n\n{text[stop - _CLOSE : stop].rstrip()}"
+
+
 def ends_of(text: str) -> str:
-    """The parts of a text that are read."""
+    """The parts of a text that are read: of an instruction with its material the instruction first."""
+    parts = parts_of(text)
+    if parts is not None:
+        return "\n\n".join(parts)
     if len(text) <= HEAD + TAIL:
         return text
     return f"{text[:HEAD]}\n\n{text[-TAIL:]}"

@@ -25,7 +25,12 @@ from routing.reading.tokens import profile
 DATA = Path(__file__).with_name("data")
 FOLDS = 5
 SEED = 13
-_ABOUT_MATERIAL = {"summarise", "extract", "translate", "write"}
+COPIES, OF_A_COPY = 1, 0.3
+"""Copies of each instruction with material of others, and how much one counts beside an example."""
+_PASSAGE = 100
+"""Bytes from which a line may be material of another instruction."""
+_INSTRUCTION = 200
+_ABOUT_MATERIAL = {"summarise", "extract", "translate", "write", "classify"}
 
 
 class Example(NamedTuple):
@@ -61,11 +66,7 @@ def lengthened(examples: Sequence[Example], rng: np.random.Generator) -> list[Ex
     copies = []
     for each in examples:
         head, _, rest = each.text.partition("\n")
-        if (
-            not rest
-            or each.complexity == "simple"
-            or each.task not in {"summarise", "extract", "translate", "write"}
-        ):
+        if not rest or each.complexity == "simple" or each.task not in _ABOUT_MATERIAL - {"classify"}:
             continue
         others = material[each.language]
         if len(others) < 10:
@@ -75,6 +76,43 @@ def lengthened(examples: Sequence[Example], rng: np.random.Generator) -> list[Ex
             middle += others[int(rng.integers(len(others)))] + "\n"
         copies.append(each._replace(text=f"{head}\n{middle}{rest}"))
     return copies
+
+
+def pasted(examples: Sequence[Example], rng: np.random.Generator) -> list[Example]:
+    """Copies of instructions with material of other prompts, before or after it.
+
+    A story or a piece of news is then no sign of what is to be done with it.
+    """
+    material: dict[str, list[str]] = {}
+    for each in examples:
+        for part in each.text.split("\n"):
+            if len(part.encode()) > _PASSAGE and sum(map(str.isalpha, part)) > 0.6 * len(part):
+                material.setdefault(each.language, []).append(part)
+    copies = []
+    for each in examples:
+        if each.task not in _ABOUT_MATERIAL or len(material.get(each.language, ())) < 10:
+            continue
+        instruction = _instruction_of(each.text)
+        if instruction is None:
+            continue
+        for _ in range(COPIES):
+            others, passage = material[each.language], ""
+            wanted = int(rng.integers(160, 900))
+            while len(passage.encode()) < wanted:
+                passage += others[int(rng.integers(len(others)))] + ("\n" if rng.random() < 0.5 else " ")
+            mark = "\n\n" if rng.random() < 0.8 else "\n"
+            ends = (instruction, passage.strip())
+            copies.append(each._replace(text=mark.join(ends if rng.random() < 0.6 else ends[::-1])))
+    return copies
+
+
+def _instruction_of(text: str) -> str | None:
+    """The instruction before its material: the first line, or the words before a colon; ``None`` if neither is."""
+    head, line, _ = text.partition("\n")
+    if line and len(head) <= _INSTRUCTION:
+        return head
+    head, colon, rest = text.partition(":" if ":" in text else "\uff1a")
+    return head + colon if colon and not line and len(head) <= _INSTRUCTION and len(rest) > len(head) / 2 else None
 
 
 def matrix(examples: Sequence[Example]) -> sparse.csr_matrix:
@@ -100,10 +138,15 @@ def rarity(features: sparse.csr_matrix) -> np.ndarray:
     return weight
 
 
-def fit(features: sparse.csr_matrix, labels: Sequence[str], names: Sequence[str], c: float) -> np.ndarray:
-    """Coefficients, and intercepts in the last row, of each label against the rest: (features + 1, names)."""
+def fit(
+    features: sparse.csr_matrix, labels: Sequence[str], names: Sequence[str], c: float, counts: np.ndarray
+) -> np.ndarray:
+    """Coefficients, and intercepts in the last row, of each label against the rest: (features + 1, names).
+
+    ``counts``: how much each example counts, shape (examples,).
+    """
     weight = rarity(features)
-    model = LinearSVC(C=c, random_state=SEED).fit(features @ sparse.diags(weight), labels)
+    model = LinearSVC(C=c, random_state=SEED).fit(features @ sparse.diags(weight), labels, sample_weight=counts)
     order = [list(model.classes_).index(name) for name in names]
     return np.vstack([model.coef_[order].T * weight[:, None], model.intercept_[order]])
 
@@ -126,14 +169,21 @@ def temperature(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def held_out(
-    features: sparse.csr_matrix, labels: Sequence[str], names: Sequence[str], folds: np.ndarray, c: float
+    features: sparse.csr_matrix,
+    labels: Sequence[str],
+    names: Sequence[str],
+    folds: np.ndarray,
+    c: float,
+    counts: np.ndarray,
 ) -> np.ndarray:
     """Scores of each example by a fit without its fold, shape (examples, names)."""
     scores = np.zeros((len(labels), len(names)))
     chosen = np.array(labels)
     for fold in range(FOLDS):
         inside = folds != fold
-        scores[~inside] = logits(features[~inside], fit(features[inside], chosen[inside], names, c))
+        scores[~inside] = logits(
+            features[~inside], fit(features[inside], chosen[inside], names, c, counts[inside])
+        )
     return scores
 
 
@@ -150,17 +200,22 @@ def main() -> None:
     examples = read(chosen.data.glob("*.tsv"))
     originals = len(examples)
     examples += lengthened(examples, rng)
+    own = len(examples)
+    examples += pasted(examples[:originals], rng)
     folds = rng.permutation(originals)[[each.group for each in examples]] % FOLDS
+    counts = np.where(np.arange(len(examples)) < own, 1.0, OF_A_COPY)
     features = matrix(examples)
     languages = np.array([each.language for each in examples])
     columns, temperatures = [], []
     kinds = (
-        ([each.task for each in examples], [task.value for task in READ_TASKS]),
-        ([each.complexity for each in examples], [level.value for level in READ_COMPLEXITIES]),
+        ([each.task for each in examples], [task.value for task in READ_TASKS], len(examples)),
+        # Material of others says nothing of how hard a request is.
+        ([each.complexity for each in examples], [level.value for level in READ_COMPLEXITIES], own),
     )
-    for (labels, names), c in zip(kinds, chosen.c, strict=True):
+    for (every, names, last), c in zip(kinds, chosen.c, strict=True):
+        labels, part = every[:last], features[:last]
         numbers = np.array([names.index(label) for label in labels])
-        scores = held_out(features, labels, names, folds, c)[:originals]
+        scores = held_out(part, labels, names, folds[:last], c, counts[:last])[:originals]
         right = scores.argmax(axis=1) == numbers[:originals]
         temperatures.append(temperature(scores, numbers[:originals]))
         _tell(f"C={c}: {right.mean():.3f} of {originals} held-out prompts, temperature {temperatures[-1]:.2f}")
@@ -168,7 +223,7 @@ def main() -> None:
             kept = by[:originals]
             _tell("  " + ", ".join(f"{name} {right[kept == name].mean():.2f}" for name in sorted(set(kept))))
         if not chosen.check:
-            columns.append(fit(features, labels, names, c))
+            columns.append(fit(part, labels, names, c, counts[:last]))
     if chosen.check:
         return
     whole = np.hstack(columns)

@@ -93,7 +93,7 @@ STORY = "The old lighthouse keeper walked down to the shore every morning before
         ("17 * 23 + 4 = ? 3 - 1 = ?", Task.MATHS),
         ("Сколько будет 12 + 7 - 3 * 4?", Task.MATHS),
         (f"Fasse zusammen:\n\n{STORY}", Task.SUMMARISE),
-        (f"{STORY}\n\nتلخيص", Task.SUMMARISE),
+        (f"{STORY}\n\nلخص هذا النص", Task.SUMMARISE),
     ],
 )
 def test_the_task_is_seen_in_the_structure_in_any_language(text: str, task: Task) -> None:
