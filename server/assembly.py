@@ -122,7 +122,12 @@ async def open_runtime(
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
         live = await live_models(
-            *(settings.models, registered, models.engines, models.store, runtime, updates),
+            settings.models,
+            registered,
+            models.engines,
+            models.store,
+            runtime,
+            updates,
             announce=partial(announce_models, runtime),
             wanted=lambda: wanted_here(settings, models.engines),
         )

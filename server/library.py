@@ -75,7 +75,9 @@ def pull_into(
         from catalog.hardware import detect
 
         keeps = Wanted() if wanted is None else wanted()
-        pulled = pull_named(store, found, detect(), progress, wanted=keeps, token=token, model_id=model_id)
+        pulled = pull_named(
+            store, found, detect(), progress, wanted=keeps, token=token, revision=revision, model_id=model_id
+        )
         return (pulled.id,)
     if is_address(what, catalog):
         from catalog.curated.pulling import described

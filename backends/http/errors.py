@@ -18,6 +18,7 @@ from backends.base import Upstream
 from backends.http.connect import ProxyRefused
 from backends.http.connection import ConnectionLost, NotHttp
 from backends.http.mismatch import lacks, lacks_path, refuses_value
+from backends.http.oversized import oversized
 from catalog.errors import (
     CapabilityMismatch,
     ConnectTimeout,
@@ -138,7 +139,7 @@ def _refusal(
     if status in (401, 403):
         return _denied(status, details, message, upstream)
     if status == 429:
-        return _limited(headers, details, message, upstream)
+        return oversized(details.message, message, upstream) or _limited(headers, details, message, upstream)
     missing = lacks(details.code, details.param, details.message)
     if status in (404, 405):
         return _not_found(status, details, message, missing, upstream)

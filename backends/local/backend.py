@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from backends.adapting.restoring import restorer_of
@@ -13,7 +13,6 @@ from backends.base import Upstream
 from backends.constraints.checker import Checker
 from backends.fetch import Fetcher
 from backends.http import HttpClient
-from backends.http.errors import error_details, read_error
 from backends.local.binding import Binding, bind_answer, bind_text, refuse_endless
 from backends.local.chat import AT_ONCE, UsageSum, choice_bodies, regular
 from backends.local.classify import Likelihoods, left_out
@@ -35,6 +34,7 @@ from backends.local.model.tokens import WorkerTokens, only_llamacpp
 from backends.local.parameters import table_of
 from backends.local.pictures.redrawing import STB, Redrawer
 from backends.local.prompting import with_prompts, with_query_prompt, without_effect
+from backends.local.refusals import worker_error
 from backends.local.stops import Counts, counted, stopped
 from backends.local.tool_schema import chosen_tools, has_calls, told_calls
 from backends.notices import DROPPED, note, tell
@@ -56,11 +56,9 @@ from backends.wire.sampling import Sampling
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import (
     CapabilityMismatch,
-    RoundhouseError,
     StreamBroken,
     UnsupportedParameter,
 )
-from catalog.model import Capability
 from catalog.types import Json
 
 _MAX_KNOWN = 256
@@ -411,7 +409,13 @@ class LocalWorkerBackend:
                 f"'{upstream.model}' runs on {upstream.engine}, which gives no probabilities; llamacpp does.",
                 param="model",
             )
-        return await self._openai.classify(upstream, request)
+        answer = await self._openai.classify(upstream, request)
+        if answer.get("scoring") == "similarity":
+            tell(
+                f"'{upstream.model}' classifies by similarity, which is blind to negation; a chat model that is "
+                "measured at it (roundhouse calibrate --tasks classify), or one asked for by name, reads the text"
+            )
+        return answer
 
     async def moderate(self, upstream: Upstream, request: ModerationRequest) -> Json:
         """Asks a classifier by its row's labels, or a chat model of llama.cpp about each category."""
@@ -471,18 +475,3 @@ def _head(upstream: Upstream) -> Json:
         "created": int(time.time()),
         "model": upstream.model,
     }
-
-
-_NO_MEDIA = ("image input is not supported", "audio input is not supported", "video input is not supported")
-
-
-def worker_error(status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream) -> RoundhouseError:
-    """The typed error of a worker's refusal. llama-server answers 500 to media that its model does not take."""
-    if status == 500:
-        message = error_details(body).message
-        if message.startswith(_NO_MEDIA):
-            kind = message.partition(" ")[0]
-            error = CapabilityMismatch(f"The model '{upstream.model}' takes no {kind} input.", param="messages")
-            error.lacks = frozenset({Capability.VISION if kind == "image" else f"{kind}_input"})
-            return error
-    return read_error(status, headers, body, upstream)

@@ -32,6 +32,7 @@ def pull_named(
     *,
     wanted: Wanted = PLAIN,
     token: str | None = None,
+    revision: str = "main",
     model_id: str | None = None,
 ) -> Model:
     """Pull the form of an entry that runs best on this machine, or the quantisation that was asked for.
@@ -44,7 +45,7 @@ def pull_named(
     name = model_id or (f"{entry.id}-{named.quantization.lower()}" if named.quantization else entry.id)
     memory = max((device.budget for device in machine.devices), default=None)
     return store.pull_source(
-        source,
+        source.model_copy(update={"revision": revision}),
         progress,
         token=token,
         memory=memory if engine == "llamacpp" else None,

@@ -24,6 +24,7 @@ from catalog.errors import PullError
 from catalog.files.quantization import quantization_of
 from catalog.selection import RemoteFile, select
 from catalog.store.hub import Hub
+from catalog.store.transfer import transport_errors
 
 FOLDER = Path(__file__).parents[1] / "builtin" / "hub"
 _NEAR = 0.15
@@ -43,7 +44,10 @@ class HubFinding:
 
 
 def look_up(entry: Entry, hub: Hub, token: str | None = None) -> HubFinding:
-    """Compare an entry with its repositories. A repository that cannot be read is a difference."""
+    """Compare an entry with its repositories. A repository that is not there, or refuses, is a difference.
+
+    Raises PullError if the hub cannot be reached.
+    """
     finding = HubFinding()
     for form in (*ENGINES, "weights"):
         given: Gguf | WeightFiles | None = getattr(entry, form)
@@ -52,6 +56,8 @@ def look_up(entry: Entry, hub: Hub, token: str | None = None) -> HubFinding:
         try:
             card = hub.describe(given.repository, token=token)
         except PullError as error:
+            if isinstance(error.__cause__, transport_errors()):
+                raise
             finding.differences.append(f"{form}: {error.message}")
             continue
         finding.differences += [f"{form}: {text}" for text in _of_card(entry, card.license, card.gated)]
@@ -178,7 +184,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("entries", nargs="*", help="ids of entries; all, if none is given")
     given = parser.parse_args(arguments)
     hub = Hub(given.endpoint)
-    return min(1, refresh(FOLDER, hub, write=given.write, token=get_token(), only=given.entries))
+    try:
+        return min(1, refresh(FOLDER, hub, write=given.write, token=get_token(), only=given.entries))
+    except PullError as error:
+        print(error.message)  # noqa: T201 - a report
+        return 1
 
 
 if __name__ == "__main__":

@@ -264,13 +264,13 @@ def _translated(source: HubSource) -> Iterator[None]:
         yield
     except GatedRepoError as error:
         raise PullError(
-            f"{name} is gated: accept its terms on the hub and give a token that may read it (--token)."
+            f"{name} is gated: accept its terms on the hub and give a token that may read it ({_BY})."
         ) from error
     except RevisionNotFoundError as error:
         raise PullError(f"{name} has no revision {source.revision!r}.") from error
     except RepositoryNotFoundError as error:
         raise PullError(
-            f"The hub has no repository {name}, or it is private: then give a token that may read it (--token)."
+            f"The hub has no repository {name}, or it is private: then give a token that may read it ({_BY})."
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise PullError(f"The hub cannot be reached for {name}: {_first_line(error)}") from error
@@ -280,6 +280,9 @@ def _translated(source: HubSource) -> Iterator[None]:
         raise PullError(f"The hub broke off for {name}: {_first_line(error)}. Pull again to resume.") from error
     except OSError as error:
         raise PullError(f"{name} could not be fetched: {_first_line(error)}. Pull again to resume.") from error
+
+
+_BY = "--token, or HF_TOKEN in the server's environment"
 
 
 def _first_line(error: Exception) -> str:

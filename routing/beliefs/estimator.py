@@ -293,7 +293,7 @@ class Estimator:
     ) -> bool:
         """Set a model's prior means in [0, 1], by task, without shrinking them as benchmarks are.
 
-        ``overall`` holds for the other tasks, else the mean of ``priors``; ``origin`` names where they come from;
+        ``overall`` holds for the other tasks, which otherwise keep theirs; ``origin`` names where they come from;
         ``strength`` is what they are worth in observations, by default what benchmarks are.
         Of a model that was observed already, the prior is replaced beneath its observations with ``observed``;
         otherwise the answer is False, and nothing changes.
@@ -303,9 +303,14 @@ class Estimator:
         known = self._learned.evidence.get(model_id)
         if (not priors and overall is None) or (known is not None and known.seen > 0 and not observed):
             return False
-        general = sum(priors.values()) / len(priors) if overall is None else overall
-        means = np.array([priors.get(task, general) for task in TASKS])
-        fresh = Evidence.fresh(means, strength or self._learning.prior_strength, origin[:MAX_ORIGIN])
+        means, certain = self._prior_below(known, self.index.rows.get(model_id))
+        if overall is not None:
+            means, certain = np.full(len(TASKS), overall), self._learning.prior_strength
+        elif means is None:
+            means = np.full(len(TASKS), sum(priors.values()) / len(priors))
+        for task, score in priors.items():
+            means[TASK_AT[task]] = score
+        fresh = Evidence.fresh(means, strength or certain, origin[:MAX_ORIGIN])
         if observed and known is not None:
             known.prior, known.strength, known.imported = fresh.prior, fresh.strength, fresh.imported
         else:
@@ -347,6 +352,14 @@ class Estimator:
     def observe_output(self, task: Task, tokens: int) -> None:
         """Add the length of an answer that was not cut."""
         self._learned.output_observed(task, tokens)
+
+    def _prior_below(self, known: Evidence | None, row: int | None) -> tuple[Floats | None, float]:
+        """A copy of the prior in force, and its strength; ``None`` for a model of which nothing is known."""
+        if known is not None:
+            return known.prior.copy(), known.strength
+        if row is None:
+            return None, self._learning.prior_strength
+        return self._priors[row].mean.copy(), self._priors[row].strength
 
     def _evidence_of(self, model_id: str) -> Evidence:
         evidence = self._learned.evidence.get(model_id)

@@ -10,7 +10,9 @@ A file is TOML or JSON::
     summarise = 0.9
     latency_p50_ms = 900              # and figures of speed, as in a row's performance
 
-Of several files with the same figure, the later one by path holds.
+``benchmarks`` is another name of ``models``. A model may also have a part of an exported profile, of which the
+qualities count, as its owner believed them; speed depends on the machine, and is left out. Of several files with
+the same figure, the later one by path holds.
 """
 
 from __future__ import annotations
@@ -20,16 +22,29 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 from catalog.benchmarks import OVERALL
 from catalog.errors import ConfigurationError
 from catalog.model import Model, Performance
-from catalog.validation.wording import describe, place
+from catalog.validation.wording import describe
+from routing.beliefs.documents import ModelProfile, read_quality
+from routing.beliefs.posterior import QualityPosterior
 from routing.beliefs.priors import Given
 from routing.facts import Task
+from routing.settings import Learning, Signals
 
 _MAX_BYTES = 16 * 1024 * 1024
 _MAX_FILES = 1000
@@ -40,7 +55,9 @@ T = TypeVar("T")
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
-class _Row(BaseModel):
+class Figures(BaseModel):
+    """Qualities in [0, 1] of one model, by task or ``overall``, and figures of its speed, all in one table."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     scores: dict[str, Share] = {}
     performance: Performance = Performance()
@@ -60,11 +77,41 @@ class _Row(BaseModel):
         }
 
 
+def _kind(given: Any) -> str:
+    is_profile = isinstance(given, ModelProfile) or (isinstance(given, dict) and not given.keys() - _OF_PROFILES)
+    return "profile" if is_profile else "figures"
+
+
+_OF_PROFILES = frozenset(ModelProfile.model_fields)
+ModelPrior = Annotated[
+    Annotated[ModelProfile, Tag("profile")] | Annotated[Figures, Tag("figures")], Discriminator(_kind)
+]
+"""What a file or an import may say of one model."""
+
+
 class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     source: Annotated[str, Field(max_length=200)] = ""
     strength: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
-    models: Annotated[dict[str, _Row], Field(max_length=10_000)]
+    models: Annotated[
+        dict[str, ModelPrior],
+        Field(max_length=10_000, validation_alias=AliasChoices("models", "benchmarks")),
+    ]
+    object: Literal["router.profile"] = "router.profile"
+    version: Literal[1] = 1
+
+
+_BELIEFS = QualityPosterior(Learning(), Signals())
+
+
+def qualities_of(profile: ModelProfile) -> Given | None:
+    """The qualities that a profile's owner believes, by task: the mean over complexities; ``None`` without any."""
+    if profile.quality is None:
+        return None
+    mean, _ = _BELIEFS.posterior(read_quality(profile.quality))
+    return Given(
+        {task.value: float(mean[at].mean()) for at, task in enumerate(Task)}, profile.quality.strength, ""
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +136,12 @@ class PriorFiles:
             reason = document.source or f"the file {path.name}"
             for name, row in document.models.items():
                 key = name.lower()
+                if isinstance(row, ModelProfile):
+                    believed = qualities_of(row)
+                    if believed is not None:
+                        strength = document.strength or believed.strength
+                        given[key] = Given(believed.scores, strength, reason)
+                    continue
                 if row.scores:
                     before = given.get(key)
                     scores = {**(before.scores if before else {}), **row.scores}
@@ -121,6 +174,18 @@ class PriorFiles:
         return row.model_copy(update={"performance": row.performance.model_copy(update=update)})
 
 
+def meant(names: Iterable[str], models: Iterable[Model]) -> dict[str, list[str]]:
+    """The ids of the rows that each name means: an id, provider/id, name or alias, in any case."""
+    found: dict[str, list[str]] = {name: [] for name in names}
+    wanted: dict[str, list[str]] = {}
+    for name in found:
+        wanted.setdefault(name.lower(), []).append(name)
+    for row in models:
+        for name in dict.fromkeys(name for known in _names(row) for name in wanted.get(known, ())):
+            found[name].append(row.id)
+    return found
+
+
 def _names(row: Model) -> tuple[str, ...]:
     own = (row.id, *row.aliases, *(() if row.name is None else (row.name,)))
     return tuple(name.lower() for name in (*own, *(f"{row.provider}/{name}" for name in own)))
@@ -146,6 +211,12 @@ def _files(paths: Sequence[Path]) -> Iterable[Path]:
             )
 
 
+def _place(error: ErrorDetails) -> str:
+    """The dotted name of a figure, without the kind of what a model has."""
+    at = [str(part) for part in error["loc"]]
+    return ".".join(at[:2] + at[3:] if len(at) > 2 else at) or "it"
+
+
 def _read(path: Path) -> _File:
     try:
         with path.open("rb") as file:
@@ -158,7 +229,7 @@ def _read(path: Path) -> _File:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ConfigurationError(
-            f"routing.priors: '{path}': {place(first) or 'it'}: {describe(first, value=True)}"
+            f"routing.priors: '{path}': {_place(first)}: {describe(first, value=True)}"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"routing.priors: '{path}' cannot be read: {error}") from None

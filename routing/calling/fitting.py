@@ -27,6 +27,7 @@ from routing.calling.bounds import (
     shortened,
 )
 from routing.calling.job import Job
+from routing.choosing.effort import MUCH, ROOM
 from routing.facts import Facts
 from routing.plan import Candidate
 
@@ -64,7 +65,8 @@ def fit(
         request = bounded(request, bound, upstream)
     request, foreign = with_own_reasoning(request, model.id)
     translated = original_for(backend, request, upstream) is None
-    effort = candidate.effort if translated and is_silent_on_effort(request) else None
+    silent = translated and is_silent_on_effort(request)
+    effort = _within(candidate.effort, bound) if silent else None
     if effort is not None:
         request = request.model_copy(update={"reasoning_effort": effort})
     if needs_search_bound(facts, model.price, spend):
@@ -89,6 +91,11 @@ def fit(
     if shorter is not None:
         dropped += ("max_tokens",)
     return Fitted(request, dropped, effort)
+
+
+def _within(effort: str | None, bound: Bound | None) -> str | None:
+    """The effort, or ``None`` for much of it in an answer that a limit on cost or tokens leaves no room for."""
+    return None if effort == MUCH and bound is not None and bound.tokens < ROOM else effort
 
 
 def refuse_lost(dropped: tuple[str, ...], job: Job[Any], model: Model) -> None:

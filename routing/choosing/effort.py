@@ -10,6 +10,7 @@ from routing.settings import RoutingSettings
 ROOM = 4096
 """Tokens that an answer with much reasoning needs at least; reasoning counts towards ``max_tokens``."""
 _TAKES_LEVELS = "reasoning_effort"
+MUCH = "high"
 
 
 def effort_of(facts: Facts, model: Model, settings: RoutingSettings) -> str | None:
@@ -22,6 +23,6 @@ def effort_of(facts: Facts, model: Model, settings: RoutingSettings) -> str | No
     if not settings.effort or Capability.REASONING not in model.capabilities or not is_auto(facts.requested):
         return None
     if facts.complexity is Complexity.COMPLEX:
-        return "high" if facts.output_tokens is None or facts.output_tokens >= ROOM else None
+        return MUCH if facts.output_tokens is None or facts.output_tokens >= ROOM else None
     simple = facts.complexity is Complexity.SIMPLE and not facts.intent.high_stakes
     return "low" if simple and model.parameters is not None and _TAKES_LEVELS in model.parameters else None

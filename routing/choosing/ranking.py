@@ -11,6 +11,7 @@ from catalog.model import Capability
 from routing.beliefs.expectations import Expectation
 from routing.choosing.affinity import Savings
 from routing.choosing.effort import effort_of
+from routing.choosing.filters import GENERATES
 from routing.choosing.pins import may_pin, pin_of
 from routing.choosing.scoring import Scores
 from routing.choosing.world import World
@@ -26,6 +27,8 @@ _STRATEGY_TEXTS = {
     Strategy.PREFERRED: "preferred by the settings",
     Strategy.PINNED: "from now on the one vector space of this name",
 }
+_UNABLE = 4.0
+"""Deducted from a fallback that is not able: more than any difference of scores within a tier of preferences."""
 _SEEN = 0.005
 """Distance of two qualities that can be seen with two digits."""
 
@@ -51,7 +54,7 @@ def rank(
     elif (pin := pin_of(facts, world)) is not None:
         strategy = Strategy.PINNED
     # Another embedding model is another vector space, so a pin has no fallback.
-    chosen = [first] if pin is not None else _with_fallbacks(world, scores, order, settings)
+    chosen = [first] if pin is not None else _with_fallbacks(facts, world, scores, order, settings)
     reason = _reason(facts, world, scores, order, strategy, observed, len(excluded))
     return Plan(
         candidates=tuple(_candidates(facts, world, settings, scores, np.array(chosen), reason)),
@@ -121,22 +124,33 @@ def _order(scores: Floats, limit: int) -> Ints:
     return highest[np.argsort(-scores[highest], kind="stable")]
 
 
-def _with_fallbacks(world: World, scores: Scores, order: Ints, settings: RoutingSettings) -> list[int]:
-    """Positions of the choice and its fallbacks; each loses ``diversity`` per earlier one of the same domain."""
+def _with_fallbacks(
+    facts: Facts, world: World, scores: Scores, order: Ints, settings: RoutingSettings
+) -> list[int]:
+    """Positions of the choice and its fallbacks; each loses ``diversity`` per earlier one of the same domain.
+
+    A fallback of a quality below ``able`` comes after all that are able, also those of the same domain: an outage
+    makes no model good enough that was not chosen.
+    """
     domains = world.index.domains
-    final, rows = scores.final[order].tolist(), scores.rows[order].tolist()
-    left = [(at, score, domains[row]) for at, score, row in zip(order.tolist(), final, rows, strict=True)]
+    rows = scores.rows[order].tolist()
+    final, mean = scores.final[order].tolist(), scores.mean[order].tolist()
+    least = settings.able if facts.capability in GENERATES else 0.0
+    left = [
+        (at, score, domains[row], quality < least)
+        for at, score, row, quality in zip(order.tolist(), final, rows, mean, strict=True)
+    ]
     chosen: list[int] = []
     used: dict[str, int] = {}
     while left and len(chosen) < settings.candidates:
         best_place, best = 0, -math.inf
-        for place, (_, score, domain) in enumerate(left):
+        for place, (_, score, domain, unable) in enumerate(left):
             if score <= best:
                 break  # the list is sorted: no later one can be better
-            reduced = score - settings.diversity * used.get(domain, 0)
+            reduced = score - settings.diversity * used.get(domain, 0) - (_UNABLE if unable and chosen else 0.0)
             if reduced > best:
                 best_place, best = place, reduced
-        at, _, domain = left.pop(best_place)
+        at, _, domain, _ = left.pop(best_place)
         chosen.append(at)
         used[domain] = used.get(domain, 0) + 1
     return chosen

@@ -76,6 +76,6 @@ def means_embeddings(pattern: str) -> bool:
 def embeds_by_choice(asked: str, target: str) -> str:
     """The words for embeddings by a model that the router chooses, whose vectors another choice could not use."""
     return (
-        f"'{asked}' makes embeddings, and '{target}' may be another model tomorrow, whose vectors do not compare: "
-        "name one embedding model"
+        f"'{target}' in place of '{asked}' may be another model tomorrow, and vectors of two models do not "
+        "compare: name one embedding model"
     )

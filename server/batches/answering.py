@@ -19,6 +19,7 @@ from server.batches.journal import ResultJournal
 from server.batches.lines import Door, Line
 from server.batches.merging import FEW, MOST, EmbeddingMerger
 from server.batches.pacing import Pacer
+from server.batches.waits import Waits
 from server.edge.errors import as_error
 from server.edge.json_body import SHORT
 from server.runtime import Runtime
@@ -40,6 +41,7 @@ class Answering:
         concurrency: int,
         pacer: Pacer,
         slot: Slot,
+        waits: Waits,
     ) -> None:
         """``slot`` is that of the batch, taken while a line is in flight."""
         self._pacer = pacer
@@ -48,7 +50,7 @@ class Answering:
         self._journal = journal
         self._read = dialect.read(batch)
         self._slot = slot
-        self._asker = Asker(runtime, batch.owner, slot.sleep)
+        self._asker = Asker(runtime, batch.owner, slot.sleep, waits)
         self._slots = asyncio.Semaphore(concurrency)
         self._at_once = concurrency
         self._merger = _merger_for(runtime, batch)

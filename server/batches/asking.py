@@ -10,8 +10,6 @@ from secrets import token_hex
 from types import MappingProxyType
 from typing import Any
 
-import structlog
-
 from catalog.errors import (
     BudgetExceeded,
     NotAuthenticated,
@@ -28,6 +26,7 @@ from catalog.types import Json
 from routing.facts import Workload
 from server.answers.whole import assemble
 from server.batches.lines import Door
+from server.batches.waits import LINES, Waits
 from server.callers import Caller, Origin
 from server.runtime import Runtime
 
@@ -37,6 +36,8 @@ the batch expires."""
 LONGEST_WAIT = 60.0
 ACCOUNT_WAIT = 300.0
 """Seconds between two tries of a line while the provider's account is used up."""
+_NOTED = 3
+"""Failed attempts at a line after which the batch says that it waits: few pass by themselves in a moment."""
 _AS_BATCH = MappingProxyType({"x-roundhouse-workload": Workload.BATCH.value})
 
 
@@ -44,19 +45,23 @@ class Asker:
     """Asks the lines of one batch, for the key that made it."""
 
     def __init__(
-        self, runtime: Runtime, owner: str, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self,
+        runtime: Runtime,
+        owner: str,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        waits: Waits | None = None,
     ) -> None:
         self._runtime = runtime
         self._owner = owner
         self._sleep = sleep
-        self._warned = False
+        self._waits = waits
 
     async def ask(self, door: Door, body: Any) -> tuple[str, Json]:
         """The trace of a line and its answer. Raises the error that its endpoint would answer with."""
         tries = 0
         while True:
             try:
-                return await self.ask_once(door, body)
+                answer = await self.ask_once(door, body)
             except RoundhouseError as error:
                 tries += 1
                 if not _passes(error, tries):
@@ -65,17 +70,14 @@ class Asker:
                 longest = LONGEST_WAIT
                 if isinstance(error, UpstreamQuotaExceeded):
                     longest = ACCOUNT_WAIT
-                    self._warn(error)
+                if self._waits is not None and (tries >= _NOTED or longest == ACCOUNT_WAIT):
+                    await self._waits.begin(LINES, error)
+            else:
+                if self._waits is not None:
+                    await self._waits.end(LINES)
+                return answer
             wait = min(longest, max(usual, 2.0 ** min(tries, 6) / 4))
             await self._sleep(wait * random.uniform(1.0, 1.25))  # noqa: S311 - spreads the tries
-
-    def _warn(self, error: RoundhouseError) -> None:
-        """Log once that lines wait for an account, which only the operator can open."""
-        if not self._warned:
-            self._warned = True
-            structlog.get_logger("server.batches").warning(
-                "batch.waits", error=error.code, owner=self._owner, will="ask again until the batch expires"
-            )
 
     async def ask_once(self, door: Door, body: Any) -> tuple[str, Json]:
         """As :meth:`ask`, without another try."""

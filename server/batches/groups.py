@@ -110,6 +110,14 @@ def number_of(group: Group, custom_id: str) -> int | None:
     return int(number) if name == group.name and number.isdecimal() else None
 
 
+def note_missing(told: Json, lines: int, *, fallback: bool, beyond: bool = False) -> None:
+    """Note how many lines of a group are refused, or asked at the full price (``fallback``)."""
+    if beyond:
+        told["refused"], told["beyond"] = lines, True
+    else:
+        told["live" if fallback else "refused"] = lines
+
+
 def refusal_of(told: Json) -> RoundhouseError | None:
     """The error of a group's lines that are not asked one by one; ``None`` if they are."""
     why = str(told.get("failure") or "The provider's batch has no result for this line.").rstrip(".")

@@ -41,6 +41,7 @@ from server.batches.groups import (
     custom_id_of,
     hold_of,
     lines_of,
+    note_missing,
     number_of,
     numbers_in,
     refusal_of,
@@ -48,6 +49,7 @@ from server.batches.groups import (
 )
 from server.batches.journal import Lines
 from server.batches.lines import Line, opened
+from server.batches.waits import Waits
 from server.runtime import Runtime
 from server.storage.slots import Slot
 
@@ -84,6 +86,7 @@ class Offloading:
         told: list[Json] | None,
         path: Callable[[str], Path],
         save: Callable[[list[Json]], Awaitable[bool]],
+        waits: Waits,
     ) -> None:
         self._runtime = runtime
         self._batch = batch
@@ -92,6 +95,8 @@ class Offloading:
         self._told = told
         self._path = path
         self._save = save
+        self._waits = waits
+        self._fallback = runtime.storage.settings.batch_fallback
         self.stopped = False
         self._groups: list[Group] = []
         self._left = Lines()
@@ -271,7 +276,7 @@ class Offloading:
         """Note the lines of a batch that ended for which the provider has no result."""
         missing = sum(number not in done and number not in self._replayed for number in group.numbers)
         if missing:
-            self._note(group.told, missing)
+            note_missing(group.told, missing, fallback=self._fallback)
             await self._store()
 
     async def _replayer(self, group: Group) -> Replayer | None:
@@ -353,8 +358,10 @@ class Offloading:
                 if not (isinstance(error, Unavailable | UpstreamError) and error.retryable):
                     await self._failed(group, error.message, error.code)
                     return False
+                await self._waits.begin(group.name, error, "batch.not_begun")
                 await self._rest(ACCOUNT_WAIT if isinstance(error, UpstreamQuotaExceeded) else wait)
                 wait = min(LAST_LOOK, wait * 2)
+        await self._waits.end(group.name)
         await self._store()
         self._log.info("batch.offloaded", name=group.name, model=told["model"], lines=told["lines"], id=told["id"])
         return True
@@ -377,8 +384,9 @@ class Offloading:
                 if getattr(error, "upstream_status", None) == 404:
                     await self._failed(group, error.message, error.code)
                     return None
-                self._log.warning("batch.not_seen", name=group.name, error=error.code, will="try again")
+                await self._waits.begin(group.name, error, "batch.not_seen")
             else:
+                await self._waits.end(group.name)
                 if state.ended:
                     await self._tidy(group, replayer, state)
                 if state.failure is not None:
@@ -407,9 +415,10 @@ class Offloading:
                             replayer.next(result.answer, result.custom_id)
                             if await self._answering.replay(lines.read(number), asker):
                                 self._replayed.add(number)
+                    await self._waits.end(group.name)
                     return
                 except RoundhouseError as error:
-                    self._log.warning("batch.not_read", name=group.name, error=error.code, will="try again")
+                    await self._waits.begin(group.name, error, "batch.not_read")
                 await self._rest(wait)
                 wait = min(LAST_LOOK, wait * 2)
 
@@ -468,19 +477,11 @@ class Offloading:
         ``beyond`` a cap they are refused. The log has the code alone: words of a provider may repeat the request.
         """
         group.told["failure"] = why
-        self._note(group.told, group.told["lines"], beyond=beyond)
+        note_missing(group.told, group.told["lines"], fallback=self._fallback, beyond=beyond)
+        await self._waits.end(group.name)
         will = "refuse its lines" if "refused" in group.told else "ask its lines one by one"
         self._log.warning("batch.not_offloaded", name=group.name, error=code, will=will)
         await self._store()
-
-    def _note(self, told: Json, lines: int, *, beyond: bool = False) -> None:
-        """Note how many lines of a group are refused, or asked at the full price."""
-        if beyond:
-            told["refused"], told["beyond"] = lines, True
-        elif self._runtime.storage.settings.batch_fallback:
-            told["live"] = lines
-        else:
-            told["refused"] = lines
 
     async def _tidy(self, group: Group, replayer: Replayer, state: BatchState) -> None:
         """Have the provider delete the input of a batch that has ended."""

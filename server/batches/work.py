@@ -29,6 +29,7 @@ from server.batches.journal import USUAL, Done, Lines, ResultJournal, Spare, ent
 from server.batches.lines import Check, read_lines
 from server.batches.offloading import Offloading
 from server.batches.pacing import Pacer
+from server.batches.waits import Waits
 from server.callers import Caller
 from server.edge.errors import as_error
 from server.runtime import Runtime
@@ -120,7 +121,7 @@ class BatchWork:
     async def _answer(self, batch: Record, slot: Slot) -> Record | None:
         """Ask every line that has no result yet. ``None`` if the batch is being cancelled, or is gone."""
         run = batch.body[INTERNAL].get("runs", 0) + 1
-        started = await self._change(batch, internal={**batch.body[INTERNAL], "runs": run})
+        started = await self._change(batch, internal={**batch.body[INTERNAL], "runs": run}, notice=_notice(batch))
         if started is None:
             return None
         done = await asyncio.to_thread(read_done, self._journals(started))
@@ -128,8 +129,9 @@ class BatchWork:
         progress = _Progress(self, started, done)
         journal = ResultJournal(self._path(started, f"{run}.journal"), done, progress.flushed)
         ending: str | None = None
-        answering = self._answering(started, journal, slot)
-        offloading = self._offloading(started, answering, slot)
+        waits = self._waits(started)
+        answering = self._answering(started, journal, slot, waits)
+        offloading = self._offloading(started, answering, slot, waits)
         source = self._path(started, INPUT)
         left = started.body["expires_at"] - self._runtime.storage.now()
         try:
@@ -185,16 +187,26 @@ class BatchWork:
             await slot.sleep(rest)
             rest = min(LONGEST_REST, rest * 2)
 
-    def _answering(self, batch: Record, journal: ResultJournal, slot: Slot) -> Answering:
-        return Answering(self._runtime, self._dialect, batch, journal, self._concurrency, self._pacer, slot)
+    def _waits(self, batch: Record) -> Waits:
+        async def save() -> None:
+            current = await self._records.get(self.kind, batch.id)
+            if current is not None:
+                await self._change(batch, notice=_notice(current, waits))
 
-    def _offloading(self, batch: Record, answering: Answering, slot: Slot, *, ending: bool = False) -> Offloading:
+        waits = Waits(batch.id, save)
+        return waits
+
+    def _answering(self, batch: Record, journal: ResultJournal, slot: Slot, waits: Waits) -> Answering:
+        return Answering(self._runtime, self._dialect, batch, journal, self._concurrency, self._pacer, slot, waits)
+
+    def _offloading(
+        self, batch: Record, answering: Answering, slot: Slot, waits: Waits, *, ending: bool = False
+    ) -> Offloading:
         """The part of a batch that goes to providers. ``ending``: its record is changed though it is cancelled."""
 
         async def save(told: list[Json]) -> bool:
-            internal = {**batch.body[INTERNAL], OFFLOADED: told}
-            notice = notice_of(told)
-            members = {"internal": internal} if notice is None else {"internal": internal, "notice": notice}
+            told_of = batch.changed(internal={**batch.body[INTERNAL], OFFLOADED: told})
+            members = {INTERNAL: told_of.body[INTERNAL], "notice": _notice(told_of, waits)}
             return await self._change(batch, **members, ended=ending) is not None
 
         return Offloading(
@@ -205,6 +217,7 @@ class BatchWork:
             told=batch.body[INTERNAL].get(OFFLOADED),
             path=partial(self._path, batch),
             save=save,
+            waits=waits,
         )
 
     async def _recall(self, batch: Record) -> None:
@@ -216,8 +229,9 @@ class BatchWork:
         journal = ResultJournal(self._path(batch, f"{run}.journal"), done, _nothing)
         try:
             slot = unbounded(batch.owner)
-            answering = self._answering(batch, journal, slot)
-            offloading = self._offloading(batch, answering, slot, ending=True)
+            waits = self._waits(batch)
+            answering = self._answering(batch, journal, slot, waits)
+            offloading = self._offloading(batch, answering, slot, waits, ending=True)
             await offloading.recall(done.lines)
         except ExceptionGroup as errors:
             failed, others = errors.split(OSError)
@@ -236,7 +250,7 @@ class BatchWork:
             errors = answers if self._dialect.one_file else stack.enter_context(self._files.temporary())
             settled = await asyncio.to_thread(self._settle, batch, ending, answers, errors)
             told: Json = {"request_counts": settled.counts(batch), "usage": settled.usage}
-            told["errors"] = batch.body.get("errors")
+            told |= {"errors": batch.body.get("errors"), "notice": _notice(batch)}
             if self._dialect.one_file:
                 await self._files.publish(answers, self._path(batch, RESULTS))
                 told[INTERNAL] = {**batch.body[INTERNAL], "unfinished": settled.unfinished, "ending": ending}
@@ -309,6 +323,12 @@ class BatchWork:
         sent = self._files.folder.glob(f"{batch.id}.*.sent")
         for path in (self._path(batch, INPUT), *self._journals(batch), *sent):
             path.unlink(missing_ok=True)
+
+
+def _notice(batch: Record, waits: Waits | None = None) -> str | None:
+    """The notice of a batch: the lines that providers did not answer, and what it waits for now."""
+    notices = (notice_of(batch.body[INTERNAL].get(OFFLOADED) or ()), waits and waits.notice())
+    return " ".join(filter(None, notices)) or None
 
 
 class _Either(Container[int]):

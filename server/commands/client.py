@@ -10,7 +10,7 @@ from typing import IO, Annotated, Any
 import httpx
 import typer
 
-from catalog.errors import RoundhouseError
+from catalog.errors import ModelNotFound, RoundhouseError
 from server.commands.support.statuses import NoServer, ServerAnswered
 from server.processes.data_folder import read_address
 from server.processes.sockets import reachable
@@ -112,9 +112,10 @@ class ServerClient:
 def _error(response: httpx.Response) -> RoundhouseError:
     """The server's error, with the remedy of a terminal."""
     try:
-        message = response.json()["error"]["message"]
+        message = str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
         message = f"The server answered {response.status_code}."
+    message = message.replace(ModelNotFound.where, f"All models: {program()} list --all")
     if response.status_code == 401:
         message += " Commands take it from --key or ROUNDHOUSE_KEY."
     if response.status_code == 403:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +42,8 @@ def export_profile(
 @app.command("import")
 def import_profile(
     file: Annotated[
-        Path, typer.Argument(help="An exported profile, or JSON with benchmarks by model; - is standard input.")
+        Path,
+        typer.Argument(help="An exported profile, or qualities by model (JSON or TOML); - is standard input."),
     ],
     weight: Annotated[
         float | None,
@@ -61,9 +63,12 @@ def import_profile(
         body["source"] = source
     if weight is not None:
         body["weight"] = weight
-    taken = ServerClient(url, key, config).post(_PATH, body)["taken"]
+    told = ServerClient(url, key, config).post(_PATH, body)
+    taken, unknown = told["taken"], told.get("unknown_models", [])
     kept = sorted(name for name, was in taken.items() if not was)
-    typer.echo(f"{len(taken) - len(kept)} models imported")
+    typer.echo(f"{len(taken) - len(kept) - len(set(unknown) - set(kept))} models imported")
+    if unknown:
+        typer.echo(f"no model of this server, kept for one that may come: {', '.join(unknown)}")
     if kept:
         typer.echo(f"observed here, and kept as learned: {', '.join(kept)}")
 
@@ -77,11 +82,14 @@ def _read(file: Path) -> Json:
                 content = opened.read(_MAX_BYTES + 1)
         if len(content) > _MAX_BYTES:
             raise ConfigurationError(f"'{file}' has more than {_MAX_BYTES // 2**20} MiB.")
-        body = json.loads(content.decode("utf-8-sig"))
+        text = content.decode("utf-8-sig")
+        toml = file.suffix.lower() == ".toml"
+        body = tomllib.loads(text) if toml else json.loads(text)
+        json.dumps(body, allow_nan=False)
     except OSError as error:
         raise ConfigurationError(f"'{file}' cannot be read: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"'{file}' is no JSON: {error}.") from None
+    except (ValueError, TypeError, RecursionError) as error:  # a date of TOML, and NaN, are nothing of JSON
+        raise ConfigurationError(f"'{file}' is no JSON or TOML of numbers and texts: {error}.") from None
     if not isinstance(body, dict):
         raise ConfigurationError(f"'{file}' is no profile: a profile is an object with 'models' or 'benchmarks'.")
     return body

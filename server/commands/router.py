@@ -63,15 +63,23 @@ def route(
     for warning in answer["warnings"]:
         console.print(warning, style="yellow", highlight=False, markup=False)
     console.print(_candidates(answer))
+    scores = [each["score"] for name in answer["order"] for each in answer["candidates"] if each["model"] == name]
+    if scores != sorted(scores, reverse=True):
+        console.print(
+            "Fallbacks follow by score; one that fails together with an earlier one, or is not able, comes later.",
+            style="dim",
+            highlight=False,
+        )
     _print_exclusions(console, answer["excluded"])
 
 
 def _candidates(answer: Json) -> Table:
     table = terminal.table()
-    for column in ("", "CAN ANSWER", "SCORE", "QUALITY", "SECONDS", "DOLLARS", "FAILS WITH"):
+    for column in ("TRIED", "CAN ANSWER", "SCORE", "QUALITY", "SECONDS", "DOLLARS", "FAILS WITH"):
         table.add_column(column, overflow="fold")
     order = {name: str(place) for place, name in enumerate(answer["order"], 1)}
-    for each in answer["candidates"]:
+    last = len(order) + 1
+    for each in sorted(answer["candidates"], key=lambda each: int(order.get(each["model"], last))):
         cost = each["cost_dollars"]
         table.add_row(
             order.get(each["model"], ""),

@@ -46,6 +46,7 @@ from server.settings import (
 NOT_SETTINGS = frozenset({FILE_VARIABLE, "ROUNDHOUSE_KEY", "ROUNDHOUSE_URL"})
 """Variables of ours that are no settings: the file's path, and a client's key and address."""
 ReadsRow = Callable[[Any], Sequence[Model | Endpoint]]
+_FIELD = re.compile(r'field "(\w+)"')
 _AT_LINE = re.compile(r" ?\(at line (\d+), column \d+\)")
 _OF_ROW = re.compile(r"\[\[(model|endpoint)\]\] '([^']*)'(?:: ([\w.]+): )?")
 _OF_SETTING = re.compile(r"(?:Invalid setting '|There is no setting '|^)([a-z_]+(?:\.[a-z_*\"-]+)+)")
@@ -84,7 +85,9 @@ class _Check:
         try:
             self._environment = environment_given()
         except SettingsError as error:
-            yield Finding("the environment", f"{error}. Write lists and tables as JSON.")
+            field = _FIELD.search(str(error))
+            where = variable_of(field[1], environment_names()) if field else "the environment"
+            yield Finding(where, "It is not JSON, which tables and lists are written in.")
             return
         unread = self._read()
         if unread is not None:

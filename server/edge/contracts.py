@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any
 
 from fastapi import APIRouter
@@ -19,6 +20,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from backends.headers import header_list
 from catalog.errors import RoundhouseError
 from server.edge.auth import require_admin
 from server.edge.bodies import check_query, read_json, read_query
@@ -107,12 +109,29 @@ def route(
     return add
 
 
+def _naming_unknown(handler: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
+    """The handler, whose answer names the fields of the body that its type lacks, as a model's answer does."""
+
+    @wraps(handler)
+    async def told(request: Request, *body: BaseModel, **given: Any) -> Response:
+        response = await handler(request, *body, **given)
+        read = body[0] if body else given.get("body")
+        unknown = tuple(name for name, value in ((read and read.model_extra) or {}).items() if value is not None)
+        if unknown:
+            response.headers["x-roundhouse-dropped"] = header_list(unknown)
+        return response
+
+    return told
+
+
 def _serve(handler: Callable[..., Awaitable[Response]], contract: Contract) -> Handler:
     """The handler as a function of the request alone, which reads what the contract says."""
     reads = None if contract.own_reading else contract.reads
     parameters = list(inspect.signature(handler).parameters)
     in_path = [name for name in parameters[1:] if name not in ("body", "query")]
 
+    if reads is not None and not contract.calls_model:
+        handler = _naming_unknown(handler)
     exact = contract.exact or contract.admin
     further = contract.query or exact or contract.optional or contract.any_type
     names_model = contract.calls_model and not contract.admin
@@ -131,7 +150,8 @@ def _serve(handler: Callable[..., Awaitable[Response]], contract: Contract) -> H
                 check_query(request, contract.query)
             given = {name: request.path_params[name] for name in in_path}
             if contract.query is not None:
-                given["query"] = read_query(request, contract.query)
+                query = read_query(request, contract.query)
+                given["query"] = with_stand_in(request, query) if names_model else query
             if reads is not None:
                 body = await read_json(request, reads, optional=contract.optional, any_type=contract.any_type)
                 given["body"] = with_stand_in(request, body) if names_model else body

@@ -65,7 +65,7 @@ def error_response(error: RoundhouseError, scope: Scope) -> Response:
     """The HTTP answer for an error of a request: in the shape of the client's API, by default OpenAI's."""
     if scope["path"].startswith(OLLAMA_PATHS):
         body = ollama_error(error)
-    elif speaks_anthropic(scope):
+    elif speaks_anthropic(scope) and (_is_anthropics(scope["path"]) or error.message == NOTHING_HERE):
         body = anthropic_error(error, request_id=scope[REQUEST_ID])
     elif scope["path"] in TEI_PATHS or scope.get(WIRE) == TEI:
         body = tei_error(error)
@@ -90,6 +90,11 @@ def tei_error(error: RoundhouseError) -> Json:
         error.status, "Validation" if error.status < 500 else "Backend"
     )
     return {"error": error.message, "error_type": kind, "code": error.code}
+
+
+def _is_anthropics(path: str) -> bool:
+    """Whether Anthropic's API has this path, too: another path is of another API, whatever the headers say."""
+    return path.startswith(ANTHROPIC_PATHS) or path.removeprefix("/v1").startswith(("/models", "/files"))
 
 
 def speaks_anthropic(scope: Scope) -> bool:

@@ -129,7 +129,10 @@ def from_validation(
         reason += or_known(str(chosen[-1]), fields_at(model, chosen[:-1]))
     if there[0]["type"] not in (MISSING, UNKNOWN) and chosen:
         reason += f" (it is {shown(_at(sent, chosen), value=False)})"
-    return InvalidRequest(f"'{param}': {reason}."[:MAX_MESSAGE] if param else f"{reason}.", param=param or None)
+    end = "" if reason.endswith("?") else "."
+    return InvalidRequest(
+        f"'{param}': {reason}{end}"[:MAX_MESSAGE] if param else f"{reason}{end}", param=param or None
+    )
 
 
 _MUST_BE = "it must be "

@@ -80,7 +80,7 @@ class PullOnUse:
         A name that no catalogue has is left to the router. Raises ModelUnavailable if the pull fails, or has just
         failed.
         """
-        if not (self._catalog().knows(name) or await asyncio.to_thread(known_to_pull, name)):
+        if not self._catalog().knows(name) and await asyncio.to_thread(known_to_pull, name) is None:
             return
         last = await self._pulls.latest(name)
         if last is not None and last.status == FAILED and last.body["ended_at"] > self._pulls.now() - REST:

@@ -45,7 +45,7 @@ class Purse:
     def __init__(self, dollars: float) -> None:
         self.left = dollars
         self.spent = 0.0
-        self._held = 0.0
+        self._held: list[float] = []
         self._returned = asyncio.Condition()
 
     @asynccontextmanager
@@ -55,13 +55,13 @@ class Purse:
         They are ``need``, or all that is left if that is less. A probe waits for others that hold too much of it.
         """
         async with self._returned:
-            await self._returned.wait_for(lambda: not self._held or need <= self.left - self._held)
+            await self._returned.wait_for(lambda: not self._held or need <= self.left - sum(self._held))
             share = max(0.0, min(need, self.left))
-            self._held += share
+            self._held.append(share)
         try:
             yield share
         finally:
-            self._held = max(0.0, self._held - share)
+            self._held.remove(share)
             async with self._returned:
                 self._returned.notify_all()
 

@@ -163,7 +163,7 @@ class Sampler:
         verdicts = self._set_aside(prober, judge, sample)  # before a call is paid for
         body = _again(sample.request, other)
         job = jobs.chat_job(body, prober.origin())
-        intent = replace(job.facts.intent, max_cost=purse.left - verdicts)
+        intent = replace(job.facts.intent, max_cost=self._left(purse) - verdicts)
         facts = replace(job.facts, task=sample.facts.task, complexity=sample.facts.complexity, intent=intent)
         asked = await prober.ask(replace(job, facts=facts), ChatAssembler)
         second = str(asked.value["choices"][0]["message"].get("content") or "")
@@ -186,9 +186,17 @@ class Sampler:
         """
         other = sample.answer + "-" * min(LONGEST, max(_SHORT, (_TIMES_LONGER - 1) * len(sample.answer)))
         facts = question_about(prober, judge, conversation(sample.request), sample.answer, other).facts
-        both = replace(facts, choices=2)
-        prober.check(both, prober.purse.left)
-        return 2 * prober.most(facts)
+        left = self._left(prober.purse)
+        prober.check(facts, left)
+        both = 2 * prober.most(facts)
+        if both > left:
+            raise PurseEmpty(f"'{judge}' may cost ${both:.6f} in both orders, and ${left:.6f} is left.")
+        return both
+
+    def _left(self, purse: Purse) -> float:
+        """The dollars that a comparison may cost: those of the day, and what the caps on spending leave."""
+        capped = self._runtime.spend.left(PAYER.id)
+        return purse.left if capped is None else min(purse.left, capped.dollars)
 
     def _runner_up(self, sample: Sample) -> str | None:
         """The best model beside the one that answered, for the same request."""

@@ -131,6 +131,19 @@ async def test_a_worker_that_tells_of_progress_with_the_prompt_has_time_for_the_
                 await asked()
 
 
+async def test_a_template_that_refuses_the_order_of_roles_is_quoted_without_its_source(
+    fake: FakeLlamaServer, backend: LocalWorkerBackend, upstream: Upstream
+) -> None:
+    source = "Unable to generate parser for this template.\n---\nWhile executing CallExpression at line 1"
+    words = "Conversation roles must alternate user/assistant/user/assistant/..."
+    fake.fault = Fault(status=400, message=f"{source} in source:\n...{{{{ x }}}}\nError: Jinja Exception: {words}")
+    with pytest.raises(InvalidRequest, match="'local' does not take these messages") as raised:
+        await assemble_chat(backend.chat(upstream, chat()))
+    assert words in raised.value.message
+    assert "CallExpression" not in raised.value.message
+    assert raised.value.param == "messages"
+
+
 async def test_a_prompt_that_does_not_fit_has_its_numbers(backend: LocalWorkerBackend, upstream: Upstream) -> None:
     with pytest.raises(ContextLengthExceeded) as raised:
         await assemble_chat(backend.chat(upstream, chat(messages=[{"role": "user", "content": "w " * 100}])))

@@ -14,6 +14,7 @@ from backends.local.backend import LocalWorkerBackend
 from backends.notices import collect
 from backends.openai.backend import OpenAIBackend
 from backends.openai.moderation import moderation_list
+from backends.wire.classify import ClassifyRequest
 from backends.wire.moderation.request import ModerationRequest
 from catalog.errors import CapabilityMismatch, UpstreamProtocolError
 from catalog.model import Capability
@@ -114,6 +115,26 @@ async def test_a_classifiers_labels_count_for_their_categories() -> None:
     assert (empty.flagged, empty.category_scores.violence) == (False, 0.0)
     assert (peaceful.flagged, peaceful.category_scores.violence) == (False, pytest.approx(1 / 3))
     assert answer["results"][0]["category_applied_input_types"]["hate"] == []
+
+
+async def test_a_classification_by_similarity_says_that_it_is_blind_to_negation(
+    backend: LocalWorkerBackend, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring = "similarity"
+
+    async def classify(*_: Any) -> Json:
+        return {"scoring": scoring, "data": [], "labels": ["a", "b"]}
+
+    monkeypatch.setattr(backend._openai, "classify", classify)
+    request = ClassifyRequest.model_validate(
+        {"model": "m", "input": ["not positive at all"], "labels": ["a", "b"]}
+    )
+    notes = collect()
+    await backend.classify(replace(upstream, engine="onnx"), request)
+    assert "blind to negation" in notes.notices[0]
+    scoring, notes = "classifier", collect()
+    await backend.classify(replace(upstream, engine="onnx"), request)
+    assert notes.notices == []
 
 
 # ---- a chat model

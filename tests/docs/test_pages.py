@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import tomllib
@@ -11,8 +12,10 @@ import pytest
 
 from backends.wire.chat import ChatRequest
 from catalog.catalog import Catalog
+from routing.beliefs.prior_files import PriorFiles
 from routing.reading.intent import IntentBody
 from routing.reading.requests import read_chat
+from server.api.management.admin import Priors
 from server.settings import load_settings
 from tests.docs.command_page import PROGRAM, commands
 from tests.docs.pages import DOCS, ROOT, Example, examples, pages
@@ -119,6 +122,18 @@ def _endpoints(page: Path, own: tuple[dict[str, object], ...]) -> list[dict[str,
             for row in tomllib.loads(example.code).get("endpoint", ()):
                 found.setdefault(row["id"], row)
     return list(found.values())
+
+
+def test_the_priors_of_a_page_are_read_by_files_and_by_imports(tmp_path: Path) -> None:
+    found = list(examples("priors"))
+    assert len(found) == 2
+    for example in found:
+        kind = ".json" if example.code.startswith("{") else ".toml"
+        file = tmp_path / f"{example.number}{kind}"
+        file.write_text(example.code)
+        assert PriorFiles.read([file]).given
+        document = json.loads(example.code) if kind == ".json" else tomllib.loads(example.code)
+        assert Priors.model_validate(document).given
 
 
 def test_every_field_of_routing_is_described() -> None:

@@ -9,11 +9,12 @@ from pydantic import Field, model_validator
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from backends.wire.common import Finite, Identifier, OwnBody
+from backends.wire.common import Identifier, OwnBody
 from catalog.errors import CapabilityMismatch, InvalidRequest, ModelNotFound, NotFound
 from catalog.model import Capability
 from catalog.types import Json
 from routing.beliefs.documents import MAX_ORIGIN, ModelProfile
+from routing.beliefs.prior_files import Figures, ModelPrior, meant
 from routing.choosing.pins import Pins
 from routing.facts import alias_of
 from routing.reading.intent import is_auto
@@ -120,40 +121,58 @@ def _pins(runtime: Runtime) -> Pins:
     return runtime.insight.pins
 
 
-class Priors(OwnBody):
-    """Benchmark scores in [0, 1] by model and task or ``overall``, or a profile that another server exported.
+Models = Annotated[dict[Identifier, ModelPrior], Field(min_length=1, max_length=10_000)]
 
-    ``source`` says where they come from, as the report repeats it. ``weight`` is what an observation of a profile
-    is worth beside one of this server's.
+
+class Priors(OwnBody):
+    """Qualities in [0, 1] by model and task or ``overall``, or a profile that another server exported.
+
+    Models are named by id, name or alias, in ``models`` or ``benchmarks``; a file of ``routing.priors`` has the
+    same form. ``source`` says where they come from, as the report repeats it. ``strength`` is what qualities are
+    worth in observations, ``weight`` what an observation of a profile is worth beside one of this server's.
     """
 
-    benchmarks: (
-        Annotated[
-            dict[Identifier, Annotated[dict[Identifier, Finite], Field(max_length=64)]],
-            Field(min_length=1, max_length=10_000),
-        ]
-        | None
-    ) = None
-    models: Annotated[dict[Identifier, ModelProfile], Field(min_length=1, max_length=10_000)] | None = None
+    benchmarks: Models | None = None
+    models: Models | None = None
     object: Literal["router.profile"] = "router.profile"
     version: Literal[1] = 1
     source: Annotated[str, Field(max_length=MAX_ORIGIN)] | None = None
+    strength: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
     weight: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if (self.benchmarks is None) == (self.models is None):
-            raise ValueError("send either 'benchmarks' or the 'models' of an exported profile")
-        if self.models is None and "weight" in self.model_fields_set:
+            raise ValueError("send either 'benchmarks' or 'models', which may be those of an exported profile")
+        profiles = [isinstance(each, ModelProfile) for each in self.given.values()]
+        if not any(profiles) and "weight" in self.model_fields_set:
             raise ValueError("'weight' is of a profile's observations; benchmarks have none")
+        if all(profiles) and self.strength is not None:
+            raise ValueError("'strength' is of qualities; a profile has its own")
+        for name, each in self.given.items():
+            if isinstance(each, Figures) and each.performance.model_fields_set:
+                speeds = ", ".join(sorted(each.performance.model_fields_set))
+                raise ValueError(
+                    f"'{name[:80]}' has figures of speed, which belong in a file of routing.priors; leave out "
+                    f"{speeds}"
+                )
         return self
+
+    @property
+    def given(self) -> dict[str, ModelProfile | Figures]:
+        """The models, under either name."""
+        return self.models or self.benchmarks or {}
 
 
 class PriorsTaken(TypedDict):
-    """By model, whether its part was taken: that of a model observed here already is not."""
+    """By name, whether its part was taken: that of a model observed here already is not.
+
+    ``unknown_models`` are names that mean no model now. What was given of them waits for a model of that id.
+    """
 
     object: Literal["priors"]
     taken: dict[str, bool]
+    unknown_models: list[str]
 
 
 class LearnedProfile(TypedDict):
@@ -175,10 +194,25 @@ async def export_priors(request: Request) -> Response:
 @route(router, "POST", "/v1/admin/priors", Contract(reads=Priors, answers=PriorsTaken, admin=True))
 async def import_priors(request: Request, body: Priors) -> Response:
     """Seed models that were never observed with benchmark scores or with what another server learned."""
-    learner = runtime_of(request).learner
-    if body.models is not None:
-        origin = body.source or "a profile of another server"
-        taken = learner.import_profile(body.models, weight=body.weight, origin=origin)
-    else:
-        taken = learner.import_priors(body.benchmarks or {}, origin=body.source or "imported benchmarks")
-    return json_response({"object": "priors", "taken": taken})
+    runtime = runtime_of(request)
+    rows = meant(body.given, runtime.catalog)
+    scores: dict[str, dict[str, float]] = {}
+    profiles: dict[str, ModelProfile] = {}
+    for name, each in body.given.items():
+        for row in rows[name] or (name,):
+            if isinstance(each, ModelProfile):
+                profiles[row] = each
+            else:
+                scores[row] = dict(each.scores)
+    taken = runtime.learner.import_priors(
+        scores, origin=body.source or "imported benchmarks", strength=body.strength
+    ) | runtime.learner.import_profile(
+        profiles, weight=body.weight, origin=body.source or "a profile of another server"
+    )
+    return json_response(
+        {
+            "object": "priors",
+            "taken": {name: any(taken[row] for row in rows[name] or (name,)) for name in body.given},
+            "unknown_models": sorted(name for name in body.given if not rows[name]),
+        }
+    )

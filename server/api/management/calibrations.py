@@ -237,14 +237,34 @@ def _rows(runtime: Runtime, named: list[str] | None, judge: str | None, tasks: l
     if named is None:
         rows = [row for row in runtime.catalog if runtime.unavailable(row) is None]
     else:
-        rows = list({row.id: row for row in map(runtime.catalog.resolve, named)}.values())
-        for row in rows:
-            if (block := runtime.unavailable(row)) is not None:
-                raise ModelUnavailable(f"'{row.id}' cannot be measured: {block.reason}.", param="models")
-    rows = [row for row in rows if subjects_of(row, judge=judge, tasks=tasks)]
-    if not rows:
-        raise InvalidRequest("There is no model to measure in these tasks.", param="models")
-    return sorted(rows, key=_dearness)
+        rows = list({row.id: row for name in named for row in _usable(runtime, name)}.values())
+    able = [row for row in rows if subjects_of(row, judge=judge, tasks=tasks)]
+    if not able:
+        raise InvalidRequest(_why_none(rows, judge, tasks), param="models")
+    return sorted(able, key=_dearness)
+
+
+def _usable(runtime: Runtime, name: str) -> list[Model]:
+    """The replicas of a name that can be used now. Raises ModelUnavailable if none can."""
+    replicas = runtime.catalog.replicas(name)
+    blocks = [runtime.unavailable(row) for row in replicas]
+    usable = [row for row, block in zip(replicas, blocks, strict=True) if block is None]
+    if not usable and blocks[0] is not None:
+        raise ModelUnavailable(f"'{replicas[0].id}' cannot be measured: {blocks[0].reason}.", param="models")
+    return usable
+
+
+def _why_none(rows: list[Model], judge: str | None, tasks: list[str]) -> str:
+    """The reason for which none of these models can be measured in these tasks."""
+    asked = [subject for subject in SUBJECTS if not tasks or subject.task.value in tasks]
+    of = ", ".join(tasks) or "any task"
+    capable = [row for row in rows if any(row.capabilities & subject.needs for subject in asked)]
+    if not capable:
+        needs = ", ".join(sorted({need for subject in asked for need in subject.needs}))
+        return f"There is no model to measure in {of}: a model needs the capability {needs}."
+    if judge is None:
+        return f"There is no model to measure in {of}: a judge reads these answers; set model in [routing.judge]."
+    return f"There is no model to measure in {of}: '{judge}' is the judge, which does not judge itself."
 
 
 def _dearness(row: Model) -> tuple[bool, float]:

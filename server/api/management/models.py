@@ -6,12 +6,12 @@ import asyncio
 from typing import Annotated, Any, Literal, NotRequired
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from backends.registry import wire_of
-from backends.wire.common import Finite, Identifier, OwnBody, WireModel
+from backends.wire.common import Finite, Identifier, OwnBody
 from backends.workers.pool import WorkerView
 from catalog.errors import CapabilityMismatch, InvalidRequest, ModelUnavailable, NotFound, NotPermitted
 from catalog.model import Capability, Model, UpstreamSource

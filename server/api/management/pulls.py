@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from backends.wire.common import AS_COUNT, WireModel
+from backends.wire.common import AS_COUNT, OwnBody
 from catalog.errors import InvalidRequest, NotFound, RoundhouseError, Unavailable
 from catalog.types import Json
 from server.answers.streams import DONE, event, stream_items
@@ -25,7 +25,7 @@ from server.storage.storage import Page, listed
 router = APIRouter(tags=["models"])
 
 
-class PullRequest(WireModel):
+class PullRequest(OwnBody):
     """``model`` is a model of the catalogue, ``starter``, or ``hub:OWNER/REPOSITORY[:QUANTISATION]``.
 
     ``name`` is the id of a repository's model, by default made of its file's name. With ``stream`` the answer is

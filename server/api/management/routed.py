@@ -10,14 +10,17 @@ import orjson
 from fastapi import Request
 
 from backends.wire.common import WireModel
+from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.messages import MessagesRequest
+from backends.wire.responses import ResponsesRequest
+from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
 from routing.facts import Facts
-from server.api.doors import DOORS
 from server.edge.callers import origin_of, with_stand_in
 from server.edge.json_body import parse
 from server.edge.services import runtime_of
-from server.jobs import JOBS
+from server.jobs import JOBS, chat_job
 
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
 EMBEDDINGS, COMPLETIONS, IMAGES = "/v1/embeddings", "/v1/completions", "/v1/images/generations"
@@ -45,6 +48,10 @@ _BY_FIELD: Mapping[str, tuple[str, ...]] = {
 _OWN = frozenset({"model", "routing", "timings", "capability"})
 
 
+_OF_CHATS: Mapping[str, type[WireModel]] = {RESPONSES: ResponsesRequest, MESSAGES: MessagesRequest}
+"""The bodies of chats in other languages than that of chat completions."""
+
+
 class Read(NamedTuple):
     """The facts of a body, the endpoint that it was read for, and remarks on what may be meant otherwise."""
 
@@ -59,16 +66,27 @@ async def read(body: bytes, request: Request) -> Read:
     named = fields.pop("capability", None)
     capability = None if named is None else _named(named)
     endpoint = _endpoint(fields, capability)
+    open_to_both = named is None and endpoint == EMBEDDINGS and not fields.keys() & _OF_EMBEDDINGS
+    if open_to_both and _only_chats(fields.get("model"), runtime_of(request).catalog):
+        endpoint, open_to_both = RESPONSES, False
     fields.setdefault("model", "auto")
     kind = _body_of(endpoint)
     asked = with_stand_in(request, parse(kind, orjson.dumps(fields)))
     origin, runtime = origin_of(request), runtime_of(request)
-    if endpoint in (RESPONSES, MESSAGES):
-        facts = (await DOORS[endpoint].ask(asked, origin, runtime)).job.facts
+    if isinstance(asked, ResponsesRequest):
+        from server.history.turns import turn_of
+
+        unkept = asked.model_copy(update={"store": False, "background": None})
+        job = await (await turn_of(runtime, unkept, origin.caller, origin.trace)).job(origin)
+    elif isinstance(asked, MessagesRequest):
+        from server.history.messages import message_chat
+
+        job = chat_job(await message_chat(asked, origin, runtime), origin)
     else:
-        facts = JOBS[_capability_of(endpoint)][1](asked, origin).facts
-    remarks = [*_ambiguity(fields, endpoint, named), *_misspelt(fields, kind, endpoint)]
-    return Read(facts, endpoint, remarks)
+        job = JOBS[_capability_of(endpoint)][1](asked, origin)
+    remarks = [_EITHER] if open_to_both else []
+    remarks += _misspelt(fields, kind, endpoint)
+    return Read(job.facts, endpoint, remarks)
 
 
 def _named(name: Any) -> Capability:
@@ -86,7 +104,7 @@ def _endpoint(fields: Mapping[str, Any], capability: Capability | None) -> str:
     if field is None:
         raise InvalidRequest(
             "Give the body of the request to explain: 'messages' of a chat, 'input' of a response or of "
-            "embeddings, 'prompt', 'documents', 'labels' or 'voice'. 'capability' names the kind where that leaves it open.",
+            "embeddings, 'prompt', 'documents', 'labels' or 'voice'; 'capability' says which where two have it.",
             param="messages",
         )
     return _nearest(fields, _BY_FIELD[field])
@@ -106,7 +124,7 @@ def _objects(value: Any) -> list[Any]:
 
 
 def _body_of(endpoint: str) -> type[WireModel]:
-    return DOORS[endpoint].reads if endpoint in (RESPONSES, MESSAGES) else JOBS[_capability_of(endpoint)][0]
+    return _OF_CHATS.get(endpoint) or JOBS[_capability_of(endpoint)][0]
 
 
 def _capability_of(endpoint: str) -> Capability:
@@ -118,16 +136,19 @@ def _known(kind: type[WireModel]) -> set[str]:
     return {*fields, *(field.alias for field in fields.values() if field.alias is not None)}
 
 
-def _ambiguity(fields: Mapping[str, Any], endpoint: str, named: Any) -> Iterable[str]:
-    """A remark on a body that two endpoints would take."""
-    if named is None and endpoint == EMBEDDINGS and not fields.keys() & (_known(_body_of(EMBEDDINGS)) - _SHARED):
-        yield (
-            f"It was read as a body of {EMBEDDINGS}; {RESPONSES} takes it, too. Send capability: 'chat' to "
-            "explain that."
-        )
+def _only_chats(model: Any, catalog: Catalog) -> bool:
+    """Whether a named model chats and makes no embeddings."""
+    if not isinstance(model, str) or not catalog.knows(model):
+        return False
+    capabilities = catalog.resolve(model).capabilities
+    return Capability.CHAT in capabilities and Capability.EMBED not in capabilities
 
 
-_SHARED = frozenset({"model", "input", "user"})
+_OF_EMBEDDINGS = EmbeddingRequest.model_fields.keys() - {"model", "input", "user"}
+"""Fields of a body of embeddings that tell it from one of the Responses API."""
+_EITHER = (
+    f"It was read as a body of {EMBEDDINGS}; {RESPONSES} takes it, too. Send capability: 'chat' to explain that."
+)
 
 
 def _misspelt(fields: Mapping[str, Any], kind: type[WireModel], endpoint: str) -> Iterable[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, NotRequired
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, Field, StringConstraints
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
@@ -48,12 +49,20 @@ UNENDED = ("validating", "in_progress", "finalizing")
 _UNITS = {"m": 60, "h": 3600, "d": 86_400}
 
 
+def _is_window(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"[1-9]\d{0,3}[mhd]", value, re.ASCII) is None:
+        raise ValueError("It must be a number of minutes (m), hours (h) or days (d), such as '24h'")
+    return value
+
+
 class BatchRequest(WireModel):
     """A batch of the lines of a file. OpenAI's window is ``24h``; others are whole minutes, hours or days."""
 
     input_file_id: Annotated[str, StringConstraints(max_length=128)]
     endpoint: Endpoint
-    completion_window: Annotated[str, StringConstraints(pattern=r"^[1-9]\d{0,3}[mhd]$")] = "24h"
+    completion_window: Annotated[
+        str, StringConstraints(pattern=r"^[1-9]\d{0,3}[mhd]$"), BeforeValidator(_is_window)
+    ] = "24h"
     metadata: Metadata | None = None
     output_expires_after: ExpiresAfter | None = None
 
@@ -232,4 +241,6 @@ def check_batches_on(runtime: Runtime) -> None:
 def shown(record: Record) -> Json:
     """A batch as its caller sees it."""
     body = {name: value for name, value in record.body.items() if name != INTERNAL}
+    if body.get("notice") is None:
+        body.pop("notice", None)
     return {**body, "status": record.status}

@@ -6,7 +6,7 @@ from secrets import token_hex
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
@@ -33,12 +33,16 @@ Items = Annotated[list[dict[str, Any]], Field(max_length=AT_ONCE)]
 class NewConversation(BaseModel):
     """A conversation to make, perhaps with up to 20 items."""
 
+    model_config = ConfigDict(extra="allow")
+
     items: Items | None = None
     metadata: Metadata | None = None
 
 
 class NewItems(BaseModel):
     """Up to 20 items to add to a conversation."""
+
+    model_config = ConfigDict(extra="allow")
 
     items: Annotated[Items, Field(min_length=1)]
 

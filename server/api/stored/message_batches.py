@@ -214,7 +214,7 @@ def _shown(record: Record, request: Request) -> Json:
         "cancel_initiated_at": _time(body.get("cancelling_at")),
         "archived_at": None,
         "results_url": f"{request.base_url}v1/messages/batches/{record.id}/results" if ended else None,
-        **({"notice": body["notice"]} if "notice" in body else {}),
+        **({"notice": body["notice"]} if body.get("notice") else {}),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from backends.wire.common import AS_COUNT, Metadata
 from catalog.types import Json
@@ -36,6 +36,8 @@ class ItemsQuery(ListQuery):
 
 class MetadataUpdate(BaseModel):
     """New metadata of an object, in place of the old."""
+
+    model_config = ConfigDict(extra="allow")
 
     metadata: Metadata | None
 

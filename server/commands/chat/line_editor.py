@@ -11,7 +11,6 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion, Path
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.output.color_depth import ColorDepth
 
 from catalog.errors import RoundhouseError
 
@@ -29,7 +28,6 @@ def reader(folder: Path, models: Callable[[], Iterable[str]], *, keep: bool) -> 
         completer=_ChatCompleter(tuple(COMMANDS), models),
         complete_while_typing=False,
         multiline=False,
-        color_depth=ColorDepth.DEPTH_1_BIT if "NO_COLOR" in os.environ else None,
         prompt_continuation="... ",
         enable_open_in_editor=True,
     )

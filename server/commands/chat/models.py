@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from urllib.parse import quote
 
 from catalog.errors import ConfigurationError, ModelUnavailable
 from catalog.types import Json
@@ -25,11 +26,11 @@ def choose(client: ServerClient, name: str, confirm: Confirm | None) -> str:
     not chat.
     """
     try:
-        card = client.get(f"/v1/models/{name}")
+        card = client.get(_card_path(name))
     except ServerAnswered as error:
         if error.status != 404 or not _can_be_pulled(name):
             raise
-        card = client.get(f"/v1/models/{_pulled(client, name, confirm)}")
+        card = client.get(_card_path(_pulled(client, name, confirm)))
     if card.get("router"):
         return str(card["id"])
     if _CHAT not in card["capabilities"]:
@@ -40,6 +41,10 @@ def choose(client: ServerClient, name: str, confirm: Confirm | None) -> str:
     if card.get("available") is False:
         raise ModelUnavailable(card.get("unavailable_reason") or f"{card['id']} cannot be used now.")
     return str(card["id"])
+
+
+def _card_path(name: str) -> str:
+    return f"/v1/models/{quote(name, safe='/:')}"
 
 
 def _can_be_pulled(name: str) -> bool:

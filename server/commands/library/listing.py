@@ -28,6 +28,7 @@ from server.commands.library.local import (
     broken_files,
     catalog_and_store,
     faults_of,
+    missing_key,
     state_of,
 )
 from server.commands.terminal import bytes_of
@@ -195,7 +196,7 @@ def show(model: ModelId, config: Config = None) -> None:
         terminal.console().print_json(data=facts)
         return
     row = resolved(model, catalog)
-    missing = faults_of([row], store, engines).get(row.id)
+    missing = faults_of([row], store, engines).get(row.id) or missing_key(row, catalog)
     facts = row.model_dump(mode="json", exclude_none=True)
     if (wire := wire_of(row, catalog)) is not None:
         facts["wire"] = wire

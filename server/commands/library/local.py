@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from catalog.discovery import rows_from_folder
 from catalog.model import Model, PathSource
 from catalog.store.store import Store
 from routing.upstreams.availability import Availability
+from routing.upstreams.provider_keys import SecretResolver, needs_key, source_of
 from server.catalog_updates import read_catalog, registered_in
 from server.commands.support.completion import complete_model
 from server.settings import Settings
@@ -36,6 +38,14 @@ def faults_of(models: Iterable[Model], store: Store, engines: Engines) -> dict[s
     availability = Availability(store, engines.missing, engines.missing_file, timeout=10.0)
     availability.look(tuple(models))
     return {name: block.reason for name, block in availability.faults.items()}
+
+
+def missing_key(model: Model, catalog: Catalog) -> str | None:
+    """Say that a remote model's endpoint has no key in this environment; ``None`` where it has, or needs none."""
+    endpoint = next((each for each in catalog.servers if each.id == model.endpoint_name), None)
+    if model.local or endpoint is None or not needs_key(endpoint) or SecretResolver(os.environ)(endpoint):
+        return None
+    return f"no key is set for the endpoint '{endpoint.id}': set {source_of(endpoint)}"
 
 
 def state_of(model: Model, fault: str | None, engines: Engines) -> str:

@@ -14,10 +14,12 @@ from backends.workers.engines.registry import builtin_engines
 from catalog import starter
 from catalog.catalog import Catalog
 from catalog.curated.advice import CAPABILITIES
-from catalog.curated.choosing import Fit
-from catalog.curated.collection import curated
-from catalog.errors import PullError
-from catalog.hardware import detect
+from catalog.curated.choosing import Fit, Wanted, best
+from catalog.curated.collection import Named, curated
+from catalog.curated.entries import ENGINES
+from catalog.curated.pulling import pull_named
+from catalog.errors import ModelNotFound, PullError
+from catalog.hardware import Machine, detect
 from catalog.model import Capability
 from catalog.store.store import Store
 from server.advising.models import recommended, wanted_of
@@ -75,8 +77,17 @@ def pull(
     catalog, store = catalog_and_store(settings)
     machine = detect()
     wanted = wanted_of(settings, machine)
+    _check_options(what, revision=revision, name=name, engine=engine, capability=capability)
     if engine is not None:
-        wanted = replace(wanted, engines=_only(engine, settings))
+        form = _form(what, engine, settings, machine, wanted)
+        with PullProgress() as progress:
+            row = pull_named(
+                store, form, machine, progress,
+                wanted=replace(wanted, engines=frozenset({engine})), token=token, revision=revision,
+                model_id=name or f"{form.entry.id}-{engine}",
+            )  # fmt: skip
+        typer.echo(f"{row.id} is ready")
+        return
     names = [what] if what != "recommended" else _recommended(settings, store, capability, yes)
     memory = max((device.budget for device in machine.devices), default=None)
     for each in names:
@@ -89,12 +100,40 @@ def pull(
             typer.echo(f"{one} is ready")
 
 
-def _only(engine: str, settings: Settings) -> frozenset[str]:
-    """The one engine of this name. Raises EngineMissing if it cannot run here."""
+def _check_options(
+    what: str, *, revision: str, name: str | None, engine: str | None, capability: list[str] | None
+) -> None:
+    """Raises typer.BadParameter for an option that means nothing beside ``what``."""
+    several = what in ("recommended", "starter")
+    if capability and what != "recommended":
+        raise typer.BadParameter("--capability is for 'recommended'")
+    if several and (name is not None or engine is not None or revision != "main"):
+        raise typer.BadParameter(f"--name, --engine and --revision are for one model, and {what!r} is several")
+
+
+def _form(what: str, engine: str, settings: Settings, machine: Machine, wanted: Wanted) -> Named:
+    """The model of the curated catalogue, whose form for this engine fits here.
+
+    Raises EngineMissing, ModelNotFound, and PullError that says why there is none.
+    """
     missing = builtin_engines(settings.workers.python).missing(engine)
     if missing is not None:
         raise missing
-    return frozenset({engine})
+    found = curated().find(what)
+    if found is None:
+        raise ModelNotFound(what, nearest=curated().nearest(what))
+    entry = found.entry
+    forms = [each for form, each in ENGINES.items() if getattr(entry, form) is not None]
+    if engine not in forms:
+        raise PullError(
+            f"{entry.name} has no form for the engine '{engine}'; it has: {', '.join(forms) or 'none'}."
+        )
+    if best(entry, machine, replace(wanted, engines=frozenset({engine}))) is None:
+        raise PullError(
+            f"{entry.name} does not fit on a device of this machine in its form for the engine '{engine}'. "
+            f"What it needs: roundhouse show {entry.id}"
+        )
+    return found
 
 
 def _recommended(settings: Settings, store: Store, capabilities: list[str] | None, yes: bool) -> list[str]:

@@ -8,6 +8,7 @@ import typer
 
 from catalog.curated.advice import CAPABILITIES, Advice
 from catalog.curated.choosing import ENOUGH
+from catalog.store.store import Store
 from catalog.types import Json
 from server.advising.models import as_json, recommended
 from server.commands import terminal
@@ -45,18 +46,20 @@ def recommend(
     The quantisation is the largest that fits with the KV cache of all slots. Speed is estimated from the bandwidth
     of the device's memory.
     """
+    settings = load_settings(config)
     advices = recommended(
-        load_settings(config),
+        settings,
         capabilities=[capability_named(name) for name in capability] if capability else CAPABILITIES,
         context=context,
         memory=size_of(memory),
         licenses=terms or (),
     )
+    here = frozenset(stored.id for stored in Store(settings.data_dir / "models").list())
     if as_json_:
-        terminal.console().print_json(data=[_json_of(advice) for advice in advices])
+        terminal.console().print_json(data=[_json_of(advice, here) for advice in advices])
         return
     table = terminal.table()
-    for column in ("FOR", "MODEL", "QUANT", "ENGINE", "FETCH", "MEMORY", "DEVICE", "TOKENS/S", "LICENCE"):
+    for column in ("FOR", "MODEL", "QUANT", "ENGINE", "FETCH", "MEMORY", "DEVICE", "TOKENS/S", "LICENCE", "STATE"):
         table.add_column(column, no_wrap=column in ("FOR", "MODEL"))
     approximate = slow = False
     for advice in advices:
@@ -77,6 +80,7 @@ def recommend(
             choice.device,
             speed,
             choice.entry.license,
+            "ready" if choice.entry.id in here else "",
         )
     console = terminal.console()
     console.print(table)
@@ -88,9 +92,14 @@ def recommend(
         console.print("Pull one with: roundhouse pull MODEL, or all with: roundhouse pull recommended")
 
 
-def _json_of(advice: Advice) -> Json:
-    found = {"model": None} if advice.choice is None else as_json(advice.choice)
-    return {"capability": advice.capability, **found}
+def _json_of(advice: Advice, here: frozenset[str]) -> Json:
+    if advice.choice is None:
+        return {"capability": advice.capability, "model": None}
+    return {
+        "capability": advice.capability,
+        **as_json(advice.choice),
+        "pulled": advice.choice.entry.id in here,
+    }
 
 
 def size_of(text: str | None) -> int | None:

@@ -12,6 +12,7 @@ from backends.http.errors import read_error, stream_error
 from backends.http.mismatch import lacks
 from catalog.errors import (
     CapabilityMismatch,
+    ContextLengthExceeded,
     InvalidRequest,
     ModelUnavailable,
     PathMissing,
@@ -269,6 +270,31 @@ def test_any_other_refusal_stays_the_callers_own(message: str) -> None:
     error = read_error(400, {}, orjson.dumps({"error": {"message": message, "param": "messages"}}), UPSTREAM)
     assert type(error) is InvalidRequest
     assert error.lacks is None
+
+
+@pytest.mark.parametrize(
+    ("message", "too_large"),
+    [
+        (
+            "Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30,000, Requested "
+            "41250. The input or output tokens must be reduced in order to run successfully.",
+            True,
+        ),
+        (
+            "Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000, Used 29500, Requested 900. "
+            "Please try again in 800ms.",
+            False,
+        ),
+        ("Request too large for gpt-4o.", False),
+    ],
+)
+def test_a_request_beyond_a_whole_limit_is_at_fault_by_itself(message: str, *, too_large: bool) -> None:
+    body = orjson.dumps({"error": {"message": message, "code": "rate_limit_exceeded", "type": "tokens"}})
+    error = read_error(429, {}, body, Upstream("e", "openai", "http://x", "gpt-4o"))
+    assert isinstance(error, ContextLengthExceeded if too_large else UpstreamRateLimited)
+    assert message in error.message
+    if isinstance(error, ContextLengthExceeded):
+        assert (error.limit, error.requested, error.status) == (30_000, 41_250, 400)
 
 
 @pytest.mark.parametrize(

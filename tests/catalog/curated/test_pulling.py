@@ -133,6 +133,35 @@ def test_embeddings_know_their_prompts_and_files_are_taken_as_named(tmp_path: Pa
         ]
 
 
+def test_pictures_and_speech_come_in_the_folders_that_their_engines_open(tmp_path: Path) -> None:
+    pipeline = {
+        "model_index.json": b'{"_class_name": "StableDiffusionPipeline"}',
+        "unet/config.json": b"{}",
+        "unet/diffusion_pytorch_model.safetensors": b"x" * 10,
+        "unet/diffusion_pytorch_model.fp16.safetensors": b"x" * 5,
+        "sd_turbo.safetensors": b"x" * 20,
+    }
+    whisper = {"model.bin": b"x" * 10, "config.json": b"{}", "vocabulary.txt": b"a", "tokenizer.json": b"{}"}
+    repositories = {
+        "stabilityai/sd-turbo": Repository(pipeline),
+        "Systran/faster-whisper-small": Repository(whisper),
+    }
+    with serve(FakeHub(repositories)) as running:
+        store = Store(tmp_path, hub=Hub(endpoint=running.address))
+        drawing = pull_named(store, named("sd-turbo"), HERE)
+        hearing = pull_named(store, named("whisper-small"), HERE)
+    assert (drawing.engine, drawing.capabilities) == ("diffusion", frozenset({Capability.IMAGE}))
+    assert drawing.options["steps"] == 2
+    folder = store.path(drawing)
+    assert (folder / "model_index.json").is_file()
+    assert [path.name for path in folder.rglob("*.safetensors")] == ["diffusion_pytorch_model.safetensors"]
+    assert (hearing.engine, hearing.capabilities) == (
+        "whisper",
+        frozenset({Capability.TRANSCRIBE, Capability.TRANSLATE}),
+    )
+    assert Store(store.root).ready(hearing)
+
+
 def test_a_form_for_vllm_has_its_parsers(tmp_path: Path) -> None:
     files = {"model.safetensors": b"x" * 10, "config.json": b'{"model_type": "qwen3"}', "tokenizer.json": b"{}"}
     with serve(FakeHub({"acme/Toy-8B": Repository(files)})) as running:

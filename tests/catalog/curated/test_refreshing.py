@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from catalog.curated.collection import read_entries
-from catalog.curated.refreshing import look_up, refresh
+from catalog.curated.refreshing import look_up, main, refresh
 from catalog.store.hub import Hub
 from tests.catalog.curated.test_collection import entry
 from tests.fakes.gguf import chat_model
@@ -92,3 +93,11 @@ def test_sizes_and_the_day_are_written_and_everything_else_stays(
     hub.repositories["acme/Toy-8B-GGUF"].gated = True
     assert refresh(tmp_path, Hub(hub.address), write=True) == 1
     assert "checked" not in file.read_text(), "what differs is for a person, and no longer checked"
+
+
+def test_without_a_network_it_says_so_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nothing listens
+        assert main(["--endpoint", f"http://127.0.0.1:{taken.getsockname()[1]}", "qwen3-8b", "qwen3-4b"]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("The hub broke off for unsloth/Qwen3-")

@@ -164,3 +164,28 @@ def test_benchmarks_over_http_may_have_an_overall_score() -> None:
     assert Learner(made).import_priors({"a": {"overall": 0.3, "code": 0.8}}) == {"a": True}
     assert quality(made, "a") == pytest.approx(0.3)
     assert quality(made, "a", Task.CODE) == pytest.approx(0.8)
+
+
+def test_a_folder_reads_what_another_server_exported(tmp_path: Path) -> None:
+    first = estimator()
+    for _ in range(200):
+        first.observe_quality("a", Task.CODE, Complexity.SIMPLE, 1.0)
+    models = {name: part.model_dump(mode="json") for name, part in first.export_profile().items()}
+    text = json.dumps({"object": "router.profile", "version": 1, "models": models})
+    made = estimator(files=PriorFiles.read([write(tmp_path, "learned.json", text)]))
+    assert quality(made, "a", Task.CODE) > 0.75
+    assert quality(made, "a") == pytest.approx(quality(first, "a"), abs=0.02)
+    assert made.prior(0).source is Source.FILE
+
+
+def test_a_folder_reads_benchmarks_by_either_name(tmp_path: Path) -> None:
+    text = json.dumps({"benchmarks": {"a": {"overall": 0.8}}})
+    assert quality(estimator(files=PriorFiles.read([write(tmp_path, "a.json", text)])), "a") == pytest.approx(0.8)
+
+
+def test_a_seed_of_one_task_keeps_the_others() -> None:
+    made = estimator()
+    before = quality(made, "a")
+    assert Learner(made).import_priors({"a": {"code": 0.95}}) == {"a": True}
+    assert quality(made, "a", Task.CODE) == pytest.approx(0.95)
+    assert quality(made, "a") == pytest.approx(before)

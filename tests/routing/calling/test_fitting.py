@@ -34,3 +34,15 @@ async def test_the_callers_own_effort_stays(stand: Stand) -> None:
     async with stand.dispatcher.open(job) as answer:
         assert "x-roundhouse-effort" not in answer.headers()
     assert stand.backend.requests[0].reasoning_effort == "low"
+
+
+@pytest.mark.parametrize(("dollars", "effort"), [(0.002, None), (0.1, "high")])
+async def test_much_reasoning_is_not_asked_for_where_a_limit_on_cost_leaves_it_no_room(
+    stand: Stand, dollars: float, effort: str | None
+) -> None:
+    stand.backend.scripts = {"a": GOOD}
+    will_ask_for(stand, "high")
+    limited = replace(FACTS, intent=replace(FACTS.intent, max_cost=dollars))
+    async with stand.dispatcher.open(stand.job(limited)) as answer:
+        assert answer.headers().get("x-roundhouse-effort") == effort
+    assert stand.backend.requests[0].reasoning_effort == effort

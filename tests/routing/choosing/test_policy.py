@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from catalog.model import Capability, Endpoint, Price
+from routing.beliefs.estimator import Estimator
 from routing.choosing.policy import plan
 from routing.choosing.world import World
 from routing.facts import Complexity, Facts, Intent, Mode, Task, Workload
@@ -64,6 +65,21 @@ def test_fallbacks_are_in_another_failure_domain_first() -> None:
     shared = Endpoint(id="two", base_url="http://two", failure_domain="one")
     made = choose(chat(high_stakes=True), world(rows, [shared]))
     assert [c.model.id for c in made.candidates] == ["a0", "a1", "a2", "a3", "other"]
+
+
+def test_a_fallback_that_is_not_able_comes_after_those_that_are() -> None:
+    rows = [
+        remote("dear", endpoint="one", benchmarks={"overall": 0.9}),
+        remote("slow", endpoint="one", benchmarks={"overall": 0.72}),
+        remote("tiny", endpoint="two", benchmarks={"overall": 0.24}, price=Price()),
+        remote("fair", endpoint="three", benchmarks={"overall": 0.6}),
+    ]
+    settings = SETTINGS.model_copy(
+        update={"learning": SETTINGS.learning.model_copy(update={"benchmark_trust": 1.0})}
+    )
+    here = world(rows, estimator=Estimator(settings, writer="test"))
+    made = choose(chat(high_stakes=True), here, settings)
+    assert [candidate.model.id for candidate in made.candidates] == ["dear", "fair", "slow", "tiny"]
 
 
 def test_a_plan_has_a_bounded_number_of_candidates_and_considers_all() -> None:

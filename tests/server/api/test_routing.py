@@ -79,6 +79,12 @@ async def test_a_route_reads_a_chat_in_each_of_its_languages_and_says_which(
     assert (told["endpoint"], told["request"]["capability"], told["warnings"]) == (endpoint, "chat", [])
 
 
+async def test_the_input_of_a_named_model_that_only_chats_is_that_of_a_response(start: Start) -> None:
+    async with start() as gateway:
+        told = (await gateway.client.post("/v1/route", json={"model": "cloud/oracle", "input": "hallo"})).json()
+    assert (told["endpoint"], told["warnings"]) == ("/v1/responses", [])
+
+
 async def test_a_route_remarks_on_what_may_be_meant_otherwise(gateway: Gateway) -> None:
     either = (await gateway.client.post("/v1/route", json={"input": "hallo"})).json()
     assert either["endpoint"] == "/v1/embeddings"
@@ -206,6 +212,43 @@ async def test_a_profile_that_one_server_exports_another_imports_and_reports(sta
         again = (await gateway.client.get("/v1/admin/priors", headers=ADMIN)).json()
         assert again["models"]["parrot"]["quality"]["prior"] == profile["models"]["parrot"]["quality"]["prior"]
         assert again["models"]["parrot"]["quality"]["imported"] == "the first server"
+
+
+async def test_an_import_takes_what_a_file_of_priors_says_and_tells_unknown_names(
+    start: Start,
+) -> None:
+    async with start(**KEYS) as gateway:
+
+        async def sent(**body: Json) -> Json:
+            answer = await gateway.client.post("/v1/admin/priors", json=body, headers=ADMIN)
+            assert answer.status_code == 200, answer.text
+            told: Json = answer.json()
+            return told
+
+        told = await sent(models={"POLLY": {"code": 0.9}, "nosuch": {"overall": 0.3}})
+        assert told["taken"] == {"POLLY": True, "nosuch": True}
+        assert told["unknown_models"] == ["nosuch"]
+        profile = (await gateway.client.get("/v1/admin/priors", headers=ADMIN)).json()
+        assert profile["models"]["parrot"]["quality"]["prior"]["code"] == pytest.approx(0.9)
+        assert (await sent(**profile))["unknown_models"] == ["nosuch"]
+        twice = await sent(models={"parrot": {"code": 0.2}, "Parrot": {"code": 0.3}, "polly": {"code": 0.4}})
+        assert twice["unknown_models"] == []
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ({"mmlu": 0.9}, "'mmlu' is no task"),
+        ({"overall": 2}, "at most 1"),
+        ({"overall": 0.5, "latency_p50_ms": 900}, "leave out latency_p50_ms"),
+        ({"quality": {"strength": 0}}, "quality"),
+    ],
+)
+async def test_an_import_of_other_figures_is_refused_by_name(start: Start, model: Json, told: str) -> None:
+    async with start(**KEYS) as gateway:
+        for name in ("models", "benchmarks"):
+            answer = await gateway.client.post("/v1/admin/priors", json={name: {"parrot": model}}, headers=ADMIN)
+            assert told in error(answer, 400, "invalid_request")["message"]
 
 
 async def test_usage_as_json_and_csv(gateway: Gateway) -> None:

@@ -9,11 +9,16 @@ import httpx
 import orjson
 import pytest
 
+from backends.wire.chat import ChatRequest
 from catalog.errors import ConfigurationError
 from routing.reading.stand_ins import StandIns
+from server.answers.rounds import ServerCall
+from server.callers import ANONYMOUS, Origin
 from server.catalog_updates import read_catalog
+from server.jobs import chat_job
 from server.processes.reload import apply_settings
 from server.settings import Settings, load_settings
+from server.wires.responses.drawing import ImageTool, can_draw
 from tests.fakes.openai import FakeOpenAI
 from tests.security.conftest import OpenSite, Site, logs, provider, site
 
@@ -80,6 +85,30 @@ async def test_a_form_names_a_stand_in_too(gateway: Site) -> None:
     assert (answer.headers["x-roundhouse-model"], answer.headers["x-roundhouse-stand-in"]) == ("ear", "whisper-1")
 
 
+@pytest.mark.parametrize("path", ["/props?model=davinci", "/tokenizer_info?model=davinci"])
+async def test_a_query_names_a_stand_in_too(site: OpenSite, path: str) -> None:
+    async with site() as running:
+        unknown = await running.client.get(path)
+        assert unknown.json()["error"]["code"] == "model_not_found"
+    async with site(routing={"stand_ins": STAND_INS}) as running:
+        answer = await running.client.get(path)
+        assert answer.json().get("error", {}).get("code") != "model_not_found", answer.text
+
+
+async def test_the_drawing_tool_of_a_response_names_a_stand_in_too(gateway: Site) -> None:
+    tool = {"type": "image_generation", "model": "dall-e-3"}
+    origin = Origin(ANONYMOUS, "0" * 32)
+    drawing = ImageTool(gateway.runtime, ANONYMOUS, origin, tool, streamed=False)
+    chat = chat_job(ChatRequest.model_validate({"model": "far", "messages": HELLO}), origin)
+    call = ServerCall(id="call_1", name="draw", number=0, arguments='{"prompt": "A fox"}')
+    assert can_draw(tool, "far", gateway.runtime, ANONYMOUS)
+    async for _ in drawing.run(call, chat):
+        pass
+    assert "The picture is drawn" in call.result
+    gateway.runtime.stand_ins = StandIns({})
+    assert not can_draw(tool, "far", gateway.runtime, ANONYMOUS)
+
+
 async def test_ollamas_answer_names_the_model_that_answered(gateway: Site) -> None:
     body = {"model": "gpt-4o-mini", "messages": HELLO, "stream": False}
     answer = await gateway.client.post("/api/chat", json=body)
@@ -142,7 +171,7 @@ async def test_embeddings_are_refused_where_the_router_would_choose_their_model(
     async with site(routing={"stand_ins": {"*": "auto"}}) as running:
         answer = await running.client.post("/v1/embeddings", json={"model": "some-vectors", "input": "a"})
         assert answer.status_code == 400
-        assert "vectors do not compare" in answer.json()["error"]["message"]
+        assert "vectors of two models do not compare" in answer.json()["error"]["message"]
         chat = await running.client.post("/v1/chat/completions", json={"model": "any-name", "messages": HELLO})
         assert chat.status_code == 200
 

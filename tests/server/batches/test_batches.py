@@ -10,7 +10,7 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from catalog.errors import InvalidRequest, QueueFull, UpstreamQuotaExceeded
+from catalog.errors import InvalidRequest, QueueFull, UpstreamQuotaExceeded, UpstreamUnreachable
 from catalog.types import Json
 from routing.facts import Workload
 from server.api.doors import DOORS
@@ -208,6 +208,29 @@ async def test_a_line_waits_until_the_account_of_its_provider_is_open_again(
     assert min(waits) >= 300
 
 
+async def test_a_batch_whose_model_is_gone_says_so_while_it_is(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch: Json = {}
+    told: list[Json] = []
+
+    async def sleep(slot: Slot, seconds: float) -> None:
+        told.append((await gateway.client.get(f"/v1/batches/{batch['id']}")).json())
+        if len(told) == 5:
+            gateway.backend.script = before
+
+    monkeypatch.setattr(Slot, "sleep", sleep)
+    before = gateway.backend.script
+    gateway.backend.script = (UpstreamUnreachable("The far end is gone."),)
+    with capture_logs() as logs:
+        batch |= await send(gateway, jsonl(chat_line("a")))
+        done = await until(gateway, batch, "completed")
+    assert ["notice" in each for each in told] == [False, False, True, True, True]
+    assert "The far end is gone." in told[-1]["notice"]
+    assert len([log for log in logs if log["event"] == "batch.waits"]) == 1
+    assert (done["request_counts"]["completed"], "notice" in done) == (1, False)
+
+
 async def test_a_batch_that_waits_for_an_account_can_be_cancelled(gateway: Gateway) -> None:
     gateway.backend.script = (UpstreamQuotaExceeded("used up"),)
     batch = await send(gateway, jsonl(chat_line("a")))
@@ -321,6 +344,21 @@ async def test_a_batch_that_cannot_be_made_is_refused(
     answer = await gateway.client.post("/v1/batches", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
     assert names(files_of(gateway).folder) == [file.json()["id"]]
+
+
+async def test_a_wrong_window_is_told_by_an_example_and_an_unknown_field_by_its_name(gateway: Gateway) -> None:
+    form = {"files": {"file": ("a", jsonl(chat_line("a")))}, "data": {"purpose": "batch"}}
+    file = (await gateway.client.post("/v1/files", **form)).json()["id"]  # type: ignore[arg-type]
+    body = {"input_file_id": file, "endpoint": CHAT}
+    for window in ("24", "soon", "٢h", "0h"):
+        answer = await gateway.client.post("/v1/batches", json={**body, "completion_window": window})
+        assert answer.status_code == 400
+        assert "such as '24h'" in answer.json()["error"]["message"]
+    more = {"priority": "high", "x": None, "metadata": None}
+    made = await gateway.client.post("/v1/batches", json={**body, **more})
+    assert (made.status_code, made.headers["x-roundhouse-dropped"]) == (200, "priority")
+    plain = await gateway.client.post("/v1/batches", json=body)
+    assert "x-roundhouse-dropped" not in plain.headers
 
 
 async def test_a_file_of_another_purpose_is_no_input(gateway: Gateway) -> None:

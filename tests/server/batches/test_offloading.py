@@ -143,6 +143,36 @@ async def test_a_fault_of_the_provider_at_a_line_is_no_result(site: Open, openai
         assert paths(openai).count(CHAT) == 1
 
 
+@pytest.mark.parametrize("when", ["begin", "look"])
+async def test_a_batch_api_that_fails_is_told_of_while_it_does_and_logged_once(
+    site: Open, openai: FakeOpenAI, logs: io.StringIO, when: str
+) -> None:
+    openai.finishing = False
+    async with site() as s:
+        if when == "begin":
+            openai.fault = Fault(status=500, message="Out of order.")
+        batch = await s.send(line("a"))
+        if when == "look":
+            await s.begun(batch)
+            openai.fault = Fault(status=500, message="Out of order.")
+        async with asyncio.timeout(20):
+            while "notice" not in (told := (await s.client.get(f"/v1/batches/{batch['id']}")).json()):
+                await asyncio.sleep(0.01)
+            failed = len(openai.calls)
+            while len(openai.calls) < failed + 5:
+                await asyncio.sleep(0.01)
+        assert told["status"] == "in_progress"
+        assert "The provider's batch API fails at present" in told["notice"]
+        assert "Out of order." in told["notice"]
+        event = "batch.not_begun" if when == "begin" else "batch.not_seen"
+        assert logs.getvalue().count(event) == 1
+        openai.fault, openai.finishing = Fault(), True
+        done = await s.until(batch, "completed")
+        assert (done["request_counts"]["completed"], "notice" in done) == (1, False)
+        assert paths(openai).count(CHAT) == 0
+        assert logs.getvalue().count(event) == 1
+
+
 @pytest.mark.parametrize("how", ["no_api", "failed", "gone"])
 async def test_a_batch_that_the_provider_does_not_take_is_asked_line_by_line(
     site: Open, openai: FakeOpenAI, logs: io.StringIO, how: str

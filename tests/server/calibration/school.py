@@ -112,13 +112,20 @@ class School:
 
 @asynccontextmanager
 async def opened(
-    tmp_path: Path, bright: Pupil, dull: Pupil, *, price: Json | None = PRICE, **overrides: Any
+    tmp_path: Path,
+    bright: Pupil,
+    dull: Pupil,
+    *,
+    price: Json | None = PRICE,
+    name: str | None = None,
+    **overrides: Any,
 ) -> AsyncIterator[School]:
-    """A gateway whose only usable models are the two pupils."""
+    """A gateway whose only usable models are the two pupils, which are replicas of ``name`` if there is one."""
 
-    def row(name: str) -> Json:
-        source = {"kind": "upstream", "endpoint": name, "model": "fake-chat"}
-        return {"id": name, "capabilities": ["chat"], "source": source, "price": price or {}}
+    def row(id_: str) -> Json:
+        source = {"kind": "upstream", "endpoint": id_, "model": "fake-chat"}
+        made = {"id": id_, "capabilities": ["chat"], "source": source, "price": price or {}}
+        return made if name is None else {**made, "name": name}
 
     settings = Settings.model_validate(
         {

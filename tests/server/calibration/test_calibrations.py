@@ -301,7 +301,8 @@ async def test_questions_teach_speed_and_neither_quality_nor_the_length_of_answe
         ({"questions": 0}, "questions"),
         ({"seed": "x"}, "seed"),
         ({"models": ["gpt-5"]}, "gpt-5"),
-        ({"tasks": ["speech"], "models": ["bright"]}, "no model"),
+        ({"tasks": ["speech"], "models": ["bright"]}, "needs the capability speak"),
+        ({"tasks": ["summarise"], "models": ["bright"]}, "set model in [routing.judge]"),
     ],
 )
 async def test_a_request_that_cannot_be_met_is_refused_with_its_reason(
@@ -346,6 +347,20 @@ async def test_with_a_judge_summaries_and_translations_are_measured_beside_a_per
     judged = [prompt for prompt in bright.asked if "<answer A" in prompt]
     assert len(judged) == 4
     assert not any("dull" in prompt for prompt in judged)
+
+
+async def test_a_judge_that_alone_is_named_is_told_that_it_does_not_judge_itself(
+    tmp_path: Path, bright: Pupil, dull: Pupil
+) -> None:
+    async with opened(tmp_path, bright, dull, routing={"judge": {"model": "bright"}}) as school:
+        answer = await school.client.post(PLACE, json={"models": ["bright"], "tasks": ["summarise"]})
+    assert "'bright' is the judge, which does not judge itself" in answer.json()["error"]["message"]
+
+
+async def test_a_name_of_several_replicas_measures_each(tmp_path: Path, bright: Pupil, dull: Pupil) -> None:
+    async with opened(tmp_path, bright, dull, name="twin") as school:
+        told = await school.begin(models=["twin"], tasks=["maths"], questions=1)
+        assert set((await school.until_ended(told))["results"]) == {"bright", "dull"}
 
 
 async def test_only_administrators_calibrate(tmp_path: Path, bright: Pupil, dull: Pupil) -> None:

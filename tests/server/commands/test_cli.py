@@ -146,6 +146,15 @@ def test_list_and_doctor_say_which_files_are_broken_and_which_models_lack_their_
         assert "cut-Q8_0.gguf: " in told
 
 
+def test_show_says_that_a_remote_model_lacks_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    state = json.loads(run("show", "gpt-5.4-mini"))["state"]
+    assert state["ready"] is False
+    assert "set OPENAI_API_KEY" in state["missing"]
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-there")
+    assert json.loads(run("show", "gpt-5.4-mini"))["state"] == {"ready": True, "missing": None}
+
+
 def test_show_is_json_with_the_state() -> None:
     document = json.loads(run("show", "SmolLM2"))
     assert document["id"] == "smollm2-135m-instruct"

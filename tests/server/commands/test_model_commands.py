@@ -139,7 +139,11 @@ def test_an_unknown_name_and_a_model_that_is_too_large_say_what_to_do() -> None:
     with pytest.raises(ModelNotFound, match="Did you mean 'qwen3-8b'"):
         run("pull", "qwn3:8b")
     with pytest.raises(PullError, match="GB of memory in its smallest form"):
+        run("pull", "qwen3.5:397b")
+    with pytest.raises(PullError, match="has no form for the engine 'llamacpp'; it has: vllm"):
         run("pull", "deepseek-v3.2", "--engine", "llamacpp")
+    with pytest.raises(PullError, match="does not fit on a device of this machine in its form for the engine"):
+        run("pull", "qwen3.5:397b", "--engine", "llamacpp")
     with pytest.raises(ModelNotFound, match="Did you mean"):
         run("show", "qwn3:8b")
 
@@ -156,9 +160,30 @@ def test_the_recommended_models_are_pulled_unless_the_disk_has_no_room(
         run("pull", "recommended", "--capability", "chat")
     monkeypatch.setattr("server.commands.library.pulling.free_bytes", lambda _: None)
     assert run("pull", "recommended", "--capability", "chat") == f"{recommended['model']} is ready\n"
+    assert json.loads(run("recommend", "--capability", "chat", "--json"))[0]["pulled"] is True
     again = run("pull", "recommended", "--capability", "chat")
     assert again == "The recommended models are on this machine.\n"
 
 
 def test_the_free_space_is_that_of_the_nearest_folder_that_exists(tmp_path: Path) -> None:
     assert (free_bytes(tmp_path / "not" / "yet") or 0) > 0
+
+
+def test_the_form_for_an_engine_is_another_model_beside_the_first(hub: FakeHub) -> None:
+    assert run("pull", "smollm2:360m") == "smollm2-360m is ready\n"
+    assert run("pull", "smollm2:360m", "--engine", "llamacpp") == "smollm2-360m-llamacpp is ready\n"
+    rows = {row["id"] for row in json.loads(run("list", "--json"))}
+    assert {"smollm2-360m", "smollm2-360m-llamacpp"} <= rows
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("recommended", "--name", "mine"),
+        ("starter", "--engine", "llamacpp"),
+        ("recommended", "--revision", "v1"),
+        ("qwen3:8b", "--capability", "chat"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused(arguments: tuple[str, ...]) -> None:
+    assert RUNNER.invoke(app, ["pull", *arguments]).exit_code == 2

@@ -23,7 +23,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def post(_: ServerClient, path: str, body: Any = None) -> Any:
         bodies.append(body)
-        return {"object": "priors", "taken": {"a": True, "b": False}}
+        taken = {"a": True, "b": False} | ({"nosuch": True} if "nosuch" in body["models"] else {})
+        return {"object": "priors", "taken": taken, "unknown_models": sorted(taken.keys() - {"a", "b"})}
 
     monkeypatch.setattr(ServerClient, "get", lambda *_, **__: PROFILE)
     monkeypatch.setattr(ServerClient, "post", post)
@@ -52,10 +53,20 @@ def test_a_profile_passes_through_pipes(sent: list[Any]) -> None:
     assert sent == [{**PROFILE, "source": "the Oslo server"}]
 
 
+def test_names_that_mean_no_model_are_told_and_toml_is_read(sent: list[Any], tmp_path: Path) -> None:
+    file = tmp_path / "ours.toml"
+    file.write_text("[models.a]\noverall = 0.8\n[models.nosuch]\ncode = 0.9\n")
+    told = run("import", str(file)).output
+    assert sent == [{"models": {"a": {"overall": 0.8}, "nosuch": {"code": 0.9}}, "source": "ours.toml"}]
+    assert "1 models imported" in told
+    assert "no model of this server, kept for one that may come: nosuch" in told
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("", "is no JSON"),
+        ('{"models": {"a": {"overall": NaN}}}', "is no JSON"),
         ("[]", "an object with 'models' or 'benchmarks'"),
         (None, "cannot be read: No such file"),
     ],

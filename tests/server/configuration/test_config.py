@@ -181,6 +181,13 @@ def test_an_error_that_keeps_a_server_from_starting_is_found(text: str, where: s
     assert re.search(why, found.message), found.message
 
 
+def test_a_variable_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUNDHOUSE_SERVER", "{")
+    (found,) = check(None)
+    assert (found.where, found.error) == ("ROUNDHOUSE_SERVER", True)
+    assert "not JSON" in found.message
+
+
 def test_a_misspelt_variable_is_remarked_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROUNDHOUSE_SEVER__PORT", "1")
     monkeypatch.setenv("ROUNDHOUSE_KEY", "a client's")

@@ -57,6 +57,28 @@ async def test_every_route_wants_a_key_but_health_ready_and_the_console(
             assert answer.headers["www-authenticate"] == "Bearer"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "anthropics"),
+    [
+        ("POST", "/v1/messages", True),
+        ("GET", "/v1/models/none", True),
+        ("GET", "/v1/files/none", True),
+        ("GET", "/v1/organizations", True),
+        ("POST", "/v1/chat/completions", False),
+        ("POST", "/v1/embeddings", False),
+        ("GET", "/v1/responses/none", False),
+    ],
+)
+async def test_a_header_of_anthropics_changes_the_errors_of_its_own_paths_alone(
+    start: Start, method: str, path: str, *, anthropics: bool
+) -> None:
+    async with start(**KEYS) as gateway:
+        told = {**BEARER, "anthropic-version": "2023-06-01"}
+        refused = await gateway.client.request(method, path, headers=told, json={} if method == "POST" else None)
+        assert refused.status_code in (400, 404)
+        assert (refused.json().get("type") == "error") is anthropics
+
+
 async def test_unknown_paths_want_a_key_too(start: Start) -> None:
     async with start(**KEYS) as gateway:
         error(await gateway.client.get("/v1/secret"), 401, "invalid_api_key")

@@ -87,6 +87,19 @@ async def test_a_second_pull_of_the_same_joins_the_first(shop: Shop, hub: FakeHu
     assert hub.downloads(FILE) == [None], "it is here"
 
 
+async def test_two_models_of_one_file_fetch_it_once(shop: Shop, hub: FakeHub) -> None:
+    await shop.client.post("/v1/models", json=TINY)
+    first = await half_way(shop, hub)
+    second = (await shop.client.post(PULLS, json={"model": "tiny"})).json()
+    assert second["id"] != first["id"]
+    hub.gates[FILE].set()
+    ended = [await shop.ended(each["id"]) for each in (first, second)]
+    assert [each["models"] for each in ended] == [["tiny-q4_k_m"], ["tiny"]]
+    assert hub.downloads(FILE) == [None]
+    await shop.client.delete("/v1/models/tiny?files=true")
+    assert (await shop.client.get("/v1/models/tiny-q4_k_m")).json()["available"], "the other one's file stays"
+
+
 async def test_a_pull_goes_on_without_its_client(shop: Shop, hub: FakeHub) -> None:
     hub.gates[FILE] = Event()
     asking = asyncio.create_task(shop.client.post(PULLS, json={"model": ADDRESS, "stream": True}))

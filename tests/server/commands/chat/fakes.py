@@ -65,7 +65,13 @@ class FakeServerClient(ServerClient):
     def stream(self, method: str, path: str, **arguments: Any) -> Iterator[httpx.Response]:
         if path == "/v1/models/pulls":
             self.pulled.append(arguments["json"]["model"])
-            begun = {"id": "pull_1", "status": "in_progress", "stage": "downloading", "error": None, "models": []}
+            begun: Json = {
+                "id": "pull_1",
+                "status": "in_progress",
+                "stage": "downloading",
+                "error": None,
+                "models": [],
+            }
             progress = {"completed_bytes": 4, "total_bytes": 9}
             failed = {**begun, "status": "failed", "error": {"code": "pull_failed", "message": "No room."}}
             done = {**begun, "status": "completed", "stage": "done", "models": ["far"]}
