@@ -20,15 +20,9 @@ HEAD = """# Metrics
 
 `GET /metrics` returns the metrics in Prometheus' text format. It requires an admin key, or a key that reads
 nothing else: one of `ROUNDHOUSE_METRICS_KEYS`, or one made by `roundhouse keys create prometheus --metrics`
-<<<<<<< HEAD
-(`deploy/prometheus/prometheus.yaml`). With several gateway processes one scrape covers all of them. Histograms
-have `_bucket`, `_sum` and `_count`. Label values are bounded: routes are templates, models are rows of the
-catalogue, codes are those of `catalog/errors/`. No key, prompt or address is a label.
-=======
 (`deploy/prometheus/prometheus.yaml`). With several gateway processes one scrape covers all of them.
 Histograms have `_bucket`, `_sum` and `_count`. Label values are bounded: routes are templates, models are
 rows of the catalogue, codes are those of `catalog/errors/`. No key, prompt or address is a label.
->>>>>>> main
 `deploy/grafana/roundhouse.json` is a dashboard of these metrics, `deploy/prometheus/alerts.yaml` has alerts.
 `make reference` writes this page.
 
