@@ -63,11 +63,11 @@ async def test_a_gateway_that_was_not_told_sees_a_row_when_it_looks(open_shop: O
 
 
 async def test_a_change_is_merged_and_null_removes_a_field(shop: Shop) -> None:
-    await shop.client.post("/v1/models", json={**TINY, "aliases": ["small"], "limits": {"context_window": 512}})
+    await shop.client.post("/v1/models", json={**TINY, "aliases": ["small"], "license": "mit"})
     changed = (await shop.client.post("/v1/models", json={"id": "TINY", "family": "llama"})).json()
-    assert (changed["aliases"], changed["family"], changed["context_window"]) == (["small"], "llama", 512)
-    changed = (await shop.client.post("/v1/models", json={"id": "tiny", "limits": None, "aliases": ["b"]})).json()
-    assert (changed["aliases"], changed["context_window"]) == (["b"], None)
+    assert (changed["aliases"], changed["family"], changed["license"]) == (["small"], "llama", "mit")
+    changed = (await shop.client.post("/v1/models", json={"id": "tiny", "license": None, "aliases": ["b"]})).json()
+    assert (changed["aliases"], changed["license"]) == (["b"], None)
     message = refused(
         await shop.client.post("/v1/models", json={"id": "tiny", "capabilities": None}), "capabilities"
     )
