@@ -88,6 +88,8 @@ def _with_usable(settings: Settings, store: Store, engines: Engines, registered:
             log = structlog.get_logger("server.catalog")
             log.warning("registered row is left out", reason=error.message)
             registered = less
+
+
 def _as_served(engines: Engines, default: int, row: Model) -> Model:
     """The row with the abilities of its engine, and within the context window that its worker has here."""
     row = engines.completed(row)
