@@ -155,7 +155,8 @@ async def test_no_wire_names_another_model_than_the_key_may_use(
     maker = FakeAnthropic if wire == "messages" else FakeOpenAI
     async with maker() as fake:
         monkeypatch.setenv("ROUNDHOUSE_TEST_KEY", fake.key or "x")
-        protocol, base = ("anthropic", fake.origin) if wire == "messages" else ("openai", fake.base_url)
+        base = fake.base_url if isinstance(fake, FakeOpenAI) else fake.origin
+        protocol = "openai" if isinstance(fake, FakeOpenAI) else "anthropic"
         end: Json = {"id": "near", "protocol": protocol, "base_url": base, "key_env": ["ROUNDHOUSE_TEST_KEY"]}
         if wire == "responses":
             end["wire"] = "responses"
