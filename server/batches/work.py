@@ -327,7 +327,7 @@ class BatchWork:
 
 def _notice(batch: Record, waits: Waits | None = None) -> str | None:
     """The notice of a batch: the lines that providers did not answer, and what it waits for now."""
-    notices = (notice_of(batch.body[INTERNAL].get(OFFLOADED) or ()), waits and waits.notice())
+    notices = (notice_of(batch.body[INTERNAL].get(OFFLOADED) or ()), None if waits is None else waits.notice())
     return " ".join(filter(None, notices)) or None
 
 
