@@ -40,10 +40,11 @@ class Parts(Protocol):
     pool: WorkerPool
     runner: Runner | None
     storage: Storage
-    unavailable: Callable[[Model], Block | None]
 
     @property
     def catalog(self) -> Catalog: ...
+
+    def unavailable(self, model: Model, /) -> Block | None: ...
 
 
 class Updates(Protocol):
