@@ -123,3 +123,12 @@ async def test_a_key_for_metrics_is_created_and_leaves_the_door_as_it_was(start:
         assert (await gateway.client.post(PATH, json=BODY)).status_code == 200
         more = await gateway.client.post("/v1/admin/keys", json={"name": "m", "metrics": True, "admin": True})
         error(more, 400, "invalid_request")
+
+
+async def test_a_key_for_metrics_is_made_and_closes_no_door(gateway: Gateway) -> None:
+    made = await gateway.client.post("/v1/admin/keys", json={"name": "prometheus", "metrics": True})
+    assert made.json()["metrics"] is True
+    assert (await gateway.client.get("/v1/key")).json()["anonymous"] is True
+    assert (await gateway.client.get("/metrics", headers=bearer(made.json()["secret"]))).status_code == 200
+    refused = await gateway.client.post("/v1/admin/keys", json={"name": "a", "metrics": True, "admin": True})
+    error(refused, 400, "invalid_request")
