@@ -44,7 +44,7 @@ def check(folder: Path, redirection: str, *, processes: int = 1, before: Callabl
 def test_without_standard_error_the_log_goes_to_standard_output(tmp_path: Path, processes: int) -> None:
     log = check(tmp_path, ">out 2>&-", processes=processes)
     assert "listening" in log
-    assert log.count("path=/v1/models") == 3
+    assert log.count(" GET /v1/models ") == 3
 
 
 def test_without_any_standard_stream_it_serves_and_no_file_takes_their_numbers(tmp_path: Path) -> None:
