@@ -37,7 +37,7 @@ def find_browser() -> str | None:
     return os.environ.get("ROUNDHOUSE_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Chromium. Without one the tests are skipped, or fail where ``ROUNDHOUSE_UI=demanded``."""
     program = find_browser()
@@ -48,20 +48,21 @@ def browser() -> Iterator[Browser]:
         pytest.skip(reason)
     sync_api = pytest.importorskip("playwright.sync_api")
     sync_api.expect.set_options(timeout=20_000)
+    # It runs an event loop of its own, with which no other package's asynchronous test could run.
     with sync_api.sync_playwright() as started:
         chromium = started.chromium.launch(executable_path=program, args=["--no-sandbox", *MICROPHONE])
         yield chromium
         chromium.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab() -> Iterator[Lab]:
     """The provider."""
     with running() as provider:
         yield provider
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def console(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server without keys, with the provider's models, and this machine's where they were pulled."""
     folder = tmp_path_factory.mktemp("console")
@@ -75,7 +76,7 @@ def console(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def hub() -> Iterator[FakeHub]:
     """The hub, with one small model, of whose file the second half waits for ``hub.gates[FILE]``."""
     repository = Repository({FILE: chat_model(padding=3_000_000)})
@@ -83,7 +84,7 @@ def hub() -> Iterator[FakeHub]:
         yield running_hub
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def locked(lab: Lab, hub: FakeHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server with keys: ``reader-key`` for models, ``admin-key`` for everything. It pulls from the fake hub."""
     folder = tmp_path_factory.mktemp("locked")
