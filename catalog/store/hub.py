@@ -39,10 +39,14 @@ class HubPull:
     files: dict[str, StoredFile]
     root: Path
 
+    @property
+    def entry(self) -> str:
+        """The file or folder that the engine opens, relative to the store's root."""
+        return self.folder if self.selection.entry == "." else f"{self.folder}/{self.selection.entry}"
+
     def manifest(self, model_id: str, fingerprint: str, row: Model | None = None) -> Manifest:
         """Make the manifest of this pull."""
-        entry = self.folder if self.selection.entry == "." else f"{self.folder}/{self.selection.entry}"
-        return Manifest(id=model_id, fingerprint=fingerprint, entry=entry, files=self.files, row=row)
+        return Manifest(id=model_id, fingerprint=fingerprint, entry=self.entry, files=self.files, row=row)
 
     def row(self, model_id: str | None) -> Model:
         """Make the catalogue row from the files."""
