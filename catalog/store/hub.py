@@ -124,7 +124,13 @@ class Hub:
         from huggingface_hub import HfApi
 
         api = HfApi(endpoint=self._endpoint, token=token)
-        return api.model_info(source.repository, revision=source.revision, files_metadata=True)
+        try:
+            return api.model_info(source.repository, revision=source.revision, files_metadata=True)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise PullError(
+                f"The hub's description of {source.repository} lacks what a pull needs ({_first_line(error)}). "
+                "A mirror (HF_ENDPOINT) may be at fault."
+            ) from error
 
     @staticmethod
     def _files(source: HubSource, info: Any) -> tuple[str, list[RemoteFile]]:

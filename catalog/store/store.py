@@ -209,7 +209,7 @@ class Store:
         return row
 
     def check_free(self, model_id: str, repositories: Container[str], known: Known = _none_known) -> None:
-        """Raises InvalidRequest for what can be no id, or is that of another model than one of ``repositories``."""
+        """Raises InvalidRequest for no id, or that of another model than one of ``repositories``."""
         try:
             _MODEL_ID.validate_python(model_id)
         except ValidationError as error:
