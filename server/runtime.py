@@ -136,9 +136,9 @@ class Runtime:
     models. ``registry`` has the rows that were registered over HTTP, ``pulls`` those in the background, and
     ``on_use`` those that requests cause. ``deferred`` makes calls through the batch APIs of providers. ``samples``
     takes answers for the judge. ``fault`` asks what keeps an endpoint from being called, such as missing
-    credentials of a cloud. ``traffic`` counts the requests of clients; the app sets it. ``hops`` refuses those that
-    came through this server before. ``stand_ins`` are those of
-    the settings, of which :meth:`stand_in` says which apply.
+    credentials of a cloud. ``traffic`` counts the requests of clients; the app sets it. ``hops`` refuses
+    those that came through this server before. ``stand_ins`` are those of the settings, of which :meth:`stand_in`
+    says which apply.
     """
 
     live: HasCatalog

@@ -47,14 +47,18 @@ async def leads(shop: Shop, url: str) -> None:
 async def test_a_request_that_comes_back_to_its_server_is_refused(
     open_shop: OpenShop, tmp_path: Any, servers: int, stream: bool
 ) -> None:
-    async with open_shop() as here, open_shop(data_dir=tmp_path / "other") as there:
-        async with listening(here) as first, listening(there) as second:
-            await leads(here, first if servers == 1 else second)
-            await leads(there, first)
-            async with asyncio.timeout(20):
-                answer = await here.client.post("/v1/chat/completions", json={**ASKED, "stream": stream})
-            assert answer.status_code in (502, 503)
-            assert "leads back" in answer.json()["error"]["message"]
+    async with (
+        open_shop() as here,
+        open_shop(data_dir=tmp_path / "other") as there,
+        listening(here) as first,
+        listening(there) as second,
+    ):
+        await leads(here, first if servers == 1 else second)
+        await leads(there, first)
+        async with asyncio.timeout(20):
+            answer = await here.client.post("/v1/chat/completions", json={**ASKED, "stream": stream})
+        assert answer.status_code in (502, 503)
+        assert "leads back" in answer.json()["error"]["message"]
 
 
 async def test_hops_go_on_to_other_servers_and_nothing_else_does(shop: Shop) -> None:
