@@ -1,5 +1,6 @@
 """Questions of one gateway process to the others: for a trace that it does not have, to take a report on its
-answer, whether the state takes its writes, to look at the models on disk or the stored keys, and for recent traces and log lines.
+answer, whether the state takes its writes, to look at the models on disk or the stored keys, and for recent
+traces and log lines.
 
 Traces stay in the memory of the process that served the request, because storing each one would cost every
 request.

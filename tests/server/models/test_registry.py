@@ -202,6 +202,15 @@ async def test_files_outside_the_folders_of_the_settings_are_refused(open_shop: 
         refused(await shop.client.post("/v1/models/x/load", json=loading), "options.chat_template_file")
 
 
+@pytest.mark.parametrize("option", ["batch", "micro_batch", "prompt_cache_mib", "context"])
+async def test_a_number_that_no_engine_can_read_is_refused_before_a_load(shop: Shop, option: str) -> None:
+    await shop.client.post("/v1/models", json=TINY)
+    loading = {"options": {option: 10**12}}
+    told = refused(await shop.client.post("/v1/models/tiny/load", json=loading), f"options.{option}")
+    assert "2147483647" in told
+    refused(await shop.client.post("/v1/models", json={**TINY, **loading}), f"options.{option}")
+
+
 # ---- models of other servers
 
 
