@@ -119,6 +119,7 @@ async def open_runtime(
         runtime.deferred = _deferred(clock, metrics, models, memory, calls, routing, dispatcher)
         sampler = Sampler(runtime, settings.routing.judge)
         runtime.samples = sampler
+        runtime.hops = routing.leases.hops
         runtime.looked = updates.looked.is_set
         runtime.peers = peers
         live = await live_models(

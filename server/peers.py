@@ -1,5 +1,6 @@
 """Questions of one gateway process to the others: for a trace that it does not have, to take a report on its
-answer, whether the state takes its writes, to look at the models on disk, and for recent traces and log lines.
+answer, whether the state takes its writes, to look at the models on disk or the stored keys, and for recent
+traces and log lines.
 
 Traces stay in the memory of the process that served the request, because storing each one would cost every
 request.
@@ -38,6 +39,10 @@ async def answer_peer(runtime: Runtime | None, question: Any) -> Any:
     if "look" in question:
         if runtime.library is not None:
             await runtime.library.look()
+        return None
+    if "keys" in question:
+        if runtime.keys is not None:
+            await runtime.keys.look()
         return None
     if "trace" in question:
         return runtime.traces.get(str(question["trace"]))
@@ -89,6 +94,12 @@ async def announce_models(runtime: Runtime) -> None:
     """Have the other processes look at the models on disk."""
     if runtime.peers is not None:
         await runtime.peers.ask({"look": True})
+
+
+async def announce_keys(runtime: Runtime) -> None:
+    """Have the other processes read the keys, so that a change holds in all before its answer."""
+    if runtime.peers is not None:
+        await runtime.peers.ask({"keys": True})
 
 
 async def learn(runtime: Runtime, verdict: Verdict) -> Json | None:

@@ -19,6 +19,7 @@ from routing.accounts.virtual_keys import VirtualKeys
 from routing.beliefs.estimator import Estimator
 from routing.beliefs.learning import Learner
 from routing.calling.answer import Answer
+from routing.calling.hops import Hops
 from routing.calling.job import Job
 from routing.calling.traces import Traces
 from routing.choosing.pins import Pins
@@ -135,8 +136,9 @@ class Runtime:
     models. ``registry`` has the rows that were registered over HTTP, ``pulls`` those in the background, and
     ``on_use`` those that requests cause. ``deferred`` makes calls through the batch APIs of providers. ``samples``
     takes answers for the judge. ``fault`` asks what keeps an endpoint from being called, such as missing
-    credentials of a cloud. ``traffic`` counts the requests of clients; the app sets it. ``stand_ins`` are those of
-    the settings, of which :meth:`stand_in` says which apply.
+    credentials of a cloud. ``traffic`` counts the requests of clients; the app sets it. ``hops`` refuses
+    those that came through this server before. ``stand_ins`` are those of the settings, of which :meth:`stand_in`
+    says which apply.
     """
 
     live: HasCatalog
@@ -166,6 +168,7 @@ class Runtime:
     deferred: DeferredCalls | None = None
     samples: Samples | None = None
     traffic: Traffic | None = None
+    hops: Hops | None = None
     stand_ins: StandIns = field(default_factory=lambda: StandIns({}))
 
     @property

@@ -144,7 +144,7 @@ class VirtualKeys:
 
     async def start(self) -> None:
         """Read the keys, and give back what dead processes reserved. Invalid records are skipped and logged."""
-        await self._read()
+        await self.look()
         await self._recover()
 
     async def create(
@@ -334,7 +334,7 @@ class VirtualKeys:
             for info in self._keys.values():
                 self._state.put(self.kind, info.id, info.stored())
         self._allowances.sync(generation_changed=renewed)
-        await self._read()
+        await self.look()
         if self._clock.monotonic() - self._recovered_at >= _RECOVER_EVERY:
             await self._recover()
 
@@ -347,7 +347,8 @@ class VirtualKeys:
         with contextlib.suppress(TimeoutError):  # a store that is stuck is asked again next time
             await self._reservations.recover(self._clock.wall())
 
-    async def _read(self) -> None:
+    async def look(self) -> None:
+        """Read the keys as they are stored: other gateways make, rotate and revoke them, too."""
         for name, document in (await self._state.documents(self.kind)).items():
             try:
                 info = KeyInfo.model_validate(document)

@@ -18,6 +18,7 @@ from catalog.discovery import undated
 from catalog.errors import ModelTemporarilyUnavailable
 from catalog.model import Capability, Endpoint, Model, UpstreamSource
 from routing.accounts.spend import Reservation, Spend
+from routing.calling.hops import Hops
 from routing.facts import Facts, Workload
 from routing.plan import Candidate
 from routing.upstreams.concurrency import ConcurrencyLimits
@@ -80,6 +81,7 @@ class Leases:
         self._spend = spend
         self._timeouts = timeouts
         self._addresses: dict[str, _Addresses] = {}
+        self.hops = Hops()
 
     def configure(self, timeouts: Timeouts) -> None:
         """Use other timeouts from the next call on."""
@@ -119,7 +121,8 @@ class Leases:
         if queue is not None:
             held.callback(queue.release, await queue.acquire(need_of(facts)))
         upstream, provider_key = self.address(model, now)
-        return Lease(of_snapshot(upstream, facts), provider_key, reservation, waits=reservation.waits)
+        upstream = self.hops.marked(of_snapshot(upstream, facts))
+        return Lease(upstream, provider_key, reservation, waits=reservation.waits)
 
     def for_row(self, model: Model, upstream: Upstream) -> Upstream:
         """A worker's upstream with the row's parameters and limits and the settings' timeouts."""
@@ -162,6 +165,7 @@ class Leases:
         if upstream is None:
             upstream = known.by_key[secret] = replace(
                 _upstream(endpoint, model.source.model, secret, self._timeouts),
+                headers=self.hops.headers_of(endpoint),
                 parameters=model.parameters,
                 max_output_tokens=model.limits.max_output_tokens,
                 wire=model.wire or endpoint.wire,

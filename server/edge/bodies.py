@@ -80,11 +80,14 @@ def _lists(model: type[BaseModel]) -> frozenset[str]:
     )
 
 
-def check_query(request: Request, model: type[BaseModel] | None) -> None:
-    """Raises InvalidRequest for a query parameter that ``model`` does not have; without a model, for every one."""
+def check_query(request: Request, model: type[BaseModel] | None, ignored: Container[str] = ()) -> None:
+    """Raises InvalidRequest for a query parameter that ``model`` does not have; without a model, for every one.
+
+    ``ignored`` are names that clients send everywhere.
+    """
     known = () if model is None else tuple(model.model_fields)
     for name in request.query_params:
-        if name.partition("[")[0] not in known:
+        if name.partition("[")[0] not in known and name not in ignored:
             told = f"Known: {', '.join(known)}" if known else "This endpoint has none"
             raise InvalidRequest(f"There is no query parameter '{name[:80]}'. {told}.", param=name[:80])
 

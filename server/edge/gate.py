@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from secrets import token_hex
 from time import perf_counter
@@ -20,6 +21,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from catalog.errors import InvalidRequest, ModelNotFound, NotPermitted
+from routing.calling import hops
 from server.advising.upgrades import with_command
 from server.callers import ANONYMOUS
 from server.edge.access_log import AccessLog, Served
@@ -43,6 +45,8 @@ PROBED_PATHS = frozenset({"/", "/api/hello"})
 """Paths that clients ask by HEAD, without a key, for whether a server is there. Claude Code does so first."""
 METRICS_PATH = "/metrics"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_HOPS = hops.HEADER.encode()
+_NOTHING = nullcontext()
 _SIMPLE_TYPES = frozenset({"", "text/plain", "multipart/form-data", "application/x-www-form-urlencoded"})
 """Types of bodies that a page of any origin may send. Source: the Fetch standard, CORS-safelisted headers."""
 CLIENT_CLOSED_REQUEST = 499
@@ -154,8 +158,16 @@ class _Passage:
             return
         if caller is ANONYMOUS and (origin := headers.get("origin")) is not None:
             check_origin(origin, headers, services.settings.server.cors.origins)
-        with services.in_flight.admit(caller):
+        with services.in_flight.admit(caller), self._passing():
             await self._app(scope, receive, self._send_marked)
+
+    def _passing(self) -> AbstractContextManager[None]:
+        """Refuse a request that came through this server before, and keep the ids of others for its calls."""
+        runtime = self._services.runtime
+        found = [value for name, value in self._scope["headers"] if name == _HOPS]
+        if not found or runtime is None or runtime.hops is None:
+            return _NOTHING
+        return runtime.hops.passing(b", ".join(found).decode("latin-1"))
 
     async def _send_marked(self, message: Message) -> None:
         if message["type"] == "http.response.start":

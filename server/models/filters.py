@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from catalog.model import Capability, Model
 
@@ -28,7 +28,8 @@ def bytes_of_text(value: object) -> object:
     return int(float(found[1]) * (1024 if found[3] else 1000) ** unit)
 
 
-ByteSize = Annotated[int, Field(ge=0, le=2**60), BeforeValidator(bytes_of_text)]
+_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\d"}]}
+ByteSize = Annotated[int, Field(ge=0, le=2**60), BeforeValidator(bytes_of_text), WithJsonSchema(_SCHEMA)]
 
 
 class ModelFilter(BaseModel):

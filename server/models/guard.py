@@ -16,7 +16,7 @@ from backends.workers.engines.common.options import paths_of
 from backends.workers.engines.registry import Engines
 from catalog.clouds import address_of
 from catalog.errors import ConfigurationError, InvalidRequest
-from catalog.model import Model
+from catalog.model import Endpoint, Model
 from catalog.store.settings import ModelSettings
 from catalog.types import Json
 
@@ -29,7 +29,8 @@ class RowGuard:
     """Checks rows, endpoints and options from a request. Every method raises InvalidRequest with the field.
 
     ``at_home`` means that the caller sits at the machine: only this machine can reach the server, and it has no
-    keys. ``folders`` are those of discovery, ``variables`` those that endpoints in force take their keys from.
+    keys. ``folders`` are those of discovery, ``endpoints`` the built-in ones and those of the settings: a key of
+    theirs goes to their hosts alone.
     """
 
     def __init__(
@@ -39,13 +40,13 @@ class RowGuard:
         *,
         at_home: bool,
         folders: Iterable[Path] = (),
-        variables: Iterable[str] = (),
+        endpoints: Iterable[Endpoint] = (),
     ) -> None:
         self._settings = settings
         self._engines = engines
         self._at_home = at_home
         self._folders = (*settings.folders, *folders)
-        self._variables = frozenset(variables)
+        self._endpoints = tuple(endpoints)
 
     def check_source(self, source: Json) -> None:
         """Check the source of a row. It follows symbolic links, so call it from a thread."""
@@ -80,20 +81,35 @@ class RowGuard:
             if endpoint.get(name) is not None:
                 field = f"endpoint.{name}"
                 raise InvalidRequest(f"{field}: only an endpoint of the settings file may have it.", param=field)
-        variables = endpoint.get("key_env") or ()
-        for name in variables if isinstance(variables, list | tuple) else (variables,):
-            if not isinstance(name, str) or not (name.endswith(_KEY) or name in self._variables):
-                raise InvalidRequest(
-                    f"endpoint.key_env: an endpoint registered over HTTP takes its key from a variable whose name "
-                    f"ends with {_KEY}, or from one that an endpoint of the settings names.",
-                    param="endpoint.key_env",
-                )
         protocol, region = endpoint.get("protocol"), endpoint.get("region")
         address = endpoint.get("base_url")
         if not address and isinstance(protocol, str) and isinstance(region, str | None):
-            address = address_of(protocol, region)
+            address = address_of(protocol, region or "global")
+        variables = endpoint.get("key_env") or ()
+        for name in variables if isinstance(variables, list | tuple) else (variables,):
+            self._check_variable(name, address)
         if isinstance(address, str) and address:
             self._check_host(address)
+
+    def _check_variable(self, name: object, address: object) -> None:
+        """Check that a variable may hold a key, and that another endpoint's key goes to no host but its own."""
+        owners = [owner for owner in self._endpoints if name in owner.key_env]
+        if not isinstance(name, str) or not (owners or name.endswith(_KEY)):
+            raise InvalidRequest(
+                f"endpoint.key_env: an endpoint registered over HTTP takes its key from a variable whose name "
+                f"ends with {_KEY}, or from one that an endpoint of the settings names.",
+                param="endpoint.key_env",
+            )
+        if (
+            owners
+            and isinstance(address, str)
+            and _site(address) not in {_site(owner.base_url) for owner in owners}
+        ):
+            raise InvalidRequest(
+                f"endpoint.key_env: the key of {name[:80]} is sent to the host of the endpoint '{owners[0].id}' "
+                "alone. Name another variable, or write this endpoint into the settings file.",
+                param="endpoint.key_env",
+            )
 
     def _check_host(self, address: str) -> None:
         try:
@@ -130,6 +146,15 @@ class RowGuard:
     def _is_inside(self, path: Path) -> bool:
         real = path.resolve()
         return any(real.is_relative_to(folder.expanduser().resolve()) for folder in self._folders)
+
+
+def _site(address: str) -> tuple[str, str]:
+    """The scheme and the host of an address; empty for what is none, which the row's own check refuses."""
+    try:
+        parts = urlsplit(address)
+        return parts.scheme, (parts.hostname or "").rstrip(".")
+    except ValueError:
+        return "", ""
 
 
 def _is_link_local(host: str) -> bool:

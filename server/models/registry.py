@@ -58,9 +58,8 @@ class Registry:
     def guard(self, settings: ModelSettings, *, at_home: bool, folders: tuple[Path, ...] = ()) -> RowGuard:
         """The bounds of a request's rows; see :class:`RowGuard`."""
         registered = self._rows.current.endpoints
-        servers = (server for server in self._catalog().servers if server.id.lower() not in registered)
-        variables = {name for server in servers for name in server.key_env}
-        return RowGuard(settings, self._engines, at_home=at_home, folders=folders, variables=variables)
+        servers = [server for server in self._catalog().servers if server.id.lower() not in registered]
+        return RowGuard(settings, self._engines, at_home=at_home, folders=folders, endpoints=servers)
 
     async def register(
         self, given: Json, endpoint: Json | None, guard: RowGuard, *, settled: Container[str]

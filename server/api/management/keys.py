@@ -20,6 +20,7 @@ from server.configuration.exposure import mark_keys
 from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.services import runtime_of, services_of
+from server.peers import announce_keys
 from server.runtime import Runtime
 
 router = APIRouter(tags=["keys"])
@@ -157,6 +158,7 @@ async def create_key(request: Request, body: KeyRequest) -> Response:
     )
     if keys.any_calls:
         mark_keys(services_of(request).settings)
+    await announce_keys(runtime)
     return _created(made, runtime)
 
 
@@ -169,14 +171,18 @@ async def create_key(request: Request, body: KeyRequest) -> Response:
 async def rotate_key(request: Request, key_id: str, body: RotateRequest) -> Response:
     """Give a key a new secret."""
     runtime = runtime_of(request)
-    return _created(await _keys(runtime).rotate(key_id, grace=body.grace), runtime)
+    made = await _keys(runtime).rotate(key_id, grace=body.grace)
+    await announce_keys(runtime)
+    return _created(made, runtime)
 
 
 @route(router, "DELETE", "/v1/admin/keys/{key_id}", Contract(answers=KeyCard, admin=True))
 async def revoke_key(request: Request, key_id: str) -> Response:
     """Revoke a key for ever. It stays in the list, for its usage."""
     runtime = runtime_of(request)
-    return json_response(_card(await _keys(runtime).revoke(key_id), runtime))
+    revoked = await _keys(runtime).revoke(key_id)
+    await announce_keys(runtime)
+    return json_response(_card(revoked, runtime))
 
 
 def _check_bounds(limits: KeyLimits) -> None:

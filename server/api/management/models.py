@@ -20,7 +20,7 @@ from routing.facts import Mode, alias_of
 from routing.plan import NOT_SET_UP, Block
 from server.answers.whole import json_response
 from server.callers import ANONYMOUS
-from server.edge.bodies import read_query
+from server.edge.bodies import check_query, read_query
 from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.disconnect import Guard
@@ -140,6 +140,10 @@ class ModelList(TypedDict):
     models: NotRequired[list[CodexModel]]
 
 
+_OF_CLIENTS = ("api-version",)
+"""Query parameters that clients add to every call: Azure's SDKs do."""
+
+
 class ModelsQuery(ModelFilter):
     """``all`` lists the models, too, that this server's set-up lacks something for: a key, an engine, a pull.
 
@@ -159,6 +163,8 @@ async def list_models(request: Request, query: ModelsQuery) -> Response:
     With ``anthropic-version`` among the headers it is a page in Anthropic's shape; with ``client_version`` in the
     query it has the ``models`` that Codex reads, too.
     """
+    if not speaks_anthropic(request.scope):
+        check_query(request, ModelsQuery, _OF_CLIENTS)
     services, runtime = services_of(request), runtime_of(request)
     caller = caller_of(request)
     views = {view.model: view for view in runtime.pool.snapshot().workers}

@@ -76,6 +76,11 @@ def test_sizes_are_decimal_or_binary(size: str, count: int) -> None:
     assert ModelFilter.model_validate({"max_memory": size}).max_memory == count
 
 
+def test_the_schema_of_a_size_admits_the_text_that_is_read() -> None:
+    schema = ModelFilter.model_json_schema()["properties"]["max_memory"]
+    assert {each["type"] for each in schema["anyOf"]} == {"integer", "string", "null"}
+
+
 async def test_the_list_of_models_is_filtered(gateway: Gateway) -> None:
     async def listed(query: str) -> list[str]:
         return [row["id"] for row in (await gateway.client.get(f"/v1/models?{query}")).json()["data"]]
@@ -85,11 +90,16 @@ async def test_the_list_of_models_is_filtered(gateway: Gateway) -> None:
     assert await listed("capability=chat&capability=embed") == []
     assert await listed("local=false&all=true") == ["cloud/oracle"]
     assert "auto" not in await listed("local=true")
-    assert "auto" in await listed("all=true")
+    assert "auto" in await listed("all=true&api-version=2024-10-21")
+    anthropic = {"anthropic-version": "2023-06-01"}
+    page = await gateway.client.get("/v1/models?limit=1&beta=true", headers=anthropic)
+    assert len(page.json()["data"]) == 1
     for query, param in (
         ("capability=fly", "capability"),
         ("max_memory=much", "max_memory"),
         ("local=x", "local"),
+        ("capabilty=embed", "capabilty"),
+        ("limit=3", "limit"),
     ):
         refused = await gateway.client.get(f"/v1/models?{query}")
         error(refused, 400, "invalid_request")

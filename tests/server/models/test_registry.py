@@ -202,6 +202,15 @@ async def test_files_outside_the_folders_of_the_settings_are_refused(open_shop: 
         refused(await shop.client.post("/v1/models/x/load", json=loading), "options.chat_template_file")
 
 
+@pytest.mark.parametrize("option", ["batch", "micro_batch", "prompt_cache_mib", "context"])
+async def test_a_number_that_no_engine_can_read_is_refused_before_a_load(shop: Shop, option: str) -> None:
+    await shop.client.post("/v1/models", json=TINY)
+    loading = {"options": {option: 10**12}}
+    told = refused(await shop.client.post("/v1/models/tiny/load", json=loading), f"options.{option}")
+    assert "2147483647" in told
+    refused(await shop.client.post("/v1/models", json={**TINY, **loading}), f"options.{option}")
+
+
 # ---- models of other servers
 
 
@@ -253,6 +262,26 @@ async def test_without_keys_this_machines_user_may_name_any_host_but_a_clouds_ow
     refused(await shop.client.post("/v1/models", json={**row, "endpoint": endpoint}), "endpoint.base_url")
     endpoint = {"id": "x", "base_url": "http://192.168.1.9:11434/v1"}
     assert (await shop.client.post("/v1/models", json={**row, "endpoint": endpoint})).status_code == 200
+
+
+@pytest.mark.parametrize("keyed", [{}, {"admin_keys": "a", "models": {"hosts": ["evil.example", "*.lan"]}}])
+async def test_the_key_of_an_endpoint_is_sent_to_its_own_host_alone(open_shop: OpenShop, keyed: Any) -> None:
+    own = {"id": "lab", "base_url": "https://vllm.lan/v1", "key_env": ["LAB_KEY"]}
+    async with open_shop(endpoint=[own], **keyed) as shop:
+
+        async def asked(address: str, *variables: str) -> httpx.Response:
+            end = {"id": "x", "base_url": address, "key_env": list(variables)}
+            row = {"id": "far", "capabilities": ["chat"], "source": {"kind": "upstream", "model": "m"}}
+            return await shop.client.post("/v1/models", json={**row, "endpoint": end})
+
+        for address in ("https://evil.example/v1", "http://vllm.lan/v1", "https://x.vllm.lan/v1"):
+            for variable in ("OPENAI_API_KEY", "LAB_KEY"):
+                told = refused(await asked(address, "FREE_API_KEY", variable), "endpoint.key_env")
+                assert variable in told
+        assert (await asked("https://VLLM.lan:8443/other", "LAB_KEY")).status_code == 200
+        assert (await asked("https://evil.example/v1", "FREE_API_KEY")).status_code == 200
+        moved = {"id": "far", "endpoint": {"id": "x", "key_env": ["OPENAI_API_KEY"]}}
+        refused(await shop.client.post("/v1/models", json=moved), "endpoint.key_env")
 
 
 async def test_registering_needs_an_admin_key(start: Start) -> None:

@@ -7,12 +7,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from catalog.errors import ConfigurationError
 from catalog.validation.wording import UNKNOWN, describe, place
 
 T = TypeVar("T", bound="EngineOptions")
+_MOST = 2**31 - 1
+"""The largest number of an option: engines read them as 32-bit integers."""
 
 
 class Content(Enum):
@@ -34,6 +36,13 @@ class EngineOptions(BaseModel):
 
     slots: int | None = Field(default=None, ge=1, le=512, description="concurrent requests")
     context: int | None = Field(default=None, ge=128, description="tokens of one request, answer included")
+
+    @field_validator("*")
+    @classmethod
+    def _fits_the_engine(cls, value: Any) -> Any:
+        if isinstance(value, int) and value > _MOST:
+            raise ValueError(f"it must be at most {_MOST}")
+        return value
 
     def needed(self, folder: Path) -> tuple[str, ...]:
         """The names of the files that the engine opens in the model's folder; empty for a model of one file.
