@@ -22,16 +22,9 @@ from routing.calling.job import Job
 from server.callers import Caller, Origin
 from server.jobs import chat_job
 from server.runtime import Runtime
+from server.storage.addresses import containers
 from server.storage.files import FILE
-from server.storage.provider_objects import (
-    containers,
-    file_ids,
-    first_withheld,
-    holder,
-    may_name,
-    refuse,
-    refuse_addresses,
-)
+from server.storage.provider_objects import file_ids, first_withheld, holder, may_name, refuse, refuse_addresses
 
 MOST_BYTES = 32 << 20
 """Bytes of all files that one request may name."""
