@@ -250,7 +250,7 @@ def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncCont
     opening = opening if runtime.samples is None else runtime.samples.watched(job, opening)
     on_use = runtime.on_use
     if on_use is not None and on_use.enabled and (name := on_use.lacking(facts)) is not None:
-        return on_use.first(name, caller, opening)
+        return on_use.first(name, caller, facts, opening)
     return opening
 
 

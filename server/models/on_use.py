@@ -7,11 +7,11 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from catalog.catalog import Catalog
-from catalog.errors import ModelNotFound, ModelUnavailable
-from catalog.model import HubSource, Model, PackageSource
+from catalog.errors import CapabilityMismatch, ModelNotFound, ModelUnavailable
+from catalog.model import ENDPOINTS, Capability, HubSource, Model, PackageSource
 from catalog.store.settings import ModelSettings
 from routing.calling.answer import Answer
 from routing.facts import Facts
@@ -21,6 +21,9 @@ from routing.state.records import Record
 from server.callers import Caller
 from server.library import Library
 from server.models.pulls import DONE, ENDED, FAILED, Pulls
+
+if TYPE_CHECKING:  # imported with the curated catalogue, where a name has no row
+    from catalog.curated.entries import Entry
 
 T = TypeVar("T")
 REST = 30.0
@@ -54,7 +57,7 @@ class PullOnUse:
     def lacking(self, facts: Facts) -> str | None:
         """The name to pull of the model that a request names, if only its files are missing or it has no row.
 
-        ``None`` if another replica is here.
+        ``None`` if another replica is here, or it cannot do the request, which the router says.
         """
         if is_auto(facts.requested):
             return None
@@ -66,22 +69,32 @@ class PullOnUse:
         if None in blocks:
             return None
         pulled = [row for row, block in zip(rows, blocks, strict=True) if block and block.code == "not_pulled"]
-        return next((row.id for row in pulled if isinstance(row.source, HubSource | PackageSource)), None)
+        able = [row for row in pulled if facts.tokens_only or _needs(facts) <= row.capabilities]
+        return next((row.id for row in able if isinstance(row.source, HubSource | PackageSource)), None)
 
     def first(
-        self, name: str, caller: Caller, opening: AbstractAsyncContextManager[Answer[T]]
+        self, name: str, caller: Caller, facts: Facts, opening: AbstractAsyncContextManager[Answer[T]]
     ) -> AbstractAsyncContextManager[Answer[T]]:
         """The opening, once the model is here."""
-        return _PulledFirst(self, name, caller, opening)
+        return _PulledFirst(self, name, caller, facts, opening)
 
-    async def fetch(self, name: str, caller: Caller) -> None:
+    async def fetch(self, name: str, caller: Caller, facts: Facts | None = None) -> None:
         """Pull a model, or wait for the pull of another request; it goes on if this one ends.
 
-        A name that no catalogue has is left to the router. Raises ModelUnavailable if the pull fails, or has just
-        failed.
+        A name that no catalogue has is left to the router. Raises CapabilityMismatch for a model that cannot do
+        the request of ``facts``, ModelUnavailable if the pull fails, or has just failed.
         """
-        if not self._catalog().knows(name) and await asyncio.to_thread(known_to_pull, name) is None:
-            return
+        if not self._catalog().knows(name):
+            entry = await asyncio.to_thread(known_to_pull, name)
+            if entry is None:
+                return
+            if facts is not None and not (facts.tokens_only or _able(entry, facts)):
+                raise CapabilityMismatch(
+                    f"The model '{name}' cannot do this request: it is for "
+                    f"{', '.join(sorted(entry.capabilities & ENDPOINTS))}, and not for {facts.capability}. "
+                    "It was not pulled.",
+                    param="model",
+                )
         last = await self._pulls.latest(name)
         if last is not None and last.status == FAILED and last.body["ended_at"] > self._pulls.now() - REST:
             raise _failed(name, last)
@@ -96,28 +109,49 @@ class PullOnUse:
         await self._library.look()  # the end of the pull may not have been announced to this process yet
 
 
-def known_to_pull(name: str) -> str | None:
-    """The name of the curated catalogue's model that a pulled row will answer to by ``name``, or ``None``."""
+def _needs(facts: Facts) -> frozenset[Capability]:
+    return frozenset({facts.capability, *facts.intent.require})
+
+
+def _able(entry: Entry, facts: Facts) -> bool:
+    """Whether a model may be able: the files of one that chats tell what else it does with text."""
+    text = Capability.CHAT in entry.capabilities and facts.capability in _OF_TEXT
+    return text or facts.capability in entry.capabilities
+
+
+_OF_TEXT = frozenset(
+    {Capability.CHAT, Capability.COMPLETION, Capability.CLASSIFY, Capability.MODERATE, Capability.SUMMARISE}
+)
+
+
+def known_to_pull(name: str) -> Entry | None:
+    """The model of the curated catalogue whose pulled row will answer to ``name``, or ``None``."""
     from catalog.curated.collection import curated
     from catalog.curated.pulling import answers_to
 
     found = curated().find(name)
-    return name if found is not None and answers_to(found, name) else None
+    return found.entry if found is not None and answers_to(found, name) else None
 
 
 class _PulledFirst(AbstractAsyncContextManager[Answer[T]]):
     """Pulls a model, then opens a job."""
 
     def __init__(
-        self, on_use: PullOnUse, name: str, caller: Caller, opening: AbstractAsyncContextManager[Answer[T]]
+        self,
+        on_use: PullOnUse,
+        name: str,
+        caller: Caller,
+        facts: Facts,
+        opening: AbstractAsyncContextManager[Answer[T]],
     ) -> None:
+        self._facts = facts
         self._on_use = on_use
         self._name = name
         self._caller = caller
         self._opening = opening
 
     async def __aenter__(self) -> Answer[T]:
-        await self._on_use.fetch(self._name, self._caller)
+        await self._on_use.fetch(self._name, self._caller, self._facts)
         return await self._opening.__aenter__()
 
     async def __aexit__(

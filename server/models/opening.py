@@ -73,7 +73,7 @@ async def live_models(
 
     kind = await asyncio.to_thread(store_kind, store.root)
     library = Library(store, catalog, parts.pool, look=updates.look, announce=announce, wanted=wanted)
-    pulls = Pulls(kind, parts.storage, library, lambda: parts.runner)
+    pulls = Pulls(kind, parts.storage, library, lambda: parts.runner, store.root / "locks")
     return LiveModels(
         library,
         Registry(registered, engines, catalog=catalog, check=updates.check, look=updates.look, announce=announce),

@@ -12,9 +12,11 @@ import os
 import secrets
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+
+from filelock import AsyncFileLock
 
 from catalog.errors import InvalidRequest, NotFound, RoundhouseError
 from catalog.store.progress import PullEvent, Stage
@@ -39,14 +41,23 @@ class _Over(Exception):
 
 
 class Pulls:
-    """Begins, lists, follows and cancels pulls into one store."""
+    """Begins, lists, follows and cancels pulls into one store.
 
-    def __init__(self, kind: str, storage: Storage, library: Library, runner: Callable[[], Runner | None]) -> None:
+    The processes of this machine begin them one at a time, by a lock on a file of the folder ``locks``, so that
+    two that are asked for the same pull share it.
+    """
+
+    def __init__(
+        self, kind: str, storage: Storage, library: Library, runner: Callable[[], Runner | None], locks: Path
+    ) -> None:
         self.kind = kind
         self._storage = storage
         self._library = library
         self._runner = runner
         self._beginning = asyncio.Lock()
+        self._alone = AsyncFileLock(
+            locks / "pulls.begin", run_in_executor=False
+        )  # a cancelled wait leaves none held
 
     async def begin(
         self, caller: Caller, what: str, *, revision: str = "main", model_id: str | None = None
@@ -57,7 +68,7 @@ class Pulls:
         """
         await self._library.check(what, model_id)
         asked = {"model": what, "revision": revision, "name": model_id}
-        async with self._beginning:
+        async with self._beginning, self._one_process():
             for status in UNFINISHED[:2]:
                 async for record in self._all(status):
                     if asked.items() <= record.body.items():
@@ -82,6 +93,13 @@ class Pulls:
         if runner is not None:
             await runner.begin(record)
         return record
+
+    @asynccontextmanager
+    async def _one_process(self) -> AsyncGenerator[None]:
+        async with AsyncExitStack() as stack:
+            with suppress(OSError):  # a folder that cannot be written: the pull will fail, and tell why
+                await stack.enter_async_context(self._alone)
+            yield
 
     def now(self) -> float:
         """The wall time, in seconds."""

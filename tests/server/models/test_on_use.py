@@ -131,3 +131,16 @@ async def test_a_model_is_pulled_by_its_short_name_over_http(open_shop: OpenShop
         assert answer.json()["model"] == "smollm2-360m"
         unknown = await shop.client.post("/v1/models/pulls", json={"model": "smolm2:360m"})
         assert "'smollm2-360m'" in error(unknown, 404, "model_not_found")["message"]
+
+
+async def test_nothing_is_pulled_for_a_request_that_the_model_cannot_do(open_shop: OpenShop, hub: FakeHub) -> None:
+    hub.repositories[SMALL] = Repository({"SmolLM2-360M-Instruct-Q8_0.gguf": chat_model()})
+    async with open_shop(**ON) as shop:
+        await registered(shop)
+        for name in ("tiny", "smollm2:360m"):
+            refused = await shop.client.post("/v1/embeddings", json={"model": name, "input": "Hello"})
+            error(refused, 400, "model_capability_mismatch")
+        assert hub.requests == []
+        assert (await shop.client.get("/v1/models/pulls")).json()["data"] == []
+        text = {"model": "smollm2:360m", "prompt": "Hello"}
+        assert (await shop.client.post("/v1/completions", json=text)).status_code == 200

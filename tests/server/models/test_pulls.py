@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from contextlib import suppress
 from threading import Event
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
 
 from catalog.types import Json
+from routing.state.records import Record
 from tests.fakes.gguf import chat_model
 from tests.fakes.hub import FakeHub, Repository
 from tests.server.models.conftest import ADDRESS, FILE, TINY, OpenShop, PeerOf, Shop
@@ -75,13 +78,14 @@ async def test_a_repositorys_model_may_have_a_name_of_the_callers(shop: Shop) ->
     assert "mine" not in await shop.listed()
 
 
+CLOUD: Json = {"kind": "upstream", "endpoint": "cloud", "model": "paid"}
 PAID: Json = {
     "endpoint": [{"id": "cloud", "base_url": "http://127.0.0.1:9/v1"}],
     "model": [
         {
             "id": "paid",
             "capabilities": ["chat"],
-            "source": {"kind": "upstream", "endpoint": "cloud", "model": "paid"},
+            "source": CLOUD,
         }
     ],
 }
@@ -272,3 +276,32 @@ async def test_only_files_of_this_machine_can_be_deleted_of_a_model_that_was_not
     error(refused, 400, "invalid_request")
     assert refused.json()["error"]["param"] == "files"
     assert "tiny-q4_k_m" in await shop.listed()
+
+
+async def test_gateways_that_are_asked_for_one_pull_at_once_share_it(
+    open_shop: OpenShop, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.gates[FILE] = Event()
+    async with open_shop() as here, open_shop() as there:
+        storage, both_looked = here.runtime.storage, asyncio.Event()
+        keep, looked = storage.keep, there.runtime.storage.new
+
+        async def late(record: Record) -> None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await both_looked.wait()
+            await keep(record)
+
+        def new(*args: Any, **more: Any) -> Record:
+            both_looked.set()
+            return looked(*args, **more)
+
+        monkeypatch.setattr(storage, "keep", late)
+        monkeypatch.setattr(there.runtime.storage, "new", new)
+        begun = await asyncio.gather(
+            *(shop.client.post(PULLS, json={"model": ADDRESS}) for _ in range(2) for shop in (here, there))
+        )
+        assert len({answer.json()["id"] for answer in begun}) == 1
+        (pull,) = (await there.client.get(PULLS)).json()["data"]
+        hub.gates[FILE].set()
+        assert (await here.ended(pull["id"]))["status"] == "completed"
