@@ -193,8 +193,6 @@ def _facts(source: Json) -> Json:
     path = Path(source["path"]).expanduser()
     if not path.exists():
         raise InvalidRequest(f"source.path: there is no file or folder {path}.", param="source.path")
-    if path.is_file() and path.suffix.lower() != ".gguf":
-        return {}
     try:
         row = row_at(path)
     except (RoundhouseError, ValidationError, OSError) as error:

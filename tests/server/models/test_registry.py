@@ -105,6 +105,8 @@ async def test_a_built_in_row_is_changed_and_restored(shop: Shop) -> None:
         ({"source": {"kind": "upstream", "endpoint": "none", "model": "m"}}, "source.endpoint"),
         ({"source": "/no/such/file.gguf"}, "source.path"),
         ({"source": "/dev/null"}, "source.path"),
+        ({"source": "/etc/passwd"}, "source.path"),
+        ({"source": __file__}, "source.path"),
         ({"id": "pulls/x"}, "id"),
         ({"id": "auto"}, "id"),
         ({"endpoint": {"base_url": "http://x/v1"}}, "endpoint.id"),
