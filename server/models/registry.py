@@ -83,6 +83,8 @@ class Registry:
                 )
             if name.split("/")[0] == _RESERVED:
                 raise InvalidRequest(f"id: '{_RESERVED}' is a path of this API; choose another.", param="id")
+            if given.get("origin") is not None:
+                raise InvalidRequest("origin: it is set by this server; leave it out.", param="origin")
             table = _merged(now.given(name), _with_source(given, endpoint))
             facts = now.models[name]["facts"] if name in now.models else {}
             if "source" in given and isinstance(table.get("source"), dict):
@@ -99,6 +101,8 @@ class Registry:
             if row.local:
                 _check_local(row)
                 await asyncio.to_thread(guard.check_options, row, given.get("options") or ())
+            elif row.engine is not None:
+                raise InvalidRequest("engine: a model of another server has none; leave it out.", param="engine")
             if endpoint is not None:
                 place = endpoint["id"].lower()
                 await self._rows.keep(ENDPOINT, place, servers[place])

@@ -109,6 +109,18 @@ async def test_a_built_in_row_is_changed_and_restored(shop: Shop) -> None:
         ({"source": __file__}, "source.path"),
         ({"id": "pulls/x"}, "id"),
         ({"id": "auto"}, "id"),
+        ({"id": "a/../b"}, "id"),
+        ({"id": ".."}, "id"),
+        ({"aliases": ["a/./b"]}, "aliases.0"),
+        ({"origin": "builtin"}, "origin"),
+        (
+            {
+                "engine": "zzz",
+                "source": {"kind": "upstream", "model": "m"},
+                "endpoint": {"id": "x", "base_url": "http://127.0.0.1:1/v1"},
+            },
+            "engine",
+        ),
         ({"endpoint": {"base_url": "http://x/v1"}}, "endpoint.id"),
         ({"endpoint": {"id": "openai", "base_url": "http://x/v1"}}, "endpoint.id"),
         ({"endpoint": {"id": "x", "base_url": "ftp://x"}}, "endpoint.base_url"),
