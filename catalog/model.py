@@ -40,6 +40,8 @@ _VoiceMap = Annotated[
 def _not_the_routers(name: str) -> str:
     if name.casefold() == "auto" or name.casefold().startswith("auto:"):
         raise ValueError("'auto' and 'auto:...' are the router's own names; choose another")
+    if not {".", ".."}.isdisjoint(name.split("/")):
+        raise ValueError("clients and proxies resolve '.' and '..' between slashes in addresses; choose another")
     return check_name(name)
 
 

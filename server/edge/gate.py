@@ -47,6 +47,7 @@ METRICS_PATH = "/metrics"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _HOPS = hops.HEADER.encode()
 _NOTHING = nullcontext()
+_PORT = re.compile(r":\d{0,5}", re.ASCII)
 _SIMPLE_TYPES = frozenset({"", "text/plain", "multipart/form-data", "application/x-www-form-urlencoded"})
 """Types of bodies that a page of any origin may send. Source: the Fetch standard, CORS-safelisted headers."""
 CLIENT_CLOSED_REQUEST = 499
@@ -262,6 +263,10 @@ def check_origin(origin: str, headers: Headers, allowed: Collection[str]) -> Non
 
 
 def _host_name(host: str) -> str:
+    """The name or address of a Host header in lower case, without its port; empty for one that is malformed."""
     if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
+        name, _, port = host[1:].partition("]")
+    else:
+        name, colon, rest = host.partition(":")
+        port = colon + rest
+    return name.lower() if not port or _PORT.fullmatch(port) else ""

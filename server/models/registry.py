@@ -82,6 +82,8 @@ class Registry:
                 )
             if name.split("/")[0] == RESERVED:
                 raise InvalidRequest(f"id: '{RESERVED}' is a path of this API; choose another.", param="id")
+            if given.get("origin") is not None:
+                raise InvalidRequest("origin: it is set by this server; leave it out.", param="origin")
             table = _merged(now.given(name), _with_source(given, endpoint))
             facts = now.models[name]["facts"] if name in now.models else {}
             if "source" in given and isinstance(table.get("source"), dict):
@@ -98,6 +100,8 @@ class Registry:
             if row.local:
                 _check_local(row)
                 await asyncio.to_thread(guard.check_options, row, given.get("options") or ())
+            elif row.engine is not None:
+                raise InvalidRequest("engine: a model of another server has none; leave it out.", param="engine")
             if endpoint is not None:
                 place = endpoint["id"].lower()
                 await self._rows.keep(ENDPOINT, place, servers[place])
@@ -192,8 +196,6 @@ def _facts(source: Json) -> Json:
     path = Path(source["path"]).expanduser()
     if not path.exists():
         raise InvalidRequest(f"source.path: there is no file or folder {path}.", param="source.path")
-    if path.is_file() and path.suffix.lower() != ".gguf":
-        return {}
     try:
         row = row_at(path)
     except (RoundhouseError, ValidationError, OSError) as error:

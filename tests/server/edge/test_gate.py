@@ -155,7 +155,14 @@ async def test_other_names_are_refused(start: Start, host: str) -> None:
 
 async def test_names_that_are_allowed_are_answered(start: Start) -> None:
     async with start(server={"allowed_hosts": ["llm.example", "*.lan"]}) as gateway:
-        for host, status in {"llm.example": 200, "box.lan:80": 200, "lan": 403, "other.example": 403}.items():
+        hosts = {"llm.example": 200, "box.lan:80": 200, "[::1]:80": 200, "lan": 403, "other.example": 403}
+        malformed = (
+            "llm.example:80@evil.example",
+            "llm.example:x",
+            "[::1]evil.example",
+            "llm.example@evil.example",
+        )
+        for host, status in {**hosts, **dict.fromkeys(malformed, 403)}.items():
             assert (await gateway.client.get("/v1/models", headers={"host": host})).status_code == status, host
 
 
