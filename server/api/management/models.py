@@ -205,9 +205,8 @@ async def get_model(request: Request, model_id: str) -> Response:
 async def delete_model(request: Request, model_id: str, query: DeleteQuery) -> Response:
     """Unregister a model that was registered, with ``files=true`` also deleting its files.
 
-    Of a model that was pulled, and that neither was registered nor is a row of the settings, the files are deleted;
-    those of a row of the settings with ``files=true``. A row that came with the server, or is of the settings, stays,
-    and the model can be pulled again.
+    Of a model that was pulled and that no row of the user's names, the files are deleted; those of a row of the
+    settings with ``files=true``. Such a row and a built-in one stay, and the model can be pulled again.
     """
     runtime = runtime_of(request)
     row = runtime.catalog.resolve(model_id)
