@@ -69,7 +69,7 @@ class Unloaded(TypedDict):
 
 
 class DeleteQuery(BaseModel):
-    """``files``: delete the files that were pulled, too. By default only where the model was not registered."""
+    """``files``: delete the files that were pulled. By default only of a model that no row of the user's names."""
 
     files: bool | None = None
 
@@ -209,9 +209,10 @@ async def get_model(request: Request, model_id: str) -> Response:
     Contract(query=DeleteQuery, answers=ModelDeleted, admin=True, raises=(InvalidRequest, ModelUnavailable)),
 )
 async def delete_model(request: Request, model_id: str, query: DeleteQuery) -> Response:
-    """Unregister a model that was registered, or else delete its files on this machine; ``files`` does both.
+    """Unregister a model that was registered, with ``files=true`` also deleting its files.
 
-    A built-in row stays, and the model can be pulled again.
+    Of a model that was pulled and that no row of the user's names, the files are deleted; those of a row of the
+    settings with ``files=true``. Such a row and a built-in one stay, and the model can be pulled again.
     """
     runtime = runtime_of(request)
     row = runtime.catalog.resolve(model_id)
@@ -221,6 +222,10 @@ async def delete_model(request: Request, model_id: str, query: DeleteQuery) -> R
         raise InvalidRequest(
             f"'{row.id}' was not registered, so that only its files can be deleted: leave 'files' out.",
             param="files",
+        )
+    if not registered and row.origin == "user" and query.files is None and await library.has(row):
+        raise InvalidRequest(
+            f"'{row.id}' is a row of the settings, which stays: ?files=true deletes its files.", param="files"
         )
     there = not registered or (query.files is True and await library.has(row))
     freed = await library.remove(row) if there else 0

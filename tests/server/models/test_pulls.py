@@ -17,7 +17,7 @@ from catalog.types import Json
 from routing.state.records import Record
 from tests.fakes.gguf import chat_model
 from tests.fakes.hub import FakeHub, Repository
-from tests.server.models.conftest import ADDRESS, FILE, TINY, OpenShop, PeerOf, Shop
+from tests.server.models.conftest import ADDRESS, FILE, REPOSITORY, TINY, OpenShop, PeerOf, Shop
 from tests.server.test_bad_input import error
 
 PULLS = "/v1/models/pulls"
@@ -305,3 +305,16 @@ async def test_gateways_that_are_asked_for_one_pull_at_once_share_it(
         (pull,) = (await there.client.get(PULLS)).json()["data"]
         hub.gates[FILE].set()
         assert (await here.ended(pull["id"]))["status"] == "completed"
+
+
+async def test_the_files_of_a_row_of_the_settings_are_deleted_on_demand_alone(open_shop: OpenShop) -> None:
+    async with open_shop(model=[{**TINY, "source": {"kind": "hub", "repository": REPOSITORY}}]) as shop:
+        begun = (await shop.client.post(PULLS, json={"model": "tiny"})).json()
+        await shop.ended(begun["id"])
+        refused = await shop.client.delete("/v1/models/tiny")
+        error(refused, 400, "invalid_request")
+        assert refused.json()["error"]["param"] == "files"
+        assert (await shop.client.get("/v1/models/tiny")).json()["downloaded"] is True
+        gone = (await shop.client.delete("/v1/models/tiny?files=true")).json()
+        assert gone["freed"] > 3_000
+        assert (await shop.client.get("/v1/models/tiny")).json()["downloaded"] is False
