@@ -48,6 +48,19 @@ def _not_the_routers(name: str) -> str:
 _Name = Annotated[str, AfterValidator(_not_the_routers)]
 
 
+def _a_path_of_names(model_id: str) -> str:
+    if not {".", ".."}.isdisjoint(model_id.split("/")):
+        raise ValueError("a part of it is '.' or '..', which addresses of the web cannot have; choose another")
+    return model_id
+
+
+ModelId = Annotated[
+    _Name,
+    Field(min_length=1, max_length=200, pattern=r"^[\w][\w./:@+-]*$", description="the name that callers send"),
+    AfterValidator(_a_path_of_names),
+]
+
+
 class Capability(StrEnum):
     """Something that a model can do. The first group are endpoints; the second are features of a chat model."""
 
@@ -272,9 +285,7 @@ class Model(Section):
 
     model_config = _FROZEN
 
-    id: _Name = Field(
-        min_length=1, max_length=200, pattern=r"^[\w][\w./:@+-]*$", description="the name that callers send"
-    )
+    id: ModelId
     name: _Name | None = Field(default=None, description="a title for people")
     aliases: tuple[_Name, ...] = Field(
         default=(), description="other names; rows that share one are replicas of each other"

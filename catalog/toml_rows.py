@@ -61,7 +61,8 @@ def _filled(table: Table, templates: Mapping[str, Table]) -> Table:
 
 
 def user_models(tables: Sequence[Table | Model], known: Mapping[str, Model]) -> list[Model]:
-    """Validate ``[[model]]`` tables. One with the id of a known row is merged over it.
+    """Validate ``[[model]]`` tables. One with the id of a known row is merged over it, but for the price of a row
+    of this machine where the table's is another server's.
 
     Raises ConfigurationError for a wrong, missing or unknown field, and for a duplicate id.
     """
@@ -73,6 +74,8 @@ def user_models(tables: Sequence[Table | Model], known: Mapping[str, Model]) -> 
             identifier = str(table.get("id", ""))
             base = known.get(identifier.lower())
             merged = {**_fields(base), **table} if base is not None else dict(table)
+            if base is not None and base.local and "price" not in table and _elsewhere(table):
+                merged.pop("price", None)  # it costs nothing on this machine, and perhaps there
             row = _row(Model, "model", {**merged, "origin": "user"})
             _check(row)
         row = _with_window(row, table)
@@ -80,6 +83,11 @@ def user_models(tables: Sequence[Table | Model], known: Mapping[str, Model]) -> 
             raise ConfigurationError(f"[[model]] '{row.id}' is given twice; remove one.", param="id")
         rows[row.id.lower()] = row
     return list(rows.values())
+
+
+def _elsewhere(table: Table) -> bool:
+    source = table.get("source")
+    return isinstance(source, Mapping) and source.get("kind") == "upstream"
 
 
 def _with_window(row: Model, table: Table | Model) -> Model:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # imported when a model is pulled by name: a start needs none
     from catalog.curated.choosing import Wanted
     from catalog.curated.collection import Named
 
+RESERVED = "pulls"
+"""A path below /v1/models that is no model's."""
 AT_ONCE = 4
 """The most pulls that a server works on; further ones wait."""
 
@@ -48,6 +50,23 @@ def _pullable(what: str, catalog: Catalog) -> bool:
     return catalog.knows(what) and catalog.resolve(what).local
 
 
+def check_name(store: Store, catalog: Catalog, what: str, model_id: str) -> None:
+    """Raises InvalidRequest for an id that the model ``what`` cannot be given."""
+    if model_id.lower().split("/")[0] == RESERVED:
+        raise InvalidRequest(f"name: '{RESERVED}' is a path of the server's API; choose another.", param="name")
+    found = named(what, catalog)
+    if found is not None:
+        repositories = tuple(found.entry.repositories())
+    elif is_address(what, catalog):
+        repositories = (parse_address(what).repository,)
+    else:
+        raise InvalidRequest(
+            f"name: it is for the model of a repository, and {what!r} has names of its own. Leave it out.",
+            param="name",
+        )
+    store.check_free(model_id, repositories, catalog.get)
+
+
 def pull_into(
     store: Store,
     catalog: Catalog,
@@ -64,8 +83,10 @@ def pull_into(
 
     A name is one of ``catalog``, else of the curated catalogue, whose form for this machine keeps what ``wanted``
     tells. ``memory`` (bytes) bounds the quantisation of a repository, ``model_id`` names its model. Raises
-    ModelNotFound, and as :meth:`Store.pull` does.
+    ModelNotFound, as :func:`check_name` and as :meth:`Store.pull` do.
     """
+    if model_id is not None:
+        check_name(store, catalog, what, model_id)
     if what == "starter":
         return tuple(starter.ensure(catalog, store, progress))
     found = named(what, catalog)
@@ -76,15 +97,17 @@ def pull_into(
 
         keeps = Wanted() if wanted is None else wanted()
         pulled = pull_named(
-            store, found, detect(), progress, wanted=keeps, token=token, revision=revision, model_id=model_id
-        )
+            store, found, detect(), progress,
+            wanted=keeps, token=token, revision=revision, model_id=model_id, known=catalog.get,
+        )  # fmt: skip
         return (pulled.id,)
     if is_address(what, catalog):
         from catalog.curated.pulling import described
 
         row = store.pull_hub(
             what, progress,
-            revision=revision, token=token, memory=memory, model_id=model_id, described=described,
+            revision=revision, token=token, memory=memory, model_id=model_id,
+            described=described, known=catalog.get,
         )  # fmt: skip
         return (row.id,)
     model = resolved(what, catalog)
@@ -128,9 +151,15 @@ class Library:
         self._wanted = wanted
         self._turns = asyncio.Semaphore(AT_ONCE)
 
-    def check(self, what: str) -> None:
-        """Raises ModelNotFound for an unknown model, and InvalidRequest for an address that cannot be one."""
+    async def check(self, what: str, model_id: str | None = None) -> None:
+        """Raises ModelNotFound for an unknown model, and InvalidRequest for what is no address, or no free id."""
         catalog = self._catalog()
+        self._check_known(what, catalog)
+        if model_id is not None:
+            await asyncio.to_thread(check_name, self._store, catalog, what, model_id)
+
+    @staticmethod
+    def _check_known(what: str, catalog: Catalog) -> None:
         if named(what, catalog) is not None:
             return
         if is_address(what, catalog):

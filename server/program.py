@@ -7,6 +7,9 @@ import shutil
 import sys
 from pathlib import Path
 
+_NEAR = 4
+"""Parts of a path that are still told as relative."""
+
 
 def program() -> str:
     """``roundhouse`` where the shell finds this installation's, else its path, else how Python runs it.
@@ -20,6 +23,8 @@ def program() -> str:
     if not own.exists():
         return f"{shlex.quote(sys.executable)} -m server.cli"
     try:
-        return shlex.quote(str(own.relative_to(Path.cwd())))
+        near = own.relative_to(Path.cwd())
     except (ValueError, OSError):
         return shlex.quote(str(own))
+    # From far above, as from /, a relative path is longer and works from nowhere else.
+    return shlex.quote(str(near if len(near.parts) <= _NEAR else own))

@@ -12,7 +12,7 @@ from catalog.hardware import Machine
 from catalog.installing import install_command
 from catalog.model import ENDPOINTS, Capability, HubSource, Limits, Model
 from catalog.store.progress import Progress, silent
-from catalog.store.store import Store
+from catalog.store.store import Known, Store
 
 _OF_THE_WEIGHTS = frozenset({Capability.CODE, Capability.SUMMARISE})
 """Features of a chat model that no chat template tells."""
@@ -34,6 +34,7 @@ def pull_named(
     token: str | None = None,
     revision: str = "main",
     model_id: str | None = None,
+    known: Known = lambda _: None,
 ) -> Model:
     """Pull the form of an entry that runs best on this machine, or the quantisation that was asked for.
 
@@ -51,6 +52,7 @@ def pull_named(
         memory=memory if engine == "llamacpp" else None,
         model_id=name,
         described=lambda row: completed(row, entry, engine),
+        known=known,
     )
 
 

@@ -39,10 +39,14 @@ class HubPull:
     files: dict[str, StoredFile]
     root: Path
 
+    @property
+    def entry(self) -> str:
+        """The file or folder that the engine opens, relative to the store's root."""
+        return self.folder if self.selection.entry == "." else f"{self.folder}/{self.selection.entry}"
+
     def manifest(self, model_id: str, fingerprint: str, row: Model | None = None) -> Manifest:
         """Make the manifest of this pull."""
-        entry = self.folder if self.selection.entry == "." else f"{self.folder}/{self.selection.entry}"
-        return Manifest(id=model_id, fingerprint=fingerprint, entry=entry, files=self.files, row=row)
+        return Manifest(id=model_id, fingerprint=fingerprint, entry=self.entry, files=self.files, row=row)
 
     def row(self, model_id: str | None) -> Model:
         """Make the catalogue row from the files."""
@@ -120,7 +124,13 @@ class Hub:
         from huggingface_hub import HfApi
 
         api = HfApi(endpoint=self._endpoint, token=token)
-        return api.model_info(source.repository, revision=source.revision, files_metadata=True)
+        try:
+            return api.model_info(source.repository, revision=source.revision, files_metadata=True)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise PullError(
+                f"The hub's description of {source.repository} lacks what a pull needs ({_first_line(error)}). "
+                "A mirror (HF_ENDPOINT) may be at fault."
+            ) from error
 
     @staticmethod
     def _files(source: HubSource, info: Any) -> tuple[str, list[RemoteFile]]:

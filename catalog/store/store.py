@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from filelock import FileLock
+from pydantic import TypeAdapter, ValidationError
 
-from catalog.errors import ConfigurationError, ModelNotFound, ModelUnavailable, PullError
+from catalog.errors import ConfigurationError, InvalidRequest, ModelNotFound, ModelUnavailable, PullError
 from catalog.formats import refusal
-from catalog.model import HubSource, LibrarySource, Model, PackageSource, PathSource, UpstreamSource
+from catalog.model import HubSource, LibrarySource, Model, ModelId, PackageSource, PathSource, UpstreamSource
 from catalog.names.addresses import address_of
 from catalog.paths import slug, within
 from catalog.store import bert_onnx, manifest
@@ -33,6 +35,16 @@ from catalog.store.manifest import Manifest
 from catalog.store.packages import WheelCache, extract
 from catalog.store.progress import Progress, PullEvent, Stage, silent
 from catalog.store.room import check_room
+
+Known = Callable[[str], Model | None]
+"""Finds the row of the catalogue that has an id, ignoring case, as :meth:`catalog.catalog.Catalog.get` does."""
+
+
+_MODEL_ID: TypeAdapter[str] = TypeAdapter(ModelId)
+
+
+def _none_known(_model_id: str) -> Model | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,17 +166,19 @@ class Store:
         memory: int | None = None,
         model_id: str | None = None,
         described: Callable[[Model], Model] = lambda row: row,
+        known: Known = _none_known,
     ) -> Model:
         """Pull ``owner/repository[:pattern]`` (``hub:`` in front is allowed) and return its catalogue row.
 
         ``pattern`` is a quantisation (``Q4_K_M``) or a glob over the repository's files; without it, the
         largest quantisation that fits ``memory`` bytes. The row is kept on disk and survives a restart.
-        Raises PullError, ChecksumMismatch.
+        Raises as :meth:`pull_source`.
         """
         source = parse_address(address, revision)
         return self.pull_source(
-            source, progress, token=token, memory=memory, model_id=model_id, described=described
-        )
+            source, progress,
+            token=token, memory=memory, model_id=model_id, described=described, known=known,
+        )  # fmt: skip
 
     def pull_source(
         self,
@@ -175,16 +189,37 @@ class Store:
         memory: int | None = None,
         model_id: str | None = None,
         described: Callable[[Model], Model] = lambda row: row,
+        known: Known = _none_known,
     ) -> Model:
-        """Pull a repository as :meth:`pull_hub` does; ``described`` adds to the row what its files do not tell."""
+        """Pull a repository as :meth:`pull_hub` does; ``described`` adds to the row what its files do not tell.
+
+        The row takes the place of no other model's, ``known`` ones included: without ``model_id`` it has a free
+        id. Raises InvalidRequest for an id that is not free, PullError, ChecksumMismatch.
+        """
         label = model_id or source.repository
         with self._lock(f"hub:{source.repository}"), _disk_errors(label):
+            if model_id is not None:
+                self.check_free(model_id, (source.repository,), known)
             pull = self._hub.pull(source, self.root, label, progress, token=token, memory=memory)
-            row = described(self._hub_row(pull, model_id))
-            finished = pull.manifest(row.id, manifest.fingerprint(row), row)
-            manifest.write(self._row(row.id), finished)
+            with self._lock("hub:"):  # of two pulls at once, one has the id
+                row = described(self._hub_row(pull, model_id, known))
+                finished = pull.manifest(row.id, manifest.fingerprint(row), row)
+                manifest.write(self._row(row.id), finished)
         progress(PullEvent(row.id, Stage.DONE, done=finished.size, total=finished.size))
         return row
+
+    def check_free(self, model_id: str, repositories: Container[str], known: Known = _none_known) -> None:
+        """Raises InvalidRequest for no id, or that of another model than one of ``repositories``."""
+        try:
+            _MODEL_ID.validate_python(model_id)
+        except ValidationError as error:
+            told = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise InvalidRequest(f"name: {told}.", param="name") from None
+        row = self._other(model_id, repositories, known)
+        if row is not None:
+            raise InvalidRequest(
+                f"name: '{row.id}' is another model ({row.origin}). Choose a name that no model has.", param="name"
+            )
 
     def remove(self, model_id: str) -> int:
         """Delete a model and its files, except files that another model uses; return the bytes freed.
@@ -240,16 +275,32 @@ class Store:
             files=files,
         )
 
-    def _hub_row(self, pull: HubPull, model_id: str | None) -> Model:
-        """Make the row of a pull; an id that another repository's model has is prefixed with the owner."""
+    def _hub_row(self, pull: HubPull, model_id: str | None, known: Known) -> Model:
+        """Make the row of a pull; in place of an id that another model has, it gets one with the owner in front.
+
+        Raises InvalidRequest for a ``model_id`` that another model has.
+        """
         row = pull.row(model_id)
-        known = manifest.read(self._row(row.id))
-        if model_id is None and known is not None and known.row is not None:
-            source = known.row.source
-            if isinstance(source, HubSource) and source.repository != pull.source.repository:
-                owner = pull.source.repository.split("/")[0].lower()
-                return row.model_copy(update={"id": f"{owner}/{row.id}"})
-        return row
+        repository = pull.source.repository
+        if model_id is not None:
+            self.check_free(model_id, (repository,), known)
+            return row
+        owner, _, name = repository.lower().partition("/")
+        for candidate in _candidates(row.id, f"{owner}/{row.id}", f"{owner}/{name}-{row.id}"):
+            stored = next((each for each in self._manifests() if each.id.lower() == candidate.lower()), None)
+            same = (
+                stored is None or stored.row is None or _within_commit(stored.entry) == _within_commit(pull.entry)
+            )
+            if same and self._other(candidate, (repository,), known) is None:
+                return row.model_copy(update={"id": candidate})
+        raise AssertionError("the candidates have no end")
+
+    def _other(self, model_id: str, repositories: Container[str], known: Known) -> Model | None:
+        """The row that has an id and is no model of these repositories: a pulled one as it is now on disk."""
+        row = known(model_id)
+        pulled = (each for each in self.rows() if each.id.lower() == model_id.lower())
+        found = (row if row is not None and row.origin != "pulled" else None, *pulled)
+        return next((each for each in found if each is not None and not _of(each, repositories)), None)
 
     def _manifests(self) -> tuple[Manifest, ...]:
         found = (manifest.read(path) for path in sorted((self.root / "rows").glob("*.json")))
@@ -296,6 +347,22 @@ def _disk_errors(label: str) -> Iterator[None]:
         raise PullError(
             f"'{label}' could not be written: {error.strerror or error}. Make room and pull again."
         ) from error
+
+
+def _of(row: Model, repositories: Container[str]) -> bool:
+    return isinstance(row.source, HubSource) and row.source.repository in repositories
+
+
+def _candidates(*ids: str) -> Iterator[str]:
+    """Ids in the order of preference, without an end."""
+    yield from ids
+    yield from (f"{ids[-1]}-{number}" for number in count(2))
+
+
+def _within_commit(entry: str) -> tuple[str, ...]:
+    """The parts of the entry of a repository's model, ``hub/REPOSITORY/COMMIT/FILE``, without its commit."""
+    parts = Path(entry).parts
+    return (*parts[:2], *parts[3:])
 
 
 def _used(name: str, manifests: Sequence[Manifest]) -> bool:

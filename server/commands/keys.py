@@ -19,6 +19,7 @@ from routing.state.factory import create_state
 from server.commands import terminal
 from server.commands.client import Config
 from server.configuration.exposure import mark_keys
+from server.processes.data_folder import check_data_dir
 from server.settings import STATE_FILE, load_settings
 
 T = TypeVar("T")
@@ -147,7 +148,7 @@ def _with_keys(config: Path | None, work: Callable[[VirtualKeys], Awaitable[T]])
         finally:
             await state.close()
 
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    check_data_dir(settings.data_dir)
     return asyncio.run(run())
 
 

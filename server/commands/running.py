@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -71,8 +72,9 @@ def start(settings: Settings, config: Path | None) -> ServerAddress:
                 command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, start_new_session=True
             )
         address = _wait_ready(process, settings, log)
+    stop = f"{program()} stop" + ("" if config is None else f" --config {shlex.quote(str(config.resolve()))}")
     told.print(
-        f"No server was running: started one at {address.url}, which stays. Stop it: {program()} stop",
+        f"No server was running: started one at {address.url}, which stays. Stop it: {stop}",
         style="dim",
         highlight=False,
         soft_wrap=True,

@@ -55,7 +55,7 @@ class Pulls:
 
         Raises as :meth:`Library.check`, and Unavailable.
         """
-        self._library.check(what)
+        await self._library.check(what, model_id)
         asked = {"model": what, "revision": revision, "name": model_id}
         async with self._beginning:
             for status in UNFINISHED[:2]:

@@ -18,13 +18,12 @@ from catalog.names.ollama import hub_address
 from catalog.store.settings import ModelSettings
 from catalog.store.store import parse_address
 from catalog.types import Json
+from server.library import RESERVED
 from server.models.guard import RowGuard
 from server.models.rows import ENDPOINT, MODEL, Registered, RegisteredRows
 
 _OWN = {"id", "source", "origin", "tags", "provider"}
 """Fields that say where a row comes from, and not what its model is."""
-_RESERVED = "pulls"
-"""A path below /v1/models that is no model's."""
 
 
 class Registry:
@@ -81,8 +80,8 @@ class Registry:
                     f"'{given['id']}' is a row of the settings file: change it there, and reload it with SIGHUP.",
                     param="id",
                 )
-            if name.split("/")[0] == _RESERVED:
-                raise InvalidRequest(f"id: '{_RESERVED}' is a path of this API; choose another.", param="id")
+            if name.split("/")[0] == RESERVED:
+                raise InvalidRequest(f"id: '{RESERVED}' is a path of this API; choose another.", param="id")
             if given.get("origin") is not None:
                 raise InvalidRequest("origin: it is set by this server; leave it out.", param="origin")
             table = _merged(now.given(name), _with_source(given, endpoint))

@@ -29,6 +29,7 @@ _UNREAD = frozenset(
     }
 )
 """Fields within which no address is opened: sources, actions and arguments of tools, notes."""
+_CONTAINERS = frozenset({list, dict})
 _SCHEME = re.compile(r"\s*([a-z][a-z0-9+.-]*):", re.IGNORECASE | re.ASCII)
 _PUBLIC = frozenset({"http", "https", "data"})
 _APIS = ("generativelanguage.googleapis.com", "aiplatform.googleapis.com")
@@ -38,9 +39,8 @@ _APIS = ("generativelanguage.googleapis.com", "aiplatform.googleapis.com")
 def account_addresses(value: Any) -> Iterator[str]:
     """The addresses within parts of a request that name objects of an account. Texts are not searched."""
     if isinstance(value, list):
-        for each in value:
-            if isinstance(each, list | dict):
-                yield from account_addresses(each)
+        for each in containers(value):
+            yield from account_addresses(each)
     elif isinstance(value, dict):
         for name, held in value.items():
             if isinstance(held, str):
@@ -51,8 +51,14 @@ def account_addresses(value: Any) -> Iterator[str]:
                     yield held
             elif isinstance(held, list | dict) and name not in _UNREAD:
                 yield from account_addresses(held)
-                if name in _DATA and isinstance(held, list):
+                if name in _DATA and isinstance(held, list) and str in set(map(type, held)):
                     yield from (each for each in held if isinstance(each, str) and _opens_account(each))
+
+
+def containers(values: list[Any]) -> Iterator[Any]:
+    """The lists and objects among the values: a list may have millions of numbers, so most are not looked at."""
+    if not _CONTAINERS.isdisjoint(map(type, values)):
+        yield from (each for each in values if type(each) in _CONTAINERS)
 
 
 def names_account(address: str) -> bool:

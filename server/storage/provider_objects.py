@@ -14,7 +14,7 @@ from backends.native import no_object
 from catalog.errors import InvalidRequest
 from catalog.types import Json
 from server.callers import Caller
-from server.storage.addresses import account_addresses
+from server.storage.addresses import account_addresses, containers
 from server.storage.storage import Storage
 
 _HOLDERS = frozenset({"input_file", "input_image", "file", "container_upload", "computer_screenshot"})
@@ -39,7 +39,6 @@ _OFFERED = frozenset({"type", "skill_id", "version"})
 """Fields of a skill that Anthropic itself offers to every account."""
 _UNREAD = frozenset({"annotations", "arguments", "metadata", "parameters", "input_schema", "schema", "results"})
 """Fields within which nothing is asked of a provider: sources, schemas, arguments, findings, notes."""
-_CONTAINERS = frozenset({list, dict})
 
 
 def may_name(storage: Storage, caller: Caller, name: str) -> bool:
@@ -123,12 +122,6 @@ def file_ids(value: Any) -> Iterator[str]:
             yield name
         for held in containers(list(value.values())):
             yield from file_ids(held)
-
-
-def containers(values: list[Any]) -> Iterator[Any]:
-    """The lists and objects among the values: a list may have millions of numbers, so most are not looked at."""
-    if not _CONTAINERS.isdisjoint(map(type, values)):
-        yield from (each for each in values if type(each) in _CONTAINERS)
 
 
 def holder(part: Json) -> Json:

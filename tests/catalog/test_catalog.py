@@ -8,7 +8,7 @@ import pytest
 
 from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError, ModelNotFound, NotFound
-from catalog.model import Capability, Model, PackageSource, PathSource, UpstreamSource
+from catalog.model import FREE, Capability, Model, PackageSource, PathSource, UpstreamSource
 from catalog.prices.rates import KNOWN_TIERS
 
 
@@ -217,6 +217,14 @@ def test_a_missing_price_is_unknown_and_not_free() -> None:
     known = catalog(table("m"))
     assert known.resolve("m").price.input is None
     assert not known.models(max_input_price=1e9)
+
+
+def test_a_row_of_another_server_has_no_price_of_a_row_of_this_machine() -> None:
+    pulled = Model(**table("both"), origin="pulled")
+    there = {"id": "both", "source": {"kind": "upstream", "endpoint": "cloud", "model": "big"}}
+    cloud = {"id": "cloud", "base_url": "https://api.example.com/v1"}
+    found = catalog(there, user_endpoints=[cloud], pulled=[pulled.model_copy(update={"price": FREE})])
+    assert found.resolve("both").price.input is None
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_two_models_in_turn_never_answer_for_each_other(tmp_path: Path, gguf: Pa
         engine = "llamacpp"
         capabilities = ["chat", "completion"]
         source = {{ kind = "path", path = "{twin}" }}
-        limits = {{ context_window = 2048 }}
+        limits = {{ context_window = 1024 }}
         """
     )
     seen: list[set[str]] = []

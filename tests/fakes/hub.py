@@ -27,6 +27,8 @@ class Repository:
     token: str | None = None
     tags: tuple[str, ...] = ()
     gated: bool = False
+    lacking: tuple[str, ...] = ()
+    """Fields that the descriptions of its files lack."""
 
 
 @dataclass
@@ -174,10 +176,15 @@ def _info(name: str, repository: Repository) -> dict[str, object]:
         entry: dict[str, object] = {"rfilename": file, "size": len(data), "blobId": _git_blob(data)}
         if _large(file):
             digest = hashlib.sha256(data).hexdigest()
-            entry["lfs"] = {"sha256": digest, "size": len(data), "pointerSize": 130}
-        siblings.append(entry)
+            lfs: dict[str, object] = {"sha256": digest, "size": len(data), "pointerSize": 130}
+            entry["lfs"] = _without(lfs, repository.lacking)
+        siblings.append(_without(entry, repository.lacking))
     card = {"_id": "1", "id": name, "modelId": name, "sha": repository.commit, "siblings": siblings}
     return {**card, "tags": list(repository.tags), "gated": "manual" if repository.gated else False}
+
+
+def _without(fields: dict[str, object], lacking: tuple[str, ...]) -> dict[str, object]:
+    return {name: value for name, value in fields.items() if name not in lacking}
 
 
 def _large(file: str) -> bool:

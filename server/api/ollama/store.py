@@ -42,7 +42,7 @@ async def ollama_pull(request: Request, body: OllamaPullRequest) -> Response:
     runtime, library = runtime_of(request), library_of(runtime_of(request))
     address = hub_address(body.model)
     what = f"hub:{address}" if address else _wanted(body.model, runtime.catalog)
-    library.check(what)
+    await library.check(what)
     if body.stream is not False:
         return await stream_work(request, library.pull(what), PullEncoder(), JSON_LINES)
     async with Guard(request, services_of(request).in_flight), library.pull(what) as events:

@@ -31,6 +31,7 @@ class ChatAnswer:
     trace: str | None = None
     reason: str | None = None
     notice: str | None = None
+    dropped: str | None = None
     finish: str | None = None
     tokens: int | None = None
     prompt_tokens: int | None = None
@@ -132,6 +133,7 @@ def _take_headers(answer: ChatAnswer, response: httpx.Response) -> None:
     answer.trace = response.headers.get("x-roundhouse-trace")
     answer.reason = response.headers.get("x-roundhouse-reason")
     answer.notice = response.headers.get("x-roundhouse-notice")
+    answer.dropped = response.headers.get("x-roundhouse-dropped")
 
 
 def _take(answer: ChatAnswer, event: Json, began: float, show: Show) -> None:

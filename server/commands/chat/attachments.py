@@ -54,6 +54,12 @@ def read_message(text: str) -> tuple[str, list[Path]]:
     return text, files
 
 
+def missing_files(text: str) -> list[str]:
+    """What is written as a file, ``@name.txt``, in a message whose files were taken out of it."""
+    names = [next(group for group in found.groups() if group is not None) for found in _NAMED.finditer(text)]
+    return [name for name in names if "/" in name or "." in name.strip(".")]
+
+
 def content_of(text: str, files: list[Path], tell: Callable[[str], None]) -> str | list[Json]:
     """The content of a message: a string, or parts where a picture, a recording or a PDF is among the files.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from catalog.errors import ConfigurationError, RoundhouseError
 from catalog.types import Json
 from server.commands.chat.answers import ChatAnswer, ask
-from server.commands.chat.attachments import content_of, read_message
+from server.commands.chat.attachments import content_of, missing_files, read_message
 from server.commands.chat.conversation import ChatConversation
 from server.commands.chat.display import MarkdownDisplay, PlainDisplay
 from server.commands.chat.models import choose, confirmed, listed
@@ -62,6 +62,8 @@ class ChatSession:
             self._command(name, argument.strip())
             return
         text, files = read_message(typed.removeprefix("/") if typed.startswith("//") else unquoted(typed))
+        for name in missing_files(text):
+            self._tell(f"there is no file {name}: @{name} is sent as text")
         self._ask(content_of(text, files, self._tell))
 
     def _ask(self, content: str | list[Json]) -> None:
@@ -70,6 +72,8 @@ class ChatSession:
         self._last = answer
         if answer.text:
             self._said.add(content, answer.text)
+        if answer.dropped:
+            self._tell(f"dropped: {answer.dropped} (the model or its server does not know it)")
         if self._stats:
             self._tell(answer.line())
             for told in (answer.reason, answer.notice):

@@ -28,7 +28,7 @@ from server.commands.library.local import Config, ModelId, catalog_and_store
 from server.commands.support.completion import complete_pull
 from server.commands.support.progress import PullProgress
 from server.commands.terminal import bytes_of
-from server.library import pull_into
+from server.library import check_name, pull_into
 from server.settings import Settings, load_settings
 
 app = typer.Typer()
@@ -79,12 +79,14 @@ def pull(
     wanted = wanted_of(settings, machine)
     _check_options(what, revision=revision, name=name, engine=engine, capability=capability)
     if engine is not None:
+        if name is not None:
+            check_name(store, catalog, what, name)
         form = _form(what, engine, settings, machine, wanted)
         with PullProgress() as progress:
             row = pull_named(
                 store, form, machine, progress,
                 wanted=replace(wanted, engines=frozenset({engine})), token=token, revision=revision,
-                model_id=name or f"{form.entry.id}-{engine}",
+                model_id=name or f"{form.entry.id}-{engine}", known=catalog.get,
             )  # fmt: skip
         typer.echo(f"{row.id} is ready")
         return

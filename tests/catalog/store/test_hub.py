@@ -58,6 +58,13 @@ def test_a_pulled_model_becomes_a_row_that_a_new_process_still_has(store: Store,
     assert restarted.path(found).read_bytes() == data
 
 
+@pytest.mark.parametrize("lacking", ["rfilename", "size", "pointerSize"])
+def test_a_description_that_lacks_a_field_is_a_pull_that_failed(store: Store, hub: FakeHub, lacking: str) -> None:
+    publish(hub, {"tiny-Q4_K_M.gguf": chat_model(), "README.md": b"# tiny"}, lacking=(lacking,))
+    with pytest.raises(PullError, match="tiny"):
+        store.pull_hub(f"hub:{REPOSITORY}")
+
+
 def test_only_the_files_of_the_model_are_fetched(store: Store, hub: FakeHub) -> None:
     publish(
         hub,

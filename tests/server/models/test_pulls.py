@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from catalog.types import Json
-from tests.fakes.hub import FakeHub
+from tests.fakes.gguf import chat_model
+from tests.fakes.hub import FakeHub, Repository
 from tests.server.models.conftest import ADDRESS, FILE, TINY, OpenShop, PeerOf, Shop
 from tests.server.test_bad_input import error
 
@@ -72,6 +73,67 @@ async def test_a_repositorys_model_may_have_a_name_of_the_callers(shop: Shop) ->
     deleted = (await shop.client.delete("/v1/models/mine?files=true")).json()
     assert deleted["freed"] > 3_000_000
     assert "mine" not in await shop.listed()
+
+
+PAID: Json = {
+    "endpoint": [{"id": "cloud", "base_url": "http://127.0.0.1:9/v1"}],
+    "model": [
+        {
+            "id": "paid",
+            "capabilities": ["chat"],
+            "source": {"kind": "upstream", "endpoint": "cloud", "model": "paid"},
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("taken", ["paid", "PAID", "gpt-4o", "smollm2-135m-instruct", "theirs"])
+async def test_a_pull_takes_the_name_of_no_other_model(open_shop: OpenShop, hub: FakeHub, taken: str) -> None:
+    hub.repositories["other/Other-GGUF"] = Repository({"Other-Q4_K_M.gguf": chat_model()})
+    async with open_shop(**PAID) as shop:
+        begun = (await shop.client.post(PULLS, json={"model": "hub:other/Other-GGUF", "name": "theirs"})).json()
+        assert (await shop.ended(begun["id"]))["models"] == ["theirs"]
+        before = (await shop.client.get(f"/v1/models/{taken}")).json()
+        asked = len(hub.requests)
+        refused = await shop.client.post(PULLS, json={"model": ADDRESS, "name": taken})
+        error(refused, 400, "invalid_request")
+        assert refused.json()["error"]["param"] == "name"
+        assert (await shop.client.get(f"/v1/models/{taken}")).json() == before
+        assert len(hub.requests) == asked
+
+
+async def test_a_pull_without_a_name_leaves_a_row_of_its_default_id_as_it_is(open_shop: OpenShop) -> None:
+    paid = {**PAID, "model": [{**PAID["model"][0], "id": "tiny-q4_k_m"}]}
+    async with open_shop(**paid) as shop:
+        begun = (await shop.client.post(PULLS, json={"model": ADDRESS})).json()
+        assert (await shop.ended(begun["id"]))["models"] == ["tiny/tiny-q4_k_m"]
+        card = (await shop.client.get("/v1/models/tiny-q4_k_m")).json()
+        assert (card["endpoint"], card["local"]) == ("cloud", False)
+
+
+async def test_repositories_with_a_file_of_one_name_have_a_model_each(shop: Shop, hub: FakeHub) -> None:
+    names = ["ok/m2", "ok/m3", "ok/m4"]
+    hub.repositories |= {
+        name: Repository({"m-Q4_K_M.gguf": chat_model(padding=place)}) for place, name in enumerate(names)
+    }
+    made: dict[str, str] = {}
+    for name in (*names, *reversed(names)):
+        begun = (await shop.client.post(PULLS, json={"model": f"hf.co/{name}"})).json()
+        (model,) = (await shop.ended(begun["id"]))["models"]
+        assert made.setdefault(name, model) == model, "the second pull of a repository is the same model's"
+    assert made == {"ok/m2": "m-q4_k_m", "ok/m3": "ok/m-q4_k_m", "ok/m4": "ok/m4-m-q4_k_m"}
+    for name, model in made.items():
+        assert (await shop.client.get(f"/v1/models/{name}")).json()["id"] == model
+
+
+async def test_files_of_one_name_in_two_folders_of_a_repository_are_two_models(shop: Shop, hub: FakeHub) -> None:
+    files = {"a/m-Q4_K_M.gguf": chat_model(), "b/m-Q4_K_M.gguf": chat_model(padding=9)}
+    hub.repositories["ok/m"] = Repository(files)
+    made = []
+    for file in files:
+        begun = (await shop.client.post(PULLS, json={"model": f"hub:ok/m:{file}"})).json()
+        made += (await shop.ended(begun["id"]))["models"]
+    assert made == ["m-q4_k_m", "ok/m-q4_k_m"]
 
 
 async def test_a_second_pull_of_the_same_joins_the_first(shop: Shop, hub: FakeHub) -> None:
@@ -176,6 +238,14 @@ async def test_the_disk_is_checked_before_the_first_byte(
         ({"model": "../../etc/passwd"}, 400, "model"),
         ({"model": "hub:nothing"}, 400, "model"),
         ({"model": ADDRESS, "name": "../x"}, 400, "name"),
+        ({"model": ADDRESS, "name": "a/../x"}, 400, "name"),
+        ({"model": ADDRESS, "name": "x/../y"}, 400, "name"),
+        ({"model": ADDRESS, "name": "auto"}, 400, "name"),
+        ({"model": ADDRESS, "name": "auto:fast"}, 400, "name"),
+        ({"model": ADDRESS, "name": "pulls"}, 400, "name"),
+        ({"model": ADDRESS, "name": "Pulls/x"}, 400, "name"),
+        ({"model": "starter", "name": "x"}, 400, "name"),
+        ({"model": "smollm2-135m-instruct", "name": "x"}, 400, "name"),
         ({"model": ADDRESS, "revision": "../x"}, 400, "revision"),
         ({"model": ADDRESS, "stream": "yes"}, 400, "stream"),
     ],

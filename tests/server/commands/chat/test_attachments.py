@@ -9,7 +9,7 @@ import pytest
 
 from catalog.errors import ConfigurationError
 from server.commands.chat import attachments
-from server.commands.chat.attachments import content_of, read_message
+from server.commands.chat.attachments import content_of, missing_files, read_message
 
 
 @pytest.fixture
@@ -67,3 +67,7 @@ def test_a_file_that_cannot_be_sent_is_refused_by_name(
     (folder / "big.txt").write_text("x" * 101)
     with pytest.raises(ConfigurationError, match=f"^{name}"):
         content_of("?", [Path(name)], lambda _: None)
+
+
+def test_what_looks_like_a_file_and_is_none_is_told() -> None:
+    assert missing_files('@notes.txt and @"a b/c.md", but not @ada or a@b.org') == ["notes.txt", "a b/c.md"]
