@@ -242,6 +242,7 @@ async def test_the_disk_is_checked_before_the_first_byte(
         ({"model": "../../etc/passwd"}, 400, "model"),
         ({"model": "hub:nothing"}, 400, "model"),
         ({"model": ADDRESS, "name": "../x"}, 400, "name"),
+        ({"model": ADDRESS, "name": "a/../x"}, 400, "name"),
         ({"model": ADDRESS, "name": "x/../y"}, 400, "name"),
         ({"model": ADDRESS, "name": "auto"}, 400, "name"),
         ({"model": ADDRESS, "name": "auto:fast"}, 400, "name"),
