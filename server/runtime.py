@@ -87,7 +87,7 @@ class PullsFirst(Protocol):
         ...
 
     def first(
-        self, name: str, caller: Caller, opening: AbstractAsyncContextManager[Answer[T]]
+        self, name: str, caller: Caller, facts: Facts, opening: AbstractAsyncContextManager[Answer[T]]
     ) -> AbstractAsyncContextManager[Answer[T]]:
         """The opening, once the model is here."""
         ...
