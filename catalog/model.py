@@ -48,16 +48,9 @@ def _not_the_routers(name: str) -> str:
 _Name = Annotated[str, AfterValidator(_not_the_routers)]
 
 
-def _a_path_of_names(model_id: str) -> str:
-    if not {".", ".."}.isdisjoint(model_id.split("/")):
-        raise ValueError("a part of it is '.' or '..', which addresses of the web cannot have; choose another")
-    return model_id
-
-
 ModelId = Annotated[
     _Name,
     Field(min_length=1, max_length=200, pattern=r"^[\w][\w./:@+-]*$", description="the name that callers send"),
-    AfterValidator(_a_path_of_names),
 ]
 
 
