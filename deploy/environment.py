@@ -49,7 +49,7 @@ REASONS = (
         "{venv} cannot be written: make it writable, or name VENV=FOLDER.",
     ),
 )
-"""What pip says, and the line for it; the first that is found counts."""
+"""Complaints of pip, each with the line that tells it; the first that is found counts."""
 
 
 class Problem(Exception):
@@ -191,7 +191,7 @@ def pip(venv: Path, lock: Path, *arguments: str, watched: bool = False) -> None:
 
 
 class Seen:
-    """What pip's output says so far: packages fetched, the one at hand, and whether it installs by now."""
+    """The state of pip by its output so far: packages fetched, the one at hand, and whether it installs by now."""
 
     def __init__(self, venv: Path, lock: Path) -> None:
         self.total = len(re.findall(r"^[A-Za-z0-9][^\s;]*==", lock.read_text("utf-8"), re.MULTILINE))
@@ -270,7 +270,7 @@ def reason_in(output: str, venv: Path, lock: str) -> str | None:
 
 
 def record(mark: Path) -> dict[str, str | None] | None:
-    """What an environment was made of; ``None`` if it was not finished."""
+    """The record of an environment's contents; ``None`` if it was not finished."""
     try:
         found = json.loads(mark.read_text("utf-8"))
     except (OSError, ValueError):

@@ -174,7 +174,7 @@ def _preferred(routing: RoutingSettings) -> Iterator[tuple[str, str, frozenset[C
 
 
 def _wrong_for_embeddings(pattern: str, target: str, catalog: Catalog) -> str | None:
-    """What is wrong with a stand-in for names of embedding models that is not one model.
+    """The error of a stand-in for names of embedding models that is not one model.
 
     The catalogue knows such names whose form does not tell.
     """
@@ -357,7 +357,7 @@ def merged(catalog: Catalog, discovery: Discovery, found: tuple[Listing, ...]) -
 
 
 async def registered_in(settings: Settings) -> Registered:
-    """What was registered while a server ran, read from its state; nothing where there is none, or no answer."""
+    """The rows registered while a server ran, read from its state; none where there is no state, or no answer."""
     file = settings.data_dir / STATE_FILE
     if settings.state.url is None and not await asyncio.to_thread(file.exists):
         return NONE_REGISTERED

@@ -337,7 +337,7 @@ class Settings(Section, BaseSettings):
 
     @property
     def sources(self) -> dict[str, Any]:
-        """What :meth:`read_from` was given, as JSON and without values, for another process."""
+        """The arguments of :meth:`read_from` as JSON, without values, for another process."""
         return {"file": self._file and str(self._file), "in_file": self._in_file, "flags": self._flags}
 
     def read_from(self, file: Path | None, in_file: Mapping[str, Any], flags: Mapping[str, Any]) -> Self:

@@ -65,7 +65,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a choice must keep: tokens of a request, requests at a time, engines, and perhaps a quantisation."""
+    """The bounds of a choice: tokens of a request, requests at a time, engines, and perhaps a quantisation."""
 
     context: int = 8192
     streams: int = 4

@@ -38,7 +38,7 @@ class Curated:
     def __init__(self, entries: Iterable[Entry], sources: Mapping[str, str] | None = None) -> None:
         self.entries = tuple(entries)
         self.sources = dict(sources or {})
-        """What the values of ``verified`` stand for."""
+        """The sources that the values of ``verified`` stand for."""
         self._by_id = {entry.id: entry for entry in self.entries}
         self._by_name: dict[str, Entry] = {}
         self._by_repository: dict[str, Entry] = {}

@@ -33,7 +33,7 @@ _NEAR = 0.15
 
 @dataclass
 class HubFinding:
-    """What the hub says of one entry: the sizes of its quantisations, and what differs from the file.
+    """The hub's facts of one entry: the sizes of its quantisations, and the differences from the file.
 
     ``resized`` are the sizes that differ, which can be written; ``differences`` is the rest, for a person.
     """

@@ -13,7 +13,7 @@ from catalog.files.gguf import GgufHeader
 
 
 class LayerCache(NamedTuple):
-    """What one layer keeps: numbers per token for keys and for values, and the tokens of its window."""
+    """The cache of one layer: numbers per token for keys and for values, and the tokens of its window."""
 
     keys: int
     values: int

@@ -53,7 +53,7 @@ def is_explicit(text: str) -> bool:
 
 
 def _without_scheme(text: str) -> tuple[str | None, bool]:
-    """What follows the hub's name, without a query, and whether it was there; ``None`` for another host."""
+    """The path after the hub's name, without a query, and whether it was there; ``None`` for another host."""
     if "://" in text and not text.casefold().startswith(_SCHEMES):
         parts = urlsplit(text)
         if parts.scheme not in ("http", "https") or (parts.hostname or "") not in _HOSTS:

@@ -55,7 +55,7 @@ class HubPull:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryCard:
-    """What the hub tells of a repository: its commit, files, licence (an SPDX id in lower case, or ``other``)."""
+    """The hub's account of a repository: commit, files, licence (an SPDX id in lower case, or ``other``)."""
 
     commit: str
     files: tuple[RemoteFile, ...]

@@ -29,7 +29,7 @@ _UNREACHED = re.compile(
     r"NewConnectionError|NameResolutionError|ConnectTimeoutError|Max retries exceeded|Connection refused"
     r"|Temporary failure in name resolution|Network is unreachable"
 )
-"""What pip warns of without a connection; its last error then says that there is no such version."""
+"""Warnings of pip without a connection; its last error then says that there is no such version."""
 
 
 class WheelCache:

@@ -86,7 +86,7 @@ _OF_PROFILES = frozenset(ModelProfile.model_fields)
 ModelPrior = Annotated[
     Annotated[ModelProfile, Tag("profile")] | Annotated[Figures, Tag("figures")], Discriminator(_kind)
 ]
-"""What a file or an import may say of one model."""
+"""The entries that a file or an import may have for one model."""
 
 
 class _File(BaseModel):

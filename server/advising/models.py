@@ -14,13 +14,14 @@ from catalog.curated.collection import curated
 from catalog.hardware import Machine, detect
 from catalog.model import Capability, Model
 from catalog.types import Json
+from server.program import program
 from server.settings import Settings
 
 
 def wanted_of(
     settings: Settings, machine: Machine, *, context: int | None = None, engines: Engines | None = None
 ) -> Wanted:
-    """What a model must keep on this machine: the engines that are here, and slots and context of its workers.
+    """The bounds of a model on this machine: the engines that are here, and slots and context of its workers.
 
     The voices of the curated catalogue are Kokoro's, whose library the engine ``speech`` can be without.
     """
@@ -68,7 +69,7 @@ def advice_lines(advices: Sequence[Advice]) -> list[str]:
     lines = [
         f"{advice.capability:<{width}}  {_told(advice.choice)}" for advice in advices if advice.choice is not None
     ]
-    return [*lines, "Pull them with: roundhouse pull recommended"] if lines else []
+    return [*lines, f"Pull them with: {program()} pull recommended"] if lines else []
 
 
 def upgrade_lines(found: Mapping[str, Fit]) -> list[str]:

@@ -41,7 +41,7 @@ class Upgrades:
 
 
 def wanted_here(settings: Settings, engines: Engines) -> Wanted:
-    """What a model that is pulled by name must keep on this machine. It asks drivers: call it in a thread."""
+    """The bounds of a model that is pulled by name on this machine. It asks drivers: call it in a thread."""
     from catalog.hardware import detect
     from server.advising.models import wanted_of
 

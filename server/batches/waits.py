@@ -1,4 +1,4 @@
-"""What a batch waits for: said in its record while it lasts, and logged once."""
+"""The reason for which a batch waits: in its record while it lasts, and logged once."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is done with the settings besides reading them: errors, origins, a sample, a schema, a check."""
+"""Errors, origins, a sample, a schema and a check of the settings."""

@@ -67,7 +67,7 @@ class Finding:
 
 
 def check(path: Path | None) -> list[Finding]:
-    """What a server with this settings file and this environment would refuse or remark, in the file's order.
+    """The refusals and remarks of a server with this settings file and this environment, in the file's order.
 
     ``path`` as for :func:`server.settings.load_settings`.
     """

@@ -34,7 +34,7 @@ def behind_proxies(app: ASGIApp, settings: ServerSettings) -> ASGIApp:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """What a proxy says of the request that it got; empty for what it does not say."""
+    """A proxy's account of the request that it got; a field that it does not tell is empty."""
 
     client: str = ""
     scheme: str = ""

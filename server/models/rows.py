@@ -27,7 +27,7 @@ _TRIES = 20
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What is registered, by lower-case id.
+    """The registered rows, by lower-case id.
 
     A model's entry has the fields of a ``[[model]]`` in ``given``, and in ``facts`` those that the files of a path
     give besides. An endpoint's is a table as an ``[[endpoint]]``.

@@ -11,7 +11,7 @@ from routing.outcomes import Outcome
 
 @dataclass(slots=True)
 class Totals:
-    """What the models did for a request. ``model`` is the last that was called; empty if none was.
+    """The models' work for a request. ``model`` is the last that was called; empty if none was.
 
     ``first`` is the seconds from the start of the last attempt to its first chunk, ``None`` if it sent none or did
     not stream. ``cost`` is the known part in dollars; ``unknown``: it has others. ``open`` counts the answers that

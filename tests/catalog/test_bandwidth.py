@@ -11,7 +11,7 @@ from catalog.hardware import Device, Machine
 
 
 class NvmlError(Exception):
-    """What the driver raises."""
+    """The error that the driver raises."""
 
 
 def nvml(clock: int = 3201, width: int = 6144, fails: str = "") -> SimpleNamespace:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 from starlette.routing import Route
 
 from catalog.errors import NotPermitted
@@ -144,6 +147,18 @@ def test_the_image_holds_what_the_manifests_use() -> None:
     lock = (DEPLOY / "requirements.lock").read_text()
     for package in ("redis", "opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http", "xllamacpp"):
         assert re.search(rf"^{package}==", lock, re.MULTILINE), package
+
+
+def test_what_is_locked_runs_on_every_python_that_pyproject_admits() -> None:
+    """A later release of Python on the machine that made the lock hides that an older one is refused by pip."""
+    oldest = "3.11.0"
+    refused = {}
+    for name in re.findall(r"^([\w.-]+)==", (DEPLOY / "requirements-dev.lock").read_text(), re.MULTILINE):
+        with contextlib.suppress(metadata.PackageNotFoundError):  # of another system
+            wanted = metadata.metadata(name).get("Requires-Python") or ""
+            if not SpecifierSet(wanted).contains(oldest):
+                refused[name] = wanted
+    assert not refused
 
 
 def test_the_locks_have_hashes_and_name_no_index() -> None:

@@ -79,7 +79,7 @@ def _section(section: SectionOfSettings, row: str = "") -> str:
 
 
 def _words(section: SectionOfSettings) -> str:
-    """What the type says of itself, and what the tables in it have."""
+    """The type's own description, and the contents of the tables in it."""
     parts = [prose(inspect.getdoc(section.type) or "")]
     inner = dict.fromkeys(each for setting in section.settings for each in tables(setting.field.annotation))
     for each in inner:

@@ -1,4 +1,4 @@
-"""What the pages say exists: links, commands, make targets, settings, headers."""
+"""Links, commands, make targets, settings and headers that the pages name exist."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def serving(folder: Path) -> Iterator[Served]:
 
 
 def command(folder: Path, *words: str) -> str:
-    """What a command of the terminal prints, on that data folder."""
+    """The output of a command of the terminal, on that data folder."""
     done = subprocess.run(
         [sys.executable, "-m", "server.cli", *words],
         cwd=folder,

@@ -32,7 +32,7 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """What it wrote, without escape sequences."""
+        """The program's output without escape sequences."""
         return _ESCAPES.sub("", self.raw.decode(errors="replace")).replace("\r", "")
 
     def type(self, keys: str) -> None:

@@ -55,7 +55,7 @@ def read_message(text: str) -> tuple[str, list[Path]]:
 
 
 def missing_files(text: str) -> list[str]:
-    """What is written as a file, ``@name.txt``, in a message whose files were taken out of it."""
+    """The names written as files, ``@name.txt``, in a message whose files were taken out of it."""
     names = [next(group for group in found.groups() if group is not None) for found in _NAMED.finditer(text)]
     return [name for name in names if "/" in name or "." in name.strip(".")]
 

@@ -18,7 +18,7 @@ _NAMES = {"system": "System", "user": "You", "assistant": "Model"}
 
 @dataclass
 class ChatConversation:
-    """What was said so far; ``parameters`` go with each request, such as ``temperature``."""
+    """The messages so far; ``parameters`` go with each request, such as ``temperature``."""
 
     model: str = "auto"
     system: str | None = None

@@ -210,7 +210,7 @@ def show(model: ModelId, config: Config = None) -> None:
 
 
 def entry_facts(entry: Entry, machine: Machine, wanted: Wanted) -> Json:
-    """What the curated catalogue knows of a model that is not here, which form fits, and what was looked up."""
+    """The curated facts of a model that is not here, the form that fits, and which facts were looked up."""
     choice = best(entry, machine, wanted)
     facts: Json = entry.model_dump(mode="json", exclude_defaults=True, exclude={"verified", "cache"})
     facts["capabilities"] = sorted(entry.capabilities)

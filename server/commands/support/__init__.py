@@ -1,1 +1,1 @@
-"""What several commands use: completion, progress, exit statuses."""
+"""Parts that several commands share: completion, progress, exit statuses."""

@@ -8,7 +8,7 @@ from catalog.errors import ConfigurationError, RoundhouseError
 
 
 class ExitStatus(IntEnum):
-    """What a command's exit status says."""
+    """The meaning of a command's exit status."""
 
     DONE = 0
     FAILED = 1
