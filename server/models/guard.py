@@ -148,13 +148,14 @@ class RowGuard:
         return any(real.is_relative_to(folder.expanduser().resolve()) for folder in self._folders)
 
 
-def _site(address: str) -> tuple[str, str]:
-    """The scheme and the host of an address; empty for what is none, which the row's own check refuses."""
+def _site(address: str) -> tuple[str, str, int | None]:
+    """The scheme, host and port of an address; empty for what is none, which the row's own check refuses."""
     try:
         parts = urlsplit(address)
-        return parts.scheme, (parts.hostname or "").rstrip(".")
+        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+        return parts.scheme, (parts.hostname or "").rstrip("."), port
     except ValueError:
-        return "", ""
+        return "", "", None
 
 
 def _is_link_local(host: str) -> bool:

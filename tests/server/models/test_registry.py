@@ -288,11 +288,17 @@ async def test_the_key_of_an_endpoint_is_sent_to_its_own_host_alone(open_shop: O
             row = {"id": "far", "capabilities": ["chat"], "source": {"kind": "upstream", "model": "m"}}
             return await shop.client.post("/v1/models", json={**row, "endpoint": end})
 
-        for address in ("https://evil.example/v1", "http://vllm.lan/v1", "https://x.vllm.lan/v1"):
+        elsewhere = (
+            "https://evil.example/v1",
+            "http://vllm.lan/v1",
+            "https://x.vllm.lan/v1",
+            "https://vllm.lan:8443/v1",
+        )
+        for address in elsewhere:
             for variable in ("OPENAI_API_KEY", "LAB_KEY"):
                 told = refused(await asked(address, "FREE_API_KEY", variable), "endpoint.key_env")
                 assert variable in told
-        assert (await asked("https://VLLM.lan:8443/other", "LAB_KEY")).status_code == 200
+        assert (await asked("https://VLLM.lan:443/other", "LAB_KEY")).status_code == 200
         assert (await asked("https://evil.example/v1", "FREE_API_KEY")).status_code == 200
         moved = {"id": "far", "endpoint": {"id": "x", "key_env": ["OPENAI_API_KEY"]}}
         refused(await shop.client.post("/v1/models", json=moved), "endpoint.key_env")
