@@ -104,6 +104,29 @@ async def check_classify(client: httpx.AsyncClient) -> None:
         assert abs(sum(told["score"] for told in row["predictions"]) - 1.0) < 1e-6
 
 
+async def check_moderate(client: httpx.AsyncClient) -> None:
+    """A chat model moderates by the likelihood of "yes" beside "no", for which the gateway asks these paths."""
+    question = {"messages": [{"role": "user", "content": "Is the sky green? Answer with yes or no alone."}]}
+    filled = await client.post("/apply-template", json=question)
+    assert filled.status_code == 200, filled.text
+    words = [await client.post("/tokenize", json={"content": word}) for word in ("yes", "no")]
+    onward = [word.json()["tokens"][0] for word in words]
+    body = {
+        "prompt": filled.json()["prompt"],
+        "n_predict": 1,
+        "n_probs": len(onward),
+        "temperature": 1.0,
+        "samplers": ["temperature"],
+        "logit_bias": [[token, 100.0] for token in onward],
+        "post_sampling_probs": True,
+    }
+    answer = await client.post("/completion", json=body)
+    assert answer.status_code == 200, answer.text
+    likely = {row["id"]: row["prob"] for row in answer.json()["completion_probabilities"][0]["top_probs"]}
+    assert sorted(likely) == sorted(onward)
+    assert abs(sum(likely.values()) - 1.0) < 1e-3
+
+
 async def check_transcribe(client: httpx.AsyncClient) -> None:
     files = {"file": ("fox.mp3", spoken())}
     answer = await client.post("/v1/audio/transcriptions", data={"model": "m"}, files=files)
@@ -150,6 +173,7 @@ CHECKS: dict[Capability, Check] = {
     Capability.EMBED: check_embed,
     Capability.RERANK: check_rerank,
     Capability.CLASSIFY: check_classify,
+    Capability.MODERATE: check_moderate,
     Capability.TRANSCRIBE: check_transcribe,
     Capability.SPEAK: check_speak,
     Capability.IMAGE: check_image,
