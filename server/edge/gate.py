@@ -31,7 +31,7 @@ from server.edge.errors import ANTHROPIC_PATHS, as_error, error_response
 from server.edge.identifiers import RandomHex
 from server.edge.services import Services
 from server.observability.totals import Totals, begin_totals, end_totals
-from server.scope import ABORT, CALLER, REQUEST_ID, SERVICES, STATUS, TRACE
+from server.scope import ABORT, CALLER, FORWARDED_FAULT, REQUEST_ID, SERVICES, STATUS, TRACE
 from server.settings import ServerSettings
 from server.ui.pages import is_file, is_page
 
@@ -146,6 +146,8 @@ class _Passage:
 
     async def _pass(self, headers: Headers, receive: Receive) -> None:
         scope, services = self._scope, self._services
+        if (fault := scope.get(FORWARDED_FAULT)) is not None:
+            raise InvalidRequest(f"The reverse proxy's header {fault} is malformed. Correct the proxy's settings.")
         check_host(headers.get("host"), services.settings.server)
         if scope["path"] in OPEN_PATHS or (scope["method"] != "POST" and _is_open(scope, headers, services)):
             await self._app(scope, receive, self._send_marked)
