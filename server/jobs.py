@@ -48,7 +48,7 @@ from routing.reading.stand_ins import StandIn, embeds_by_choice
 from server.callers import Caller, Origin
 from server.functions import check_results, with_tools
 from server.runtime import Dispatches, Runtime
-from server.storage.provider_objects import refuse_objects
+from server.storage.provider_objects import refuse_addresses, refuse_in_texts, refuse_objects
 
 T = TypeVar("T")
 Opens = Callable[[Runtime, Job[T], Caller], AbstractAsyncContextManager[Answer[T]]]
@@ -233,13 +233,18 @@ def permitted(facts: Facts, caller: Caller, catalog: Catalog) -> Facts:
 def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncContextManager[Answer[T]]:
     """Hand a job to the dispatcher, within the models and limits of the caller's key.
 
-    Raises as :func:`permitted`, and InvalidRequest where a request that is no chat names an object of a provider's
-    that the caller may not name (:mod:`server.history.files` reads chats). Entering raises RateLimited when the
+    Raises as :func:`permitted`, and InvalidRequest where a request that is no chat, or the text of a chat, names an
+    object of a provider's that the caller may not name (:mod:`server.history.files` reads chats' parts). Entering raises RateLimited when the
     key's own limits are used up, and InvalidRequest for a bound of the answer above a whole limit.
     """
     assert job.facts.key == caller.id, "a job is opened for the caller that it was made for"
-    if (extras := job.request.model_extra) and not isinstance(job.request, ChatRequest):
-        refuse_objects(runtime.storage, caller, extras)
+    request = job.request
+    if isinstance(request, ChatRequest):
+        refuse_in_texts(runtime.storage, caller, request.messages)
+    elif request.model_extra:
+        refuse_objects(runtime.storage, caller, request.model_extra)
+    if isinstance(request, ModerationRequest) and request.has_images:
+        refuse_addresses(runtime.storage, caller, request.model_dump()["input"])
     facts = permitted(job.facts, caller, runtime.catalog)
     job = job if facts is job.facts else replace(job, facts=facts)
     opening: AbstractAsyncContextManager[Answer[T]]
