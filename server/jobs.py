@@ -233,9 +233,10 @@ def permitted(facts: Facts, caller: Caller, catalog: Catalog) -> Facts:
 def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncContextManager[Answer[T]]:
     """Hand a job to the dispatcher, within the models and limits of the caller's key.
 
-    Raises as :func:`permitted`, and InvalidRequest where a request that is no chat, or the text of a chat, names an
-    object of a provider's that the caller may not name (:mod:`server.history.files` reads chats' parts). Entering raises RateLimited when the
-    key's own limits are used up, and InvalidRequest for a bound of the answer above a whole limit.
+    Raises as :func:`permitted`, and InvalidRequest where a request that is no chat, or the text of a chat, names
+    an object of a provider's that the caller may not name (:mod:`server.history.files` reads chats' parts).
+    Entering raises RateLimited when the key's own limits are used up, and InvalidRequest for a bound of the answer
+    above a whole limit.
     """
     assert job.facts.key == caller.id, "a job is opened for the caller that it was made for"
     request = job.request

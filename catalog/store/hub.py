@@ -286,8 +286,8 @@ def _translated(source: HubSource) -> Iterator[None]:
         raise PullError(f"The hub cannot be reached for {name}: {_first_line(error)}") from error
     except unreachable_errors() as error:
         raise PullError(
-            f"The hub cannot be reached for {name} ({_first_line(error)}). Check this machine's network, or set its "
-            "proxy (HTTPS_PROXY) or a mirror (HF_ENDPOINT), then pull again."
+            f"The hub cannot be reached for {name} ({_first_line(error)}). Check this machine's network, or set "
+            "its proxy (HTTPS_PROXY) or a mirror (HF_ENDPOINT), then pull again."
         ) from error
     except HfHubHTTPError as error:
         raise PullError(f"The hub refused {name}: {_first_line(error)}") from error

@@ -134,12 +134,13 @@ def searches_of(price: Price, facts: Facts) -> int:
     return SEARCHES if facts.searches is None else facts.searches
 
 
-def dearest_prompt(price: Price, facts: Facts, tokens: int) -> Usage:
-    """The usage of a prompt of so many tokens, all of which are of the kind that costs most.
+def dearest_prompt(price: Price, facts: Facts) -> Usage:
+    """The usage of the :func:`longest_prompt` of a request, all of whose tokens are of the kind that costs most.
 
     A token may be plain text, or written to a cache, for long too; of a prompt with sound or pictures it may be
     one of those. Sound without a price of its own stays an unknown part of the cost, as does text without one.
     """
+    tokens = longest_prompt(facts.prompt_tokens)
     rates = price.rates.of((), tokens)[0]
     plain = math.inf if rates.input is None else rates.input
     written = max(rates.cache_write or 0, rates.cache_write_long or 0)
@@ -166,7 +167,7 @@ def affordable_output(price: Price, facts: Facts, dollars: float) -> float | Non
     prompt = longest_prompt(facts.prompt_tokens)
     if price.rates.of(facts.tiers, prompt)[1] and not price.free:
         return None
-    asked = dearest_prompt(price, facts, prompt)
+    asked = dearest_prompt(price, facts)
     searches, containers = searches_of(price, facts), facts.containers
     if searches or containers:
         details = replace(asked.details or _NO_DETAILS, web_searches=searches, containers=containers)

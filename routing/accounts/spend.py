@@ -26,7 +26,7 @@ from catalog.errors import PriceUnknown
 from catalog.model import UNITS, Capability, Price
 from routing.accounts.caps import Caps, CapUsage, SpendSettings
 from routing.accounts.catching_up import catch_up
-from routing.accounts.costs import cost_nano, cost_of, dearest_prompt, longest_prompt, searches_of, to_nano
+from routing.accounts.costs import cost_nano, cost_of, dearest_prompt, searches_of, to_nano
 from routing.accounts.refusals import Left, check_request, ends_in, exceeded
 from routing.accounts.windows import day_of, window_at
 from routing.clock import Clock, SteadyWallClock, log_step
@@ -202,12 +202,9 @@ class Spend:
         """
         generates = facts.capability in (Capability.CHAT, Capability.COMPLETION)
         assumed = (self.assumed if bound is None else bound) if generates else 0
-        if self._is_sure(facts, bound):
-            prompt = dearest_prompt(self.now_of(price), facts, longest_prompt(facts.prompt_tokens))
-        else:
-            prompt = Usage(facts.prompt_tokens)
+        sure = self._is_sure(facts, bound)
         usage = replace(
-            prompt,
+            dearest_prompt(self.now_of(price), facts) if sure else Usage(facts.prompt_tokens),
             output=(assumed if facts.output_tokens is None else facts.output_tokens) * facts.choices,
             units=facts.units if facts.capability in UNITS else 0.0,
         )
@@ -239,13 +236,9 @@ class Spend:
         drawings = usage.output if pictures else 0
         searches = searches_of(price, facts)
         if sound or drawings or searches or facts.containers:
-            details = replace(
-                told or UsageDetails(audio_input=sound),
-                image_output=drawings,
-                web_searches=searches,
-                containers=facts.containers,
-            )
-            usage = replace(usage, details=details)
+            told = told or UsageDetails(audio_input=sound)
+            ran = {"web_searches": searches, "containers": facts.containers}
+            usage = replace(usage, details=replace(told, image_output=drawings, **ran))
         exact = cost_nano(price, usage, facts.capability)
         if exact is None:
             return None

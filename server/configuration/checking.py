@@ -263,9 +263,7 @@ class _Check:
     def _is_wrong(self, settings: Collection[str]) -> bool:
         """Whether one of these settings, or a part of one, is among what is wrong."""
         paths = [tuple(each.split(".")) for each in settings]
-        return any(
-            left[: len(path)] == path[: len(left)] for path in paths for left in self._left_out
-        )
+        return any(left[: len(path)] == path[: len(left)] for path in paths for left in self._left_out)
 
     def _unknown_variables(self) -> Iterator[Finding]:
         """Variables with our prefix that nothing reads: a misspelt one is ignored without a word by the server."""

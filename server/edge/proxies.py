@@ -4,8 +4,8 @@ Only headers of the proxies that ``server.proxies`` names are believed, and only
 client could send the other kind itself. The client is the address nearest to us that is no such proxy, so that
 what a client put before it changes nothing.
 
-A request with a malformed header of a proxy is refused by the gate, as one with a malformed Host header is: addresses
-in its answer would be wrong.
+A request with a malformed header of a proxy is refused by the gate, as one with a malformed Host header is:
+addresses in its answer would be wrong.
 
 Sources: RFC 7239; the X-Forwarded-* headers of nginx, Apache, Traefik and HAProxy.
 """

@@ -13,7 +13,14 @@ from typing_extensions import TypedDict
 from backends.registry import wire_of
 from backends.wire.common import Finite, Identifier, OwnBody
 from backends.workers.pool import WorkerView
-from catalog.errors import CapabilityMismatch, InvalidRequest, ModelTooLarge, ModelUnavailable, NotFound, NotPermitted
+from catalog.errors import (
+    CapabilityMismatch,
+    InvalidRequest,
+    ModelTooLarge,
+    ModelUnavailable,
+    NotFound,
+    NotPermitted,
+)
 from catalog.model import Capability, Model, UpstreamSource
 from catalog.types import Json
 from routing.facts import Mode, alias_of

@@ -93,7 +93,9 @@ class ChatSession:
         if name not in COMMANDS:
             near = difflib.get_close_matches(name, COMMANDS, n=2)
             meant = f" Did you mean {' or '.join(near)}?" if near else " /help lists them."
-            raise UsageError(f"There is no command {name}.{meant} A message that begins with a slash begins with //.")
+            raise UsageError(
+                f"There is no command {name}.{meant} A message that begins with a slash begins with //."
+            )
         COMMANDS[name][0](self, argument)
 
     def _tell(self, line: str) -> None:
@@ -134,7 +136,9 @@ class ChatSession:
         elif name:
             self._said.parameters[name] = value_of(name, value.strip())
             if name not in known_parameters():
-                self._tell(f"{name} is none of the API's parameters: it is sent for a model's server that knows it")
+                self._tell(
+                    f"{name} is none of the API's parameters: it is sent for a model's server that knows it"
+                )
         shown = ", ".join(f"{key} {set_to}" for key, set_to in self._said.parameters.items())
         self._tell(f"parameters: {shown or 'those of the model'}")
 

@@ -110,7 +110,9 @@ def list_models(
         )
     console.print(table)
     if not lines and wanted.filters:
-        typer.echo(f"no model passes these filters{'' if show_all else '; --all looks at every known one'}", err=True)
+        typer.echo(
+            f"no model passes these filters{'' if show_all else '; --all looks at every known one'}", err=True
+        )
     for text in broken_files(settings, catalog, faults):
         console.print(text, highlight=False, markup=False)
     for text in upgrade_lines(better):

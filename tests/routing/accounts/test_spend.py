@@ -205,9 +205,7 @@ async def test_a_prompt_is_reserved_at_the_dearest_that_its_tokens_may_cost(
     store: SqliteState, prices: dict[str, Any], features: tuple[Capability, ...], dearest: float
 ) -> None:
     spend = spend_with(store, ManualClock(), day=1.0)
-    facts = Facts(
-        capability=Capability.CHAT, prompt_tokens=1000, output_tokens=100, features=frozenset(features)
-    )
+    facts = Facts(capability=Capability.CHAT, prompt_tokens=1000, output_tokens=100, features=frozenset(features))
     price = Price(input=3, output=15, **prices)
     reserved = spend.estimate(price, facts)
     assert reserved == pytest.approx((1150 + 16) * dearest / 1e6 + 100 * 15 / 1e6)

@@ -125,7 +125,12 @@ def answering(monkeypatch: pytest.MonkeyPatch, status: int, param: str | None, m
 @pytest.mark.parametrize(
     ("command", "param", "said", "expected"),
     [
-        ("draw x --size 640x640", "size", "'size': it must be a multiple of 512.", "--size: it must be a multiple"),
+        (
+            "draw x --size 640x640",
+            "size",
+            "'size': it must be a multiple of 512.",
+            "--size: it must be a multiple",
+        ),
         ("draw x -n 9", "n", "This model draws one picture.", "--count: This model draws one picture."),
         ("speak x --voice robin", "voice", "'voice': there is no 'robin'.", "--voice: there is no 'robin'."),
         ("embed -t x --dimensions 9", "dimensions", "'dimensions': too many.", "--dimensions: too many."),
