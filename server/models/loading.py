@@ -58,14 +58,16 @@ def load_options(
     return None if not chosen and options is None else chosen
 
 
-def check_window(row: Model, context: object, window: int | None) -> None:
-    """Check a context against the window that the model itself has, where it is known. Raises InvalidRequest.
+def check_window(chosen: Model, row: Model, window: int | None) -> None:
+    """Check the context of a load against the window that the model itself has. Raises InvalidRequest.
 
-    An engine would cut it down to that without a word. ``window`` is that of the row's own figures.
+    An engine would cut it down to that without a word. ``chosen`` is the row with the options of the load, and
+    ``window`` that of the row's own figures. A row that names the context of its worker may be loaded with another.
     """
-    if not isinstance(context, int) or window is None or context <= window or _STRETCHES & row.options.keys():
+    context = chosen.options.get("context")
+    if not isinstance(context, int) or window is None or context <= window:
         return
-    if "context" in row.options:  # the row's figure is what its worker is to have, and not what the model can
+    if "context" in row.options or _STRETCHES & chosen.options.keys():
         return
     raise InvalidRequest(
         f"'context': '{row.id}' can use {window} tokens at most (it is {context}).", param="context"

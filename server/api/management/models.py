@@ -286,7 +286,7 @@ async def load_model(request: Request, model_id: str, body: LoadRequest) -> Resp
         guard = row_guard(request)
         if guard is not None:
             await asyncio.to_thread(guard.check_options, chosen, options)
-        check_window(row, options.get("context"), runtime.catalog.window(row.id))
+        check_window(chosen, row, runtime.catalog.window(row.id))
     async with Guard(request, services_of(request).in_flight):
         on_use = runtime.on_use
         block = runtime.unavailable(row)

@@ -84,10 +84,11 @@ def _giver(
 def _label(command: Callable[..., Any], name: str) -> str:
     """A parameter as it is typed: ``--format``, or ``TEXT`` of an argument."""
     hint = get_type_hints(command, include_extras=True)[name]
-    told = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-    for each in told:
+    for each in get_args(hint)[1:] if get_origin(hint) is Annotated else ():
         if isinstance(each, ArgumentInfo):
             return name.upper()
-        if isinstance(each, OptionInfo) and each.param_decls:
-            return next((form for form in each.param_decls if form.startswith("--")), each.param_decls[0])
+        if isinstance(each, OptionInfo):
+            # A declaration without a default has its first form in the place of the default.
+            forms = [form for form in (each.default, *(each.param_decls or ())) if isinstance(form, str)]
+            return next((form for form in forms if form.startswith("--")), f"--{name.replace('_', '-')}")
     return f"--{name.replace('_', '-')}"

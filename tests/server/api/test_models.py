@@ -104,17 +104,6 @@ async def test_load_and_unload(gateway: Gateway) -> None:
     error(await gateway.client.post("/v1/models/parrot/load", json={"keep_alive": -1}), 400, "invalid_request")
 
 
-@pytest.mark.parametrize("body", [{"context": 2**31 - 1}, {"context": 4097}, {"options": {"context": 4097}}])
-async def test_a_window_beyond_the_models_own_is_refused_before_anything_is_loaded(
-    gateway: Gateway, body: Json
-) -> None:
-    refused = error(await gateway.client.post("/v1/models/parrot/load", json=body), 400, "invalid_request")
-    assert refused["param"] == "context"
-    assert "4096 tokens at most" in refused["message"]
-    assert gateway.pool.loaded == []
-    assert (await gateway.client.post("/v1/models/parrot/load", json={"context": 4096})).status_code == 200
-
-
 @pytest.mark.parametrize(
     ("body", "param"),
     [

@@ -244,7 +244,7 @@ def test_errors_of_every_kind_are_found_at_once(monkeypatch: pytest.MonkeyPatch)
         "ROUNDHOUSE_LOG",
         "ROUNDHOUSE_STORAGE",
         "roundhouse.toml",  # the address without keys
-        *(f"roundhouse.toml:{line}" for line in (3, 6, 9, 9, 12, 14, 18, 22, 22, 32, 40)),
+        *(f"roundhouse.toml:{line}" for line in (3, 6, 9, 9, 12, 14, 18, 20, 22, 32, 39)),
         "ROUNDHOUSE_SEVER__PORT",
     ]
     assert "wrong-itself' does not exist" not in "".join(found)
