@@ -96,6 +96,8 @@ class LocalWorkerBackend:
         if isinstance(request, ClassifyRequest | ModerationRequest) and upstream.engine == "llamacpp":
             return left_out(request)
         dropped = self._openai.dropped(request, upstream)
+        if isinstance(request, TranscriptionRequest):  # a worker takes the language of a translation, too
+            return tuple(name for name in dropped if name != "language")
         if isinstance(request, EmbeddingRequest | RerankRequest):
             dropped += without_effect(upstream, request)
         return dropped

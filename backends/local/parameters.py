@@ -87,6 +87,7 @@ ENGINES: Mapping[str, ParameterTable] = {
         takes_strict=False,
         tools=replace(WORKER.tools, input_grammars=False),
     ),
+    "whisper": replace(WORKER, drops=WORKER.drops - {"languages"}),
     "onnx": replace(WORKER, extras=WORKER.extras | {"token_counts"}),
     "diffusion": ParameterTable(
         drops=frozenset({"user", "quality", "style", "background", "moderation", "partial_images"}),

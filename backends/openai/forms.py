@@ -124,11 +124,12 @@ def transcription_form(
     timed = request.response_format in _TIMED or "word" in request.timestamp_granularities
     form: list[FormField] = [("model", upstream.model)]
     form.append(("response_format", "diarized_json" if diarized else "verbose_json" if timed else "json"))
-    if timed and not request.translate:
+    all_fields = streamed or not request.translate  # OpenAI's endpoint of translations takes fewer
+    if timed and all_fields:
         form.extend(("timestamp_granularities[]", granularity) for granularity in request.timestamp_granularities)
     if streamed or (request.stream and not timed):
         form.append(("stream", "true"))
-    if request.language is not None and not request.translate:
+    if request.language is not None and all_fields:
         form.append(("language", request.language))
     if request.prompt is not None:
         form.append(("prompt", request.prompt))

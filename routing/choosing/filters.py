@@ -21,6 +21,8 @@ from routing.settings import RoutingSettings
 
 SPEECH = frozenset({Capability.SPEAK, Capability.TRANSCRIBE, Capability.TRANSLATE})
 """Capabilities to which the speech policy applies."""
+HEARS = frozenset({Capability.TRANSCRIBE, Capability.TRANSLATE})
+"""Capabilities whose input is speech in some language."""
 GENERATES = frozenset({Capability.CHAT, Capability.COMPLETION})
 """Capabilities whose answers are text, as long as the model likes or a bound says."""
 _LIMITS = frozenset({"privacy", "tags", "speech_policy", "excluded", "cost", PriceUnknown.code})
@@ -124,6 +126,8 @@ def _cached_rows(facts: Facts, world: World, settings: RoutingSettings, index: I
         index.retired(world.wall),
         _spoken(facts),
         facts.tokens_only,
+        facts.languages & index.listed_languages,
+        facts.languages <= index.listed_languages,
     )
     cache = index.admitted(world.blocked)
     rows = cache.get(cache_key)
@@ -207,6 +211,10 @@ def admit(facts: Facts, world: World, settings: RoutingSettings, bound: Floats |
     rules += [Filter("tags", index.tagged(tag), _lacks_tag(tag)) for tag in sorted(intent.tags)]
     if facts.capability in SPEECH and not settings.speech.allow_remote:
         rules.append(Filter("speech_policy", index.private, lambda _: "the speech policy keeps speech local"))
+    if facts.languages and facts.capability in HEARS:
+        rules.append(
+            Filter("language", index.knowing(facts.languages), lambda row: _other_languages(facts, index, row))
+        )
     if intent.exclude:
         rules.append(Filter("excluded", _not_excluded(facts, world), lambda _: "the caller excluded it"))
     if world.blocked:
@@ -251,6 +259,11 @@ def _missing_capabilities(facts: Facts, world: World, row: int) -> str:
     has = world.index.models[row].capabilities
     lacks = sorted({facts.capability, *facts.features, *facts.intent.require} - has)
     return f"it cannot do: {', '.join(lacks)}"
+
+
+def _other_languages(facts: Facts, index: Index, row: int) -> str:
+    lacks = sorted(facts.languages - set(index.models[row].languages))
+    return f"it does not know the language {', '.join(lacks)[:100]}"
 
 
 def _lacks_tag(tag: str) -> Callable[[int], str]:

@@ -18,6 +18,7 @@ from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
+from backends.wire.languages import languages_of
 from backends.wire.media import is_text, media_type_of
 from backends.wire.moderation.request import ModeratedImage, ModerationRequest
 from backends.wire.rerank import RerankRequest
@@ -239,6 +240,7 @@ def read_transcription(
         requested=request.model,
         task=Task.TRANSCRIBE,
         units=len(request.file) / _AUDIO_BYTES_PER_MINUTE,
+        languages=languages_of((request.language, *request.languages)),
         parameters=_parameters(request),
         stream=request.stream,
         key=key,
