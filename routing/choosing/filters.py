@@ -45,7 +45,7 @@ class Filter(NamedTuple):
 def broken_limit(facts: Facts, world: World, settings: RoutingSettings, model: Model) -> Exclusion | None:
     """The caller's limit (on privacy, tags, exclusions, cost) that one model does not keep, if there is one."""
     intent, bound = facts.intent, cost_bound(facts, world, named=True)
-    speech = facts.capability in SPEECH and not settings.speech.allow_remote
+    speech = _has_sound(facts) and not settings.speech.allow_remote
     limited = intent.local_only or intent.mode is Mode.LOCAL or intent.tags or intent.exclude or speech
     row = world.index.rows[model.id]
     if not limited and (bound is None or bound[row] <= _cost_limit(facts, world)):
@@ -209,7 +209,7 @@ def admit(facts: Facts, world: World, settings: RoutingSettings, bound: Floats |
     if intent.local_only or intent.mode is Mode.LOCAL:
         rules.append(Filter("privacy", index.private, lambda _: "it is remote, and the request must stay local"))
     rules += [Filter("tags", index.tagged(tag), _lacks_tag(tag)) for tag in sorted(intent.tags)]
-    if facts.capability in SPEECH and not settings.speech.allow_remote:
+    if _has_sound(facts) and not settings.speech.allow_remote:
         rules.append(Filter("speech_policy", index.private, lambda _: "the speech policy keeps speech local"))
     if facts.languages and facts.capability in HEARS:
         rules.append(
@@ -245,6 +245,11 @@ def _of_auto(facts: Facts, world: World) -> list[Filter]:
     if world.wall is not None and index.retired(world.wall):
         rules.append(Filter("ends", index.retires > world.wall, lambda row: _ends(index, row)))
     return rules
+
+
+def _has_sound(facts: Facts) -> bool:
+    """Whether the speech policy applies to a request: a chat with sound in it is speech, too."""
+    return facts.capability in SPEECH or Capability.AUDIO_INPUT in facts.features
 
 
 def _spoken(facts: Facts) -> bool:

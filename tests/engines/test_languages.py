@@ -15,7 +15,7 @@ from tests.conformance.worker import Worker, worker_of
 
 pytestmark = pytest.mark.engine
 SPOKEN = Path(__file__).parent / "spoken"
-GERMAN, SPANISH = (SPOKEN / f"{language}.opus" for language in ("de", "es"))
+GERMAN, SPANISH = ((SPOKEN / f"{language}.opus").read_bytes() for language in ("de", "es"))
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,9 @@ async def _done(worker: Worker, file: bytes, path: str = "transcriptions", **fie
     ("file", "language", "words"), [(GERMAN, "de", ("Berlin", "Zug")), (SPANISH, "es", ("Madrid", "tren"))]
 )
 async def test_the_language_is_detected_and_how_sure_that_is(
-    base: Worker, file: Path, language: str, words: tuple[str, ...]
+    base: Worker, file: bytes, language: str, words: tuple[str, ...]
 ) -> None:
-    done = await _done(base, file.read_bytes())
+    done = await _done(base, file)
     assert done["language"] == language
     assert 0.5 < done["language_probability"] <= 1
     assert all(word in done["text"] for word in words), done["text"]
@@ -55,36 +55,36 @@ async def test_english_is_heard_as_well(base: Worker) -> None:
 
 
 async def test_a_language_that_the_caller_names_is_not_detected(base: Worker) -> None:
-    done = await _done(base, GERMAN.read_bytes(), language="deu")
+    done = await _done(base, GERMAN, language="deu")
     assert done["language"] == "de"
     assert "language_probability" not in done
 
 
 async def test_of_several_languages_that_may_be_spoken_the_likeliest_is_taken(base: Worker) -> None:
-    done = await _done(base, GERMAN.read_bytes(), **{"languages[]": ["es", "de-AT"]})
+    done = await _done(base, GERMAN, **{"languages[]": ["es", "de-AT"]})
     assert done["language"] == "de"
     assert done["language_probability"] > 0.9
-    other = await _done(base, GERMAN.read_bytes(), **{"languages[]": ["es", "fr"]})
+    other = await _done(base, GERMAN, **{"languages[]": ["es", "fr"]})
     assert other["language"] in {"es", "fr"}
 
 
 async def test_speech_is_translated_into_english(base: Worker) -> None:
-    done = await _done(base, GERMAN.read_bytes(), "translations", language="de")
+    done = await _done(base, GERMAN, "translations", language="de")
     assert done["task"] == "translate"
     assert "Berlin" in done["text"]
     assert any(word in done["text"].lower() for word in ("train", "grandmother", "morning")), done["text"]
 
 
 async def test_a_language_that_nobody_speaks_is_refused(base: Worker) -> None:
-    answer = await _ask(base, GERMAN.read_bytes(), **{"languages[]": ["de", "xx"]})
+    answer = await _ask(base, GERMAN, **{"languages[]": ["de", "xx"]})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_parameter")
     assert answer.json()["error"]["param"] == "languages"
 
 
 async def test_a_model_of_english_alone_refuses_to_translate_and_to_hear_others(whisper: Worker) -> None:
-    translated = await _ask(whisper, GERMAN.read_bytes(), "translations")
+    translated = await _ask(whisper, GERMAN, "translations")
     assert translated.json()["error"]["code"] == "model_capability_mismatch"
-    german = await _ask(whisper, GERMAN.read_bytes(), **{"languages[]": ["de"]})
+    german = await _ask(whisper, GERMAN, **{"languages[]": ["de"]})
     assert german.json()["error"]["code"] == "unsupported_parameter"
 
 

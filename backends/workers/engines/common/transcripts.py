@@ -20,7 +20,10 @@ _LISTS = ("timestamp_granularities", "keywords", "languages")
 
 
 async def read_form(http: Request) -> TranscriptionRequest:
-    """Read the multipart form of a transcription or a translation, by its path. Raises InvalidRequest, UnsupportedMediaType."""
+    """Read the multipart form of a transcription, or by its path a translation.
+
+    Raises InvalidRequest, UnsupportedMediaType.
+    """
     if not http.headers.get("content-type", "").startswith("multipart/form-data"):
         raise UnsupportedMediaType("A transcription is asked for with multipart/form-data.")
     fields: Json = {"translate": http.url.path.endswith("/translations")}
