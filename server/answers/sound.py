@@ -73,14 +73,15 @@ def _speaks(runtime: Runtime, job: Job[Json], caller: Caller) -> bool:
     """Whether a model that may answer does so with sound by itself."""
     try:
         if not is_auto(job.facts.requested):
-            return any(map(_has_voice, runtime.catalog.replicas(job.facts.requested)))
+            return any(map(speaks_itself, runtime.catalog.replicas(job.facts.requested)))
         facts = permitted(job.facts, caller, runtime.catalog)
-        return any(_has_voice(each.model) for each in runtime.dispatcher.explain(facts).candidates)
+        return any(speaks_itself(each.model) for each in runtime.dispatcher.explain(facts).candidates)
     except RoundhouseError:
         return True  # opening raises it
 
 
-def _has_voice(model: Model) -> bool:
+def speaks_itself(model: Model) -> bool:
+    """Whether a model answers with sound: by its tag, ``parameters`` or name. None of this machine does."""
     if model.local:
         return False
     named = _SPEAKS.search(model.id.casefold().replace("_", "-")) is not None

@@ -138,7 +138,7 @@ class Sentences:
         self._held = self._held[start:]
         while len(self._held) > LONGEST:
             end = self._held.rfind(" ", 0, LONGEST) + 1 or LONGEST
-            yield self._held[:end]
+            yield self._held[:end].strip()
             self._held = self._held[end:]
 
     def rest(self) -> Iterator[str]:

@@ -259,6 +259,7 @@ class FakeDispatcher:
         self.left_out: list[tuple[str, ...]] = []
         self.kept: list[tuple[str, ...]] = []
         self.spent: list[float] = []
+        self.plan: Callable[[Facts], Plan] = lambda _: PLAN
 
     @asynccontextmanager
     async def open(self, job: Job[T]) -> AsyncIterator[Answer[T]]:
@@ -288,7 +289,7 @@ class FakeDispatcher:
 
     def explain(self, facts: Facts) -> Plan:
         self.facts.append(facts)
-        return PLAN
+        return self.plan(facts)
 
 
 PLAN = Plan(
