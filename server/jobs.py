@@ -131,6 +131,11 @@ def transcription_job(body: TranscriptionRequest, origin: Origin) -> Job[Json]:
     return _job(reading.read_transcription, operations.TRANSCRIBE, body, origin)
 
 
+def diarization_job(body: TranscriptionRequest, origin: Origin) -> Job[Json]:
+    """Tell the speakers of audio apart; items are ``transcript.text`` events without text."""
+    return _job(reading.read_diarization, operations.TRANSCRIBE, body, origin)
+
+
 def speech_job(body: SpeechRequest, origin: Origin) -> Job[bytes]:
     """Speak a text; items are bytes of the audio format that was asked for."""
     return _job(reading.read_speech, operations.SPEAK, body, origin)

@@ -118,7 +118,8 @@ def transcription_form(
     diarized = request.response_format == "diarized_json"
     if diarized and upstream.engine is not None:
         raise UnsupportedParameter(
-            f"'{upstream.model}' does not tell speakers apart; Scribe and gpt-4o-transcribe-diarize do.",
+            f"'{upstream.model}' does not tell speakers apart. Pull 'resemblyzer', which does for it; Scribe and "
+            "gpt-4o-transcribe-diarize do so themselves.",
             param="response_format",
         )
     timed = request.response_format in _TIMED or "word" in request.timestamp_granularities
@@ -138,6 +139,9 @@ def transcription_form(
     if request.vad_filter is not None and "vad_filter" not in table.drops:
         form.append(("vad_filter", "true" if request.vad_filter else "false"))
     form.extend((f"{name}[]", value) for name in _LISTED - table.drops for value in getattr(request, name))
+    if streamed:  # a worker of this machine names what it has no use for
+        extra = request.model_extra or {}
+        form.extend((name, str(extra[name])) for name in sorted(table.extras & extra.keys()))
     if request.chunking_strategy is not None and "chunking_strategy" not in table.drops:
         form.extend(_nested("chunking_strategy", request.chunking_strategy))
     return form, [("file", (request.filename, request.file, "application/octet-stream"))]
@@ -154,7 +158,9 @@ def _nested(name: str, value: str | dict[str, str]) -> list[FormField]:
     return [(f"{name}[{key}]", inner) for key, inner in value.items()]
 
 
-def _transcription_dropped(request: TranscriptionRequest, table: ParameterTable) -> tuple[str, ...]:
+def _transcription_dropped(
+    request: TranscriptionRequest, table: ParameterTable, taken: frozenset[str]
+) -> tuple[str, ...]:
     """The parameters that :func:`transcription_form` leaves out although the caller set them."""
     dropped: list[str] = []
     if request.vad_filter is not None and "vad_filter" in table.drops:
@@ -162,14 +168,16 @@ def _transcription_dropped(request: TranscriptionRequest, table: ParameterTable)
     dropped += (name for name in sorted(table.drops & (_LISTED | {"chunking_strategy"})) if getattr(request, name))
     if request.translate and request.language is not None:
         dropped.append("language")
-    dropped.extend(name for name in request.model_extra or () if name not in ("routing", "strict", "timings"))
+    known = {"routing", "strict", "timings", *taken}
+    dropped.extend(name for name in request.model_extra or () if name not in known)
     return tuple(dropped)
 
 
 def dropped(request: WireModel, upstream: Upstream, table: ParameterTable) -> tuple[str, ...]:
     """The parameters of any request that an upstream of OpenAI's wire is not sent."""
     if isinstance(request, TranscriptionRequest):
-        return _transcription_dropped(request, table)
+        taken = frozenset() if upstream.engine is None else table.extras
+        return _transcription_dropped(request, table, taken)
     names = dropped_names(request, upstream, table)
     if isinstance(request, SpeechRequest):
         names += _hints(request, table)

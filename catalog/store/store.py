@@ -28,7 +28,7 @@ from catalog.formats import refusal
 from catalog.model import HubSource, LibrarySource, Model, ModelId, PackageSource, PathSource, UpstreamSource
 from catalog.names.addresses import address_of
 from catalog.paths import slug, within
-from catalog.store import bert_onnx, manifest
+from catalog.store import bert_onnx, ge2e_onnx, manifest
 from catalog.store.damage import DamageCheck
 from catalog.store.hub import Hub, HubPull
 from catalog.store.manifest import Manifest
@@ -262,6 +262,9 @@ class Store:
                 max_tokens=model.limits.max_input_tokens or 512,
                 dimensions=model.limits.dimensions or 0,
             )
+        elif source.prepare == "ge2e-onnx-1":
+            progress(PullEvent(model.id, Stage.PREPARING, source.prepare))
+            ge2e_onnx.prepare(partial)
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(folder)

@@ -16,7 +16,10 @@ from backends.workers.program.app import invalid_request
 from catalog.errors import InvalidRequest, UnsupportedMediaType
 from catalog.types import Json
 
-_LISTS = ("timestamp_granularities", "keywords", "languages")
+_LISTS = (
+    *("timestamp_granularities", "keywords", "languages"),
+    *("known_speaker_names", "known_speaker_references"),
+)
 
 
 async def read_form(http: Request) -> TranscriptionRequest:
