@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import pickletools
-import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,14 @@ _LAYERS, _HIDDEN, _CHANNELS = 3, 256, 40
 _PARTS = 5
 """Pickles before the numbers: a magic number, a version, the system, the object and the order of the numbers."""
 _OPSET = 17
+_SIZES = {"linear.weight": _HIDDEN * _HIDDEN, "linear.bias": _HIDDEN} | {
+    f"lstm.{name}_l{layer}": 4 * _HIDDEN * width
+    for layer in range(_LAYERS)
+    for name, width in {
+        "weight_ih": _HIDDEN if layer else _CHANNELS, "weight_hh": _HIDDEN, "bias_ih": 1, "bias_hh": 1,
+    }.items()
+}  # fmt: skip
+"""The numbers of each tensor."""
 
 
 def prepare(folder: Path) -> None:
@@ -49,31 +56,38 @@ def read_tensors(data: bytes) -> dict[str, Any]:
 
     stream = io.BytesIO(data)
     parts = [list(pickletools.genops(stream)) for _ in range(_PARTS)]
-    names = _storages(parts[3])
-    order = [argument for _, argument, _ in parts[4] if isinstance(argument, str)]
-    found: dict[str, Any] = {}
-    for key in order:
+    numbers: dict[str, Any] = {}
+    for key in (argument for _, argument, _ in parts[4] if isinstance(argument, str)):
         count = struct.unpack("<q", stream.read(8))[0]
-        numbers = stream.read(4 * count)
-        if not 0 <= count <= len(data) or len(numbers) != 4 * count:
+        written = stream.read(4 * count) if 0 <= count <= len(data) else b""
+        if len(written) != 4 * count:
             raise ValueError("the numbers are cut off")
-        if key in names:
-            found[names[key]] = np.frombuffer(numbers, "<f4")
+        numbers[key] = np.frombuffer(written, "<f4")
+    found = {}
+    for name, (key, offset) in _places(parts[3]).items():
+        size = _SIZES[name]
+        found[name] = numbers[key][offset : offset + size]
+        if len(found[name]) != size:
+            raise ValueError(f"{name} has another size")
     return found
 
 
-def _storages(opcodes: list[Any]) -> dict[str, str]:
-    """The names of the tensors by the key of their numbers."""
-    names: dict[str, str] = {}
-    name = None
-    for _, argument, _ in opcodes:
-        if not isinstance(argument, str):
-            continue
-        if re.fullmatch(r"(?:lstm|linear)\.\w+", argument):
-            name = argument
-        elif argument.isdecimal() and name is not None:
-            names[argument], name = name, None
-    return names
+def _places(opcodes: list[Any]) -> dict[str, tuple[str, int]]:
+    """For each tensor the key of its numbers, and its place among them: layers may share their numbers."""
+    places: dict[str, tuple[str, int]] = {}
+    name = key = None
+    referred = False
+    for opcode, argument, _ in opcodes:
+        if isinstance(argument, str) and argument in _SIZES:
+            name, key, referred = argument, None, False
+        elif name is not None and key is None and isinstance(argument, str) and argument.isdecimal():
+            key = argument
+        elif opcode.name == "BINPERSID":
+            referred = True
+        elif referred and name is not None and key is not None and opcode.name.startswith("BININT"):
+            places[name] = (key, int(argument))
+            name = key = None
+    return places
 
 
 def _graph_of(tensors: dict[str, Any]) -> Any:

@@ -263,8 +263,7 @@ def test_german_is_heard_and_translated_without_a_word_of_what_it_is(client: ope
     english = client.audio.translations.with_raw_response.create(model="auto", file=("de.opus", german))
     assert english.headers["x-roundhouse-model"] == "whisper-base"
     assert "x-roundhouse-dropped" not in english.headers
-    assert "Berlin" in english.parse().text
-    assert english.parse().text != told.text
+    assert "Good morning" in english.parse().text
 
 
 def test_models_are_listed_with_what_they_can(client: openai.OpenAI) -> None:

@@ -38,7 +38,7 @@ async def _done(worker: Worker, file: bytes, path: str = "transcriptions", **fie
 
 
 @pytest.mark.parametrize(
-    ("file", "language", "words"), [(GERMAN, "de", ("Berlin", "Zug")), (SPANISH, "es", ("Madrid", "tren"))]
+    ("file", "language", "words"), [(GERMAN, "de", ("Berlin", "Zug")), (SPANISH, "es", ("Madrid", "Buenos días"))]
 )
 async def test_the_language_is_detected_and_how_sure_that_is(
     base: Worker, file: bytes, language: str, words: tuple[str, ...]
@@ -71,8 +71,7 @@ async def test_of_several_languages_that_may_be_spoken_the_likeliest_is_taken(ba
 async def test_speech_is_translated_into_english(base: Worker) -> None:
     done = await _done(base, GERMAN, "translations", language="de")
     assert done["task"] == "translate"
-    assert "Berlin" in done["text"]
-    assert any(word in done["text"].lower() for word in ("train", "grandmother", "morning")), done["text"]
+    assert all(words in done["text"] for words in ("Good morning", "Today")), done["text"]
 
 
 async def test_a_language_that_nobody_speaks_is_refused(base: Worker) -> None:

@@ -169,7 +169,7 @@ async def test_a_stream_speaks_each_sentence_as_it_is_written(gateway: Gateway) 
         usage_chunk(),
     )
     answer = await ask(gateway, spoken(form="pcm16", stream=True))
-    told = [event["choices"][0] for event in events(answer.text) if event["choices"]]
+    told = [event["choices"][0] for event in events(answer.text) if isinstance(event, dict) and event["choices"]]
     audio = [choice["delta"]["audio"] for choice in told if "audio" in choice["delta"]]
     assert "".join(each.get("transcript", "") for each in audio) == TEXT
     assert b"".join(base64.b64decode(each["data"]) for each in audio if "data" in each) == b"RIFFdata" * 2

@@ -45,7 +45,7 @@ class SpeakersOptions(EngineOptions):
 
     file: str = Field(default="model.onnx", pattern=r"^[\w][\w.-]*\.onnx$")
     features: Features = Field(default="ge2e", description="what the network reads: ge2e, or Kaldi's fbank")
-    alike: float = Field(default=0.75, gt=0, lt=1, description="mean cosine similarity of one speaker's voice")
+    alike: float = Field(default=0.70, gt=0, lt=1, description="mean cosine similarity of one speaker's voice")
     max_audio_seconds: float = Field(default=14_400.0, gt=0)
 
     def needed(self, folder: Path) -> tuple[str, ...]:
