@@ -327,8 +327,8 @@ class SpokenAnswer(Answer[Json]):
         async for data in _until_end(sound, speaker):
             yield _audio_chunk(head, {"data": _encoded(data)})
         if whole:  # once, as clients join the texts of a stream's pieces
-            expires = int(head.get("created") or 0) + _YEAR
-            yield _audio_chunk(head, {"id": id_of(whole), "expires_at": expires})
+            yield _audio_chunk(head, {"id": id_of(whole)})
+            yield _audio_chunk(head, {"expires_at": int(head.get("created") or 0) + _YEAR})
         for chunk in ends:
             yield _with_transcript(chunk)
 

@@ -39,7 +39,10 @@ def seconds(data: bytes, form: str | None = None) -> float:
 
 
 def test_a_spoken_question_is_answered_by_a_model_that_only_reads(client: openai.OpenAI) -> None:
-    sound = {"data": base64.b64encode(spoken(client, QUESTION)).decode(), "format": "wav"}
+    sound = {
+        "data": base64.b64encode(spoken(client, f"{QUESTION} Answer in one sentence.")).decode(),
+        "format": "wav",
+    }
     answer = client.chat.completions.with_raw_response.create(
         model=CHAT,
         temperature=0,
@@ -98,16 +101,17 @@ def test_a_stream_has_the_sound_beside_the_text(client: openai.OpenAI) -> None:
     text, sound, order = "", b"", []
     for chunk in stream:
         for choice in chunk.choices:
-            audio = (choice.delta.model_extra or {}).get("audio") or {}
-            text += audio.get("transcript", "")
-            sound += base64.b64decode(audio.get("data", ""))
-            order += [kind for kind in ("transcript", "data") if kind in audio]
             assert not choice.delta.content
+            if (audio := choice.delta.audio) is not None:
+                text += audio.transcript or ""
+                sound += base64.b64decode(audio.data or "")
+                order += audio.model_fields_set
     assert len(text.split()) > 3
     samples = np.frombuffer(sound, "<i2")
     assert len(samples) / 24_000 > 1
     assert np.abs(samples).max() > 1000
-    assert "data" in order
+    assert {"data", "transcript"} <= set(order)
+    assert order[-2:] == ["id", "expires_at"]
 
 
 @pytest.mark.parametrize("form", ["mp3", "flac", "opus", "aac"])
