@@ -12,8 +12,8 @@ from backends.base import Upstream
 from backends.http.multipart import FormField, FormFile
 from backends.translation import Dropped
 from backends.wire.audio import MAX_TERMS, TranscriptionRequest
-from backends.wire.languages import two_letters
 from catalog.errors import CapabilityMismatch, UnsupportedParameter
+from catalog.names.languages import two_letters
 from catalog.types import Json
 
 SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！", "؟", "।")  # noqa: RUF001  full-width marks are intended

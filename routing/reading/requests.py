@@ -18,7 +18,6 @@ from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
-from backends.wire.languages import languages_of
 from backends.wire.media import is_text, media_type_of
 from backends.wire.moderation.request import ModeratedImage, ModerationRequest
 from backends.wire.rerank import RerankRequest
@@ -31,6 +30,7 @@ from backends.wire.tokens import (
 )
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
+from catalog.names.languages import languages_of
 from catalog.prices.rates import tiers_of
 from routing.facts import Complexity, Confidence, Facts, Intent, Task
 from routing.prefix import Prefix

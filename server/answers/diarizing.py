@@ -111,7 +111,9 @@ class Diarizing(AbstractAsyncContextManager[Answer[Json]]):
         opening = open_job(self._runtime, job, self._caller)
         answer = await opening.__aenter__()
         self._opening = opening
-        turns = [Turn(turn["start"], turn["end"], str(turn["speaker"])) for turn in done.get("segments") or ()]
+        turns = [
+            SpokenTurn(turn["start"], turn["end"], str(turn["speaker"])) for turn in done.get("segments") or ()
+        ]
         return DiarizedAnswer(answer, turns, by=heard.model.id, streamed=body.stream)
 
     async def __aexit__(
@@ -122,7 +124,7 @@ class Diarizing(AbstractAsyncContextManager[Answer[Json]]):
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class SpokenTurn:
     """One speaker's turn, in seconds."""
 
     start: float
@@ -133,7 +135,7 @@ class Turn:
 class DiarizedAnswer(Answer[Json]):
     """A transcript whose segments have speakers. A stream tells each segment before the end."""
 
-    def __init__(self, answer: Answer[Json], turns: Sequence[Turn], *, by: str, streamed: bool) -> None:
+    def __init__(self, answer: Answer[Json], turns: Sequence[SpokenTurn], *, by: str, streamed: bool) -> None:
         self._answer = answer
         self._turns = turns
         self._by = by
@@ -179,7 +181,7 @@ class DiarizedAnswer(Answer[Json]):
                 await items.aclose()
 
 
-def labelled(done: Json, turns: Sequence[Turn]) -> Iterator[Json]:
+def labelled(done: Json, turns: Sequence[SpokenTurn]) -> Iterator[Json]:
     """The segments of a transcript with speakers; a segment in which several speak is cut at the words.
 
     Raises UnsupportedParameter for a transcript without times.
@@ -215,7 +217,9 @@ def _middle(span: Json) -> float:
     return (float(span["start"]) + float(span["end"])) / 2
 
 
-def _parts(segment: Json, words: list[Json], turns: Sequence[Turn]) -> Iterator[tuple[str, float, float, str]]:
+def _parts(
+    segment: Json, words: list[Json], turns: Sequence[SpokenTurn]
+) -> Iterator[tuple[str, float, float, str]]:
     """Text, start, end and speaker of each part of a segment that one speaker says."""
     if not words:
         if str(segment.get("text") or "").strip():
@@ -248,7 +252,7 @@ def _spaceless(letter: str) -> bool:
     return "\u3040" <= letter <= "\u9fff" or "\u0e00" <= letter <= "\u0eff" or "\uff00" <= letter <= "\uffef"
 
 
-def _at(moment: float, turns: Sequence[Turn]) -> str:
+def _at(moment: float, turns: Sequence[SpokenTurn]) -> str:
     """The speaker at a moment, or the one whose turn is nearest."""
     if not turns:
         return "A"
@@ -257,7 +261,7 @@ def _at(moment: float, turns: Sequence[Turn]) -> str:
     return min(near, key=lambda turn: max(turn.start - moment, moment - turn.end, 0.0)).speaker
 
 
-def _most_of(start: float, end: float, turns: Sequence[Turn]) -> str:
+def _most_of(start: float, end: float, turns: Sequence[SpokenTurn]) -> str:
     """The speaker of the most time between two moments, or of the nearest turn."""
     shares: dict[str, float] = {}
     for turn in turns:

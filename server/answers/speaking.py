@@ -217,8 +217,10 @@ class Speaking(AbstractAsyncContextManager[Answer[Json]]):
         return open_job(self._runtime, self._speech_job(text, model, spent), self._caller)
 
     def _speech_job(self, text: str, model: str, spent: float) -> Job[bytes]:
-        asked = {"model": model, "input": text, "voice": self.voicing.voice, "response_format": self.voicing.form}
-        body = SpeechRequest(**{name: value for name, value in asked.items() if value is not None})
+        form, voice = self.voicing.form, self.voicing.voice
+        body = SpeechRequest(model=model, input=text, response_format=form)
+        if voice is not None:
+            body = SpeechRequest(model=model, input=text, response_format=form, voice=voice)
         job = speech_job(body, self._origin)
         intent = replace(self.job.facts.intent, task=None, require=frozenset(), escalate=False, timings=False)
         return replace(job, facts=replace(job.facts, intent=intent), further=True, spent=spent)

@@ -37,6 +37,11 @@ async def _done(worker: Worker, file: bytes, path: str = "transcriptions", **fie
     return events(answer.text)[-1]
 
 
+def among(*languages: str) -> Json:
+    """The field of the form that names the languages that may be spoken."""
+    return {"languages[]": list(languages)}
+
+
 @pytest.mark.parametrize(
     ("file", "language", "words"), [(GERMAN, "de", ("Berlin", "Zug")), (SPANISH, "es", ("Madrid", "Buenos días"))]
 )
@@ -61,10 +66,10 @@ async def test_a_language_that_the_caller_names_is_not_detected(base: Worker) ->
 
 
 async def test_of_several_languages_that_may_be_spoken_the_likeliest_is_taken(base: Worker) -> None:
-    done = await _done(base, GERMAN, **{"languages[]": ["es", "de-AT"]})
+    done = await _done(base, GERMAN, **among("es", "de-AT"))
     assert done["language"] == "de"
     assert done["language_probability"] > 0.9
-    other = await _done(base, GERMAN, **{"languages[]": ["es", "fr"]})
+    other = await _done(base, GERMAN, **among("es", "fr"))
     assert other["language"] in {"es", "fr"}
 
 
@@ -75,7 +80,7 @@ async def test_speech_is_translated_into_english(base: Worker) -> None:
 
 
 async def test_a_language_that_nobody_speaks_is_refused(base: Worker) -> None:
-    answer = await _ask(base, GERMAN, **{"languages[]": ["de", "xx"]})
+    answer = await _ask(base, GERMAN, **among("de", "xx"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_parameter")
     assert answer.json()["error"]["param"] == "languages"
 
@@ -83,7 +88,7 @@ async def test_a_language_that_nobody_speaks_is_refused(base: Worker) -> None:
 async def test_a_model_of_english_alone_refuses_to_translate_and_to_hear_others(whisper: Worker) -> None:
     translated = await _ask(whisper, GERMAN, "translations")
     assert translated.json()["error"]["code"] == "model_capability_mismatch"
-    german = await _ask(whisper, GERMAN, **{"languages[]": ["de"]})
+    german = await _ask(whisper, GERMAN, **among("de"))
     assert german.json()["error"]["code"] == "unsupported_parameter"
 
 

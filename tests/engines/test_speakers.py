@@ -49,7 +49,7 @@ def said(text: str, voice: str) -> Samples:
 def deepened(samples: Samples, by: float = 0.8) -> Samples:
     """The samples with every frequency times ``by``: the voice of a speaker with a longer throat."""
     places = np.arange(int(len(samples) / by)) * by
-    return np.interp(places, np.arange(len(samples)), samples).astype(np.float32)
+    return np.asarray(np.interp(places, np.arange(len(samples)), samples), np.float32)
 
 
 def _wav(samples: Samples, rate: int = 16_000) -> bytes:

@@ -21,7 +21,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from backends.wire.audio import TranscriptionRequest
-from backends.wire.languages import language_of
 from backends.workers.engines.common.audio import Samples, decode_pieces, length_of
 from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.common.text_tokenizer import TextTokenizer
@@ -36,6 +35,7 @@ from catalog.errors import (
     ModelUnavailable,
     UnsupportedParameter,
 )
+from catalog.names.languages import language_of
 from catalog.types import Json
 
 if TYPE_CHECKING:

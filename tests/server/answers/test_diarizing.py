@@ -13,20 +13,20 @@ from catalog.model import Capability, LibrarySource, Model, UpstreamSource
 from catalog.types import Json
 from routing.facts import Facts
 from routing.plan import Plan
-from server.answers.diarizing import Turn, labelled, labels_itself
+from server.answers.diarizing import SpokenTurn, labelled, labels_itself
 from tests.server.api.test_chat import events
 from tests.server.conftest import Gateway
 from tests.server.fakes import PLAN
 from tests.server.test_bad_input import error
 
-TURNS = (Turn(0.0, 2.0, "A"), Turn(2.0, 4.0, "B"), Turn(6.0, 8.0, "A"))
+TURNS = (SpokenTurn(0.0, 2.0, "A"), SpokenTurn(2.0, 4.0, "B"), SpokenTurn(6.0, 8.0, "A"))
 
 
 def words(*said: tuple[str, float, float]) -> list[Json]:
     return [{"word": word, "start": start, "end": end} for word, start, end in said]
 
 
-def parts(done: Json, turns: tuple[Turn, ...] = TURNS) -> list[tuple[str, str, float, float]]:
+def parts(done: Json, turns: tuple[SpokenTurn, ...] = TURNS) -> list[tuple[str, str, float, float]]:
     return [(each["speaker"], each["text"], each["start"], each["end"]) for each in labelled(done, turns)]
 
 
@@ -44,7 +44,7 @@ def test_a_segment_of_one_speaker_stays_as_it_is() -> None:
         "words": words(("Yes,", 2.1, 2.5), ("I", 2.6, 2.7), ("am.", 2.8, 3.0)),
     }
     (segment,) = labelled(done, TURNS)
-    assert segment == {**done["segments"][0], "id": 0, "speaker": "B"}  # type: ignore[dict-item]
+    assert segment == {**done["segments"][0], "id": 0, "speaker": "B"}
 
 
 def test_without_times_of_words_a_segment_goes_to_whom_most_of_it_is() -> None:

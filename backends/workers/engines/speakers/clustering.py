@@ -60,7 +60,7 @@ def grouped(groups: Groups, *, alike: float, count: int | None = None) -> tuple[
 
 
 @dataclass(slots=True)
-class Window:
+class SpeechWindow:
     """A window of speech in seconds of the whole, in a stretch of speech without a pause."""
 
     start: float
@@ -70,7 +70,7 @@ class Window:
 
 
 @dataclass(slots=True)
-class Turn:
+class SpeakerTurn:
     """One speaker's turn, in seconds."""
 
     start: float
@@ -88,11 +88,11 @@ class Speakers:
 
     alike: float
     count: int | None = None
-    _windows: list[Window] = field(default_factory=list)
+    _windows: list[SpeechWindow] = field(default_factory=list)
     _means: list[Vectors] = field(default_factory=list)
     _sizes: list[float] = field(default_factory=list)
 
-    def add(self, windows: list[Window], vectors: Vectors) -> None:
+    def add(self, windows: list[SpeechWindow], vectors: Vectors) -> None:
         """Add the windows of a piece and their vectors."""
         if not windows:
             return
@@ -104,7 +104,7 @@ class Speakers:
         self._means += list(groups.means)
         self._sizes += groups.sizes.tolist()
 
-    def turns(self) -> tuple[list[Turn], Vectors]:
+    def turns(self) -> tuple[list[SpeakerTurn], Vectors]:
         """The turns in their order, and the mean vector of each speaker, shape ``(speakers, dimensions)``.
 
         Speakers are numbered in the order in which they first speak.
@@ -134,10 +134,10 @@ def _without_strays(groups: Groups, *, keep: bool) -> Ints:
     return owner
 
 
-def _turns(windows: list[Window], speakers: list[int]) -> list[Turn]:
+def _turns(windows: list[SpeechWindow], speakers: list[int]) -> list[SpeakerTurn]:
     """Join windows to turns. Between two speakers the turn changes half-way between the windows' middles."""
-    turns: list[Turn] = []
-    before: Window | None = None
+    turns: list[SpeakerTurn] = []
+    before: SpeechWindow | None = None
     for window, speaker in zip(windows, speakers, strict=True):
         start = window.start
         if before is not None and before.stretch == window.stretch:
@@ -147,6 +147,6 @@ def _turns(windows: list[Window], speakers: list[int]) -> list[Turn]:
                 continue
             start = (before.start + before.end + window.start + window.end) / 4
             turns[-1].end = start
-        turns.append(Turn(start, window.end, speaker))
+        turns.append(SpeakerTurn(start, window.end, speaker))
         before = window
     return turns

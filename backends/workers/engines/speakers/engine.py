@@ -22,7 +22,7 @@ from backends.wire.audio import TranscriptionRequest
 from backends.workers.engines.common.audio import Samples, decode, decode_pieces, length_of
 from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.common.transcripts import Transcript, read_form
-from backends.workers.engines.speakers.clustering import MOST_SPEAKERS, Speakers, Turn, Window
+from backends.workers.engines.speakers.clustering import MOST_SPEAKERS, Speakers, SpeakerTurn, SpeechWindow
 from backends.workers.engines.speakers.voices import RATE, Features, Vectors, VoiceEncoder
 from backends.workers.program.app import dropped, serve_engine, sse_event, stream_response
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
@@ -176,12 +176,12 @@ def _data(sample: str) -> bytes:
         ) from None
 
 
-def _windows(audio: Samples, *, after: float, stretch: int) -> tuple[list[Window], list[Samples]]:
+def _windows(audio: Samples, *, after: float, stretch: int) -> tuple[list[SpeechWindow], list[Samples]]:
     """Windows over the speech of a piece, and their samples, all of one length; a short one is repeated to it."""
     from faster_whisper.vad import VadOptions, get_speech_timestamps
 
     size, step = int(WINDOW * RATE), int(STEP * RATE)
-    windows: list[Window] = []
+    windows: list[SpeechWindow] = []
     sounds: list[Samples] = []
     options = VadOptions(min_silence_duration_ms=200, speech_pad_ms=30)
     for number, part in enumerate(get_speech_timestamps(audio, options)):
@@ -191,7 +191,7 @@ def _windows(audio: Samples, *, after: float, stretch: int) -> tuple[list[Window
         for at in range(start, max(start + 1, end - size + step), step):
             last = min(at + size, end)
             sound = audio[max(start, last - size) : last]
-            windows.append(Window(after + at / RATE, after + last / RATE, stretch + number))
+            windows.append(SpeechWindow(after + at / RATE, after + last / RATE, stretch + number))
             sounds.append(sound if len(sound) == size else np.resize(sound, size))
     return windows, sounds
 
@@ -215,7 +215,7 @@ def _letter(number: int) -> str:
     return chr(ord("A") + number % 26) * (1 + number // 26)
 
 
-def _segment(number: int, turn: Turn, names: list[str]) -> Json:
+def _segment(number: int, turn: SpeakerTurn, names: list[str]) -> Json:
     return {
         "id": number,
         "start": round(turn.start, 3),

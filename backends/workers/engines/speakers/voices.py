@@ -33,7 +33,7 @@ def ge2e_features(samples: Samples) -> Vectors:
     padded = np.pad(raised, _WINDOW // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
     power = np.abs(np.fft.rfft(frames * _hann(), axis=1)) ** 2
-    return (power @ _slaney(40).T).astype(np.float32)
+    return np.asarray(power @ _slaney(40).T, np.float32)
 
 
 def fbank_features(samples: Samples) -> Vectors:
@@ -46,7 +46,7 @@ def fbank_features(samples: Samples) -> Vectors:
     frames = frames - 0.97 * np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
     power = np.abs(np.fft.rfft(frames * _hann(periodic=False) ** 0.85, 512, axis=1)) ** 2
     logged = np.log(np.maximum(power[:, :256] @ _kaldi(80).T, np.finfo(np.float32).eps))
-    return (logged - logged.mean(axis=0)).astype(np.float32)
+    return np.asarray(logged - logged.mean(axis=0), np.float32)
 
 
 FEATURES: dict[Features, Callable[[Samples], Vectors]] = {"ge2e": ge2e_features, "fbank": fbank_features}
@@ -67,7 +67,7 @@ def _slaney(channels: int) -> NDArray[np.float64]:
 
     top = 15 + np.log(RATE / 2 / 1000) / step
     edges = to_hertz(np.linspace(0, top, channels + 2))
-    filters = _triangles(edges, np.fft.rfftfreq(_WINDOW, 1 / RATE))
+    filters = _triangles(edges, np.fft.rfftfreq(_WINDOW, 1 / RATE).astype(np.float64))
     return filters * (2 / (edges[2:] - edges[:-2]))[:, None]
 
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backends.workers.engines.speakers.clustering import MOST_SPEAKERS, Groups, Speakers, Turn, Window, grouped
+from backends.workers.engines.speakers.clustering import (
+    MOST_SPEAKERS,
+    Groups,
+    Speakers,
+    SpeechWindow,
+    grouped,
+)
 from backends.workers.engines.speakers.voices import Vectors
 
 DIMENSIONS = 64
@@ -19,11 +25,11 @@ def voices(count: int, seed: int = 1) -> Vectors:
 def said(voice: Vectors, times: int, *, spread: float = 0.05, seed: int = 0) -> Vectors:
     """Unit vectors around a voice, shape (times, DIMENSIONS)."""
     vectors = voice + np.random.default_rng(seed).normal(0, spread, (times, DIMENSIONS))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-def windows(starts: list[float], stretch: int = 0, after: float = 0.0) -> list[Window]:
-    return [Window(after + start, after + start + 1.6, stretch) for start in starts]
+def windows(starts: list[float], stretch: int = 0, after: float = 0.0) -> list[SpeechWindow]:
+    return [SpeechWindow(after + start, after + start + 1.6, stretch) for start in starts]
 
 
 def test_vectors_of_one_voice_are_one_group() -> None:
@@ -73,7 +79,9 @@ def test_the_turn_changes_between_the_windows_of_two_speakers_without_a_pause() 
     speakers = Speakers(alike=0.6)
     speakers.add(windows([0, 0.8, 1.6, 2.4]), np.concatenate([said(one, 2), said(two, 2)]))
     turns, _ = speakers.turns()
-    assert turns == [Turn(0, pytest.approx(2.0), 0), Turn(pytest.approx(2.0), 4.0, 1)]
+    assert [turn.speaker for turn in turns] == [0, 1]
+    assert [turn.start for turn in turns] == pytest.approx([0.0, 2.0])
+    assert [turn.end for turn in turns] == pytest.approx([2.0, 4.0])
 
 
 def test_a_single_window_between_two_speakers_is_no_third() -> None:
