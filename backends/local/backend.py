@@ -32,7 +32,6 @@ from backends.local.model.effort import effort_arguments
 from backends.local.model.grammars import Grammars, root_of
 from backends.local.model.tokens import WorkerTokens, only_llamacpp
 from backends.local.parameters import table_of
-from backends.local.pictures.redrawing import STB, Redrawer
 from backends.local.prompting import with_prompts, with_query_prompt, without_effect
 from backends.local.refusals import worker_error
 from backends.local.stops import Counts, counted, stopped
@@ -41,6 +40,7 @@ from backends.notices import DROPPED, note, tell
 from backends.openai.backend import OpenAIBackend, checked
 from backends.openai.moderation import THRESHOLD, by_classifier, by_scores, texts_of
 from backends.parameters import ParameterTable
+from backends.pictures.redrawing import STB, Redrawer
 from backends.streams.assemble import chat_chunks, completion_chunks
 from backends.streams.shapes import PROGRESS
 from backends.wire.audio import SpeechRequest, TranscriptionRequest

@@ -7,7 +7,8 @@ import base64
 from typing import Any
 
 from backends.fetch import Fetcher
-from backends.local.pictures.redrawing import Redrawer
+from backends.pictures.redrawing import Redrawer
+from backends.pictures.sizes import note_fetched, upright_size
 from backends.wire.media import decoded, is_data_url, read_data_url
 from backends.wire.pictures import checked_picture
 from catalog.errors import InvalidRequest, PayloadTooLarge
@@ -81,13 +82,16 @@ async def _part(
 async def _picture(
     url: str, fetcher: Fetcher, redrawer: Redrawer, reads: frozenset[str] | None, *, low: bool
 ) -> tuple[str, int]:
-    if not is_data_url(url):
-        url = await fetcher.fetch(url)
+    address = None if is_data_url(url) else url
+    if address is not None:
+        url = await fetcher.fetch(address)
     kind, data = read_data_url(url)
     if not kind.startswith("image/"):
         raise InvalidRequest("An image_url must hold a picture.", param="messages")
     raw = await asyncio.to_thread(decoded, data)
     picture = checked_picture(raw)
+    if address is not None:
+        note_fetched(address, upright_size(raw, picture))
     made = await redrawer.redraw(raw, picture, reads=reads, low=low)
     if made is not None:
         form = "jpeg" if picture.kind == "jpeg" else "png"

@@ -10,7 +10,7 @@ import pytest
 
 from backends.fetch import Fetcher
 from backends.local.media import MAX_PIXELS_IN_ALL, with_media
-from backends.local.pictures.redrawing import Redrawer
+from backends.pictures.redrawing import Redrawer
 from backends.settings import FetchSettings
 from catalog.errors import InvalidRequest, PayloadTooLarge
 

@@ -1,4 +1,4 @@
-"""Draws pictures anew, where a model needs it, in a process apart (:mod:`backends.local.pictures.program`)."""
+"""Draws pictures anew, where a model needs it, in a process apart (:mod:`backends.pictures.program`)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from asyncio.subprocess import DEVNULL, PIPE
 from importlib.util import find_spec
 from pathlib import Path
 
-from backends.local.pictures import program
-from backends.local.pictures.exif import UPRIGHT, orientation_of
 from backends.notices import DROPPED, note
+from backends.pictures import program
+from backends.pictures.exif import UPRIGHT, orientation_of
 from backends.wire.pictures import Picture
 from catalog.errors import UndecodableMedia
 from catalog.installing import install_command
