@@ -56,12 +56,11 @@ class Upstream:
     ``base_url`` gives only the path, and each request has a connection of its own. With ``addresses`` (IP), they
     go to one of those, and the host in ``base_url`` is not resolved. ``parameters``, ``max_output_tokens`` and
     ``reasons`` (whether the model does) and ``family`` come from the model's row, ``wire`` from it or its
-    endpoint; ``engine`` is that of a local worker, ``prompts`` its row's option, and ``templated`` whether its model has a
-    chat template.
-    ``voices`` are the voice maps of the row and its endpoint, ``options`` those of a remote row, ``moderation``
-    the labels of a row that moderates. ``asked`` remembers which forms of a request the server refused; the
-    upstreams of a row's keys share it. ``cloud`` is the account of an endpoint that authenticates by more than a
-    key.
+    endpoint; ``engine`` is that of a local worker, ``prompts`` its row's option, and ``templated`` whether its
+    model has a chat template. ``voices`` are the voice maps of the row and its endpoint, ``options`` those of a
+    remote row, ``moderation`` the labels of a row that moderates. ``asked`` remembers which forms of a request the
+    server refused; the upstreams of a row's keys share it. ``cloud`` is the account of an endpoint that
+    authenticates by more than a key.
     """
 
     endpoint: str

@@ -76,7 +76,8 @@ def chat_job(body: ChatRequest, origin: Origin, *, kept: tuple[str, ...] = ()) -
 
 def ground_job(body: GroundRequest, origin: Origin) -> Job[Json]:
     """Find things in a picture; the one item has their places."""
-    return _job(reading.read_chat, operations.GROUND, GroundingChat.of(body), origin)
+    job = _job(reading.read_chat, operations.GROUND, GroundingChat.of(body), origin)
+    return replace(job, left_out=body.unknown())
 
 
 def completion_job(body: CompletionRequest, origin: Origin) -> Job[Json]:

@@ -3,7 +3,7 @@
 A model's name tells its family. Sources, by family: the reports and cookbooks of Qwen-VL, Qwen2-VL, Qwen2.5-VL
 (pixels of the picture as the processor resized it) and Qwen3-VL (thousandths); Google's guides of
 image understanding (``box_2d``, y before x, thousandths), PaliGemma (1024 bins) and Gemma; the processors of
-Florence-2 (the middle of one of 1000 bins) and Kosmos-2 (32 by 32 patches); the model cards of InternVL, MiniCPM-V,
+Florence-2 (the middle of one of 1000 bins) and Kosmos-2 (32 by 32 patches); the cards of InternVL, MiniCPM-V,
 DeepSeek-VL2 (0 to 999), GLM-4.1V, CogVLM, LFM2-VL (fractions), Molmo (percent) and Molmo 2 (thousandths).
 """
 

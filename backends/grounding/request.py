@@ -15,6 +15,7 @@ from backends.wire.seeing.places import LocatedPlace
 MAX_PHRASES = 64
 MAX_BOXES = 200
 USUAL_BOXES = 32
+_OF_EVERY_REQUEST = frozenset({"routing", "timings"})
 Phrase = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"\S")]
 Address = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
 
@@ -41,6 +42,10 @@ class GroundRequest(WireModel):
     reasoning_effort: Effort | None = None
     user: Identifier | None = None
 
+    def unknown(self) -> tuple[str, ...]:
+        """The names of fields that it does not have."""
+        return tuple(name for name in self.model_extra or {} if name not in _OF_EVERY_REQUEST)
+
     def phrases(self) -> list[str]:
         """The phrases, each once."""
         return list(dict.fromkeys([self.phrase] if isinstance(self.phrase, str) else self.phrase))
@@ -63,11 +68,12 @@ class GroundingChat(ChatRequest):
 
     @classmethod
     def of(cls, request: GroundRequest) -> GroundingChat:
-        """The chat of a request. Other fields of the request are the chat's as well."""
+        """The chat of a request."""
         picture = request.image
         address = {"url": picture} if isinstance(picture, str) else picture.model_dump(exclude_none=True)
         asked = ", ".join(request.phrases())
-        body: dict[str, Any] = request.to_wire(image=None, phrase=None, max_boxes=None)
+        given = request.to_wire(image=None, phrase=None, max_boxes=None)
+        body: dict[str, Any] = {name: given[name] for name in given if name not in request.unknown()}
         parts = [{"type": "image_url", "image_url": address}, {"type": "text", "text": f"Locate: {asked}"}]
         chat = cls.model_validate({**body, "messages": [{"role": "user", "content": parts}]})
         chat._phrases = tuple(request.phrases())

@@ -11,10 +11,10 @@ import pytest
 
 from backends.fetch import Fetcher
 from backends.local.media import with_media
+from backends.notices import collect
 from backends.pictures import program, redrawing
 from backends.pictures.exif import orientation_of
 from backends.pictures.redrawing import SMALL, STB, Redrawer
-from backends.notices import collect
 from backends.settings import FetchSettings
 from catalog.errors import UndecodableMedia
 from tests.fakes.pictures import Pixels, decoded, encoded, quarters
