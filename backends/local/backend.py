@@ -40,6 +40,7 @@ from backends.notices import DROPPED, note, tell
 from backends.openai.backend import OpenAIBackend, checked
 from backends.openai.moderation import THRESHOLD, by_classifier, by_scores, texts_of
 from backends.parameters import ParameterTable
+from backends.pictures.films import Films
 from backends.pictures.redrawing import STB, Redrawer
 from backends.streams.assemble import chat_chunks, completion_chunks
 from backends.streams.shapes import PROGRESS
@@ -85,6 +86,7 @@ class LocalWorkerBackend:
         self._openai = _WorkerWire(http)
         self._fetcher = Fetcher(http.settings.fetch)
         self._redrawer = Redrawer()
+        self._films = Films(self._fetcher)
         self._likelihoods = Likelihoods(http, worker_error)
         self._tokens = WorkerTokens(http, worker_error)
         self._checker = Checker()
@@ -158,7 +160,8 @@ class LocalWorkerBackend:
         """The body with pictures of checked bytes: llama-server would fetch an address by itself."""
         reads = STB if upstream.engine in (None, "llamacpp") else None
         body = self._openai.body(request, upstream)
-        return await with_media(body, self._fetcher, self._redrawer, reads=reads)
+        films = self._films if upstream.engine == "vllm" else None
+        return await with_media(body, self._fetcher, self._redrawer, reads=reads, films=films)
 
     async def _bind(self, request: ChatRequest, body: Json, upstream: Upstream) -> Binding:
         """Make the messages ones that the template renders, and bind the answer to its form."""

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sys
-from asyncio.subprocess import DEVNULL, PIPE
-from importlib.util import find_spec
-from pathlib import Path
-
 from backends.notices import DROPPED, note
-from backends.pictures import program
+from backends.pictures.apart import Decoding, TookTooLong
 from backends.pictures.exif import UPRIGHT, orientation_of
 from backends.wire.pictures import Picture
 from catalog.errors import UndecodableMedia
@@ -20,11 +13,9 @@ LIMIT = 30.0
 """Seconds for one picture, with the start of its process."""
 SMALL = 512
 """The longest side in pixels of a picture with ``detail`` "low", as at OpenAI."""
-AT_ONCE = 2
 STB = frozenset({"png", "jpeg", "gif", "bmp"})
 """The kinds that llama.cpp's decoder (stb_image) reads."""
-_INHERITED = ("PATH", "HOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
-"""Variables of the process: no secret is among them."""
+_DEMUXERS = {"png": "png_pipe", "jpeg": "jpeg_pipe", "webp": "webp_pipe", "bmp": "bmp_pipe", "gif": "gif"}
 
 
 class Redrawer:
@@ -32,8 +23,7 @@ class Redrawer:
 
     def __init__(self, limit: float = LIMIT) -> None:
         self._limit = limit
-        self._turn = asyncio.Semaphore(AT_ONCE)
-        self._able: bool | None = None
+        self._decoding = Decoding()
 
     async def redraw(
         self, data: bytes, picture: Picture, *, reads: frozenset[str] | None, low: bool
@@ -48,7 +38,7 @@ class Redrawer:
         small = low and max(picture.width, picture.height) > SMALL
         if turn == UPRIGHT and not unread and not small:
             return None
-        if not self._has_decoder():
+        if not self._decoding.is_able():
             if unread:
                 raise UndecodableMedia(
                     f"This server reads no {picture.kind} pictures; send PNG or JPEG, or have the operator run: "
@@ -60,32 +50,14 @@ class Redrawer:
             if small:
                 note({DROPPED: "messages.image_url.detail"})
             return None
-        async with self._turn:
-            return await self._drawn(data, picture.kind, turn, SMALL if small else 0)
-
-    def _has_decoder(self) -> bool:
-        if self._able is None:
-            self._able = find_spec("av") is not None
-        return self._able
+        return await self._drawn(data, picture.kind, turn, SMALL if small else 0)
 
     async def _drawn(self, data: bytes, kind: str, turn: int, longest: int) -> bytes:
-        # Isolated (-I): neither the environment nor the working folder chooses what is imported.
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", str(Path(program.__file__)), kind, str(turn), str(longest)),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=DEVNULL,
-            env={name: os.environ[name] for name in _INHERITED if name in os.environ},
-        )
+        arguments = ("picture", _DEMUXERS[kind], str(turn), str(longest))
         try:
-            async with asyncio.timeout(self._limit):
-                made, _ = await process.communicate(data)
-        except TimeoutError:
+            made = await self._decoding.run(*arguments, data=data, limit=self._limit)
+        except TookTooLong:
             raise UndecodableMedia("The picture takes too long to decode.", param="messages") from None
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode != 0 or not made:
+        if made is None:
             raise UndecodableMedia("The picture cannot be decoded.", param="messages")
         return made
