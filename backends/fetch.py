@@ -1,8 +1,8 @@
 """Fetches pictures and videos by the URLs in a chat request. Off unless the operator lists hosts.
 
-A remote provider fetches URLs from its own network: its backend passes them on unread, but for a video that a model
-gets as frames. A local worker never fetches. So only this module opens connections that a caller asked for, guarded
-against request forgery (SSRF):
+A remote provider fetches URLs from its own network: its backend passes them on unread, but for a video that a
+model gets as frames. A local worker never fetches. So only this module opens connections that a caller asked for,
+guarded against request forgery (SSRF):
 
 - the URL is matched against a strict grammar, smaller than any client's, so that no two parsers can disagree about
   its host; an IP address in any notation is refused;

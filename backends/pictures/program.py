@@ -2,8 +2,8 @@
 
 It runs apart from the gateway, because a decoder is native code that reads a stranger's bytes. It imports nothing
 of Roundhouse. Arguments of ``picture``: the demuxer, the Exif orientation, and the longest side in pixels (0 for
-any); a PNG or JPEG goes back. Arguments of ``film``: the demuxer, the most frames, the frames a second, the longest
-side, the most seconds, and the most pixels of a frame; a line of JSON goes back, then the JPEGs one after another.
+any); a PNG or JPEG goes back. Arguments of ``film``: the demuxer, the most frames, the frames a second, the
+longest side, the most seconds, and the most pixels of a frame; a line of JSON goes back, then the JPEGs.
 """
 
 from __future__ import annotations

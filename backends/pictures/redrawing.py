@@ -5,7 +5,7 @@ from __future__ import annotations
 from backends.notices import DROPPED, note
 from backends.pictures.apart import Decoding, TookTooLong
 from backends.pictures.exif import UPRIGHT, orientation_of
-from backends.wire.pictures import Picture
+from backends.wire.pictures import COMMON, Picture
 from catalog.errors import UndecodableMedia
 from catalog.installing import install_command
 
@@ -15,7 +15,14 @@ SMALL = 512
 """The longest side in pixels of a picture with ``detail`` "low", as at OpenAI."""
 STB = frozenset({"png", "jpeg", "gif", "bmp"})
 """The kinds that llama.cpp's decoder (stb_image) reads."""
-_DEMUXERS = {"png": "png_pipe", "jpeg": "jpeg_pipe", "webp": "webp_pipe", "bmp": "bmp_pipe", "gif": "gif"}
+_DEMUXERS = {
+    **{kind: f"{kind}_pipe" for kind in ("png", "jpeg", "webp", "bmp", "tiff", "pbm", "pgm", "ppm", "pam")},
+    "gif": "gif",
+    "avif": "mov",
+    "jp2": "j2k_pipe",
+    "ico": "ico",
+}
+"""FFmpeg's names, by kind."""
 
 
 class Redrawer:
@@ -30,11 +37,11 @@ class Redrawer:
     ) -> bytes | None:
         """The picture anew, None if it may stay as it is.
 
-        ``reads`` are the kinds that the model's server decodes, None for all; ``low`` is the ``detail``. Without
-        PyAV the wishes are reported as dropped. Raises UndecodableMedia.
+        ``reads`` are the kinds that the model's server decodes, None for all common ones; ``low`` is the
+        ``detail``. Without PyAV the wishes are reported as dropped. Raises UndecodableMedia.
         """
         turn = orientation_of(data, picture.kind)
-        unread = reads is not None and picture.kind not in reads
+        unread = picture.kind not in (COMMON if reads is None else reads)
         small = low and max(picture.width, picture.height) > SMALL
         if turn == UPRIGHT and not unread and not small:
             return None
