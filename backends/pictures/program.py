@@ -1,7 +1,7 @@
 """A process that draws pictures: one anew, or frames of a video. Bytes come on standard input.
 
 It runs apart from the gateway, because a decoder is native code that reads a stranger's bytes. It imports nothing
-of Roundhouse. Arguments of ``picture``: the demuxer, the Exif orientation, and the longest side in pixels (0 for
+of Roundhouse. Arguments of ``picture``: its reader, the Exif orientation, and the longest side in pixels (0 for
 any); a PNG or JPEG goes back. Arguments of ``film``: the demuxer, the most frames, the frames a second, the
 longest side, the most seconds, and the most pixels of a frame; a line of JSON goes back, then the JPEGs.
 """
@@ -40,6 +40,12 @@ _BY_DEGREES = {0: 1, 90: 8, 180: 3, 270: 6}
 """Orientations by a video's counter-clockwise rotation."""
 
 
+_CONTAINERS = frozenset({"gif", "mov", "ico"})
+"""Demuxers of pictures; for other kinds the name of a decoder stands, whose packet is the whole file."""
+_IMPRECISE = frozenset({"mpegts", "mpeg", "ogg"})
+"""Formats without an index, in which a seek may end a key frame too late."""
+
+
 def opened(data: bytes, demuxer: str) -> Any:
     """The file, by a demuxer that is named: a guess might find a format that refers to other files."""
     import av
@@ -47,11 +53,20 @@ def opened(data: bytes, demuxer: str) -> Any:
     return av.open(io.BytesIO(data), format=demuxer)
 
 
-def redrawn(data: bytes, demuxer: str, orientation: int, longest: int) -> bytes:
+def redrawn(data: bytes, reader: str, orientation: int, longest: int) -> bytes:
     """The first frame, upright and of at most ``longest`` pixels a side: JPEG for a JPEG, PNG for any other."""
-    with opened(data, demuxer) as file:
-        frame = next(file.decode(video=0))
-    return drawn(frame, orientation, longest, "mjpeg" if demuxer == "jpeg_pipe" else "png")
+    return drawn(_first(data, reader), orientation, longest, "mjpeg" if reader == "mjpeg" else "png")
+
+
+def _first(data: bytes, reader: str) -> Any:
+    import av
+
+    if reader in _CONTAINERS:
+        with opened(data, reader) as file:
+            return next(file.decode(video=0))
+    decoder: Any = av.CodecContext.create(reader, "r")
+    decoder.thread_count = 1
+    return next(frame for packet in (av.Packet(data), None) for frame in decoder.decode(packet))
 
 
 def drawn(frame: Any, orientation: int, longest: int, codec: str) -> bytes:
@@ -146,20 +161,24 @@ def _times(file: Any, stream: Any) -> tuple[list[float], list[float]]:
 def _decoded(
     file: Any, stream: Any, wanted: Sequence[float], keys: Sequence[float], pixels: int
 ) -> Iterator[tuple[float, Any]]:
-    """The first frame at or after each of the times, or the last one before the end."""
+    """The frames that are shown at these times, each once."""
     import av
 
     left = MOST_DECODED
     frames = iter(file.decode(stream))
-    last: tuple[float, Any] | None = None
+    shown: tuple[float, Any] | None = None
+    ahead: tuple[float, Any] | None = None
     given: tuple[float, Any] | None = None
     for time in wanted:
         at = bisect.bisect_right(keys, time) - 1
-        if at >= 0 and (last is None or keys[at] > last[0]):
+        if file.format.name in _IMPRECISE:
+            at -= 1
+        if at >= 0 and ahead is not None and keys[at] > ahead[0]:
             with contextlib.suppress(OSError, ValueError):
                 file.seek(int(keys[at] / stream.time_base), stream=stream)
-                frames = iter(file.decode(stream))
-        while last is None or last[0] < time - 1e-6:
+                frames, shown, ahead = iter(file.decode(stream)), None, None
+        while ahead is None or ahead[0] <= time + 1e-6:
+            shown = ahead or shown
             try:
                 frame = next(frames)
             except (StopIteration, av.error.FFmpegError):
@@ -168,10 +187,11 @@ def _decoded(
             if left < 0:
                 raise Refused(refused="too_much")
             _check_size(frame, pixels)
-            last = (time if frame.time is None else frame.time, frame)
-        if last is not None and last is not given:
-            given = last
-            yield last
+            ahead = (time if frame.time is None else frame.time, frame)
+        shown = shown or ahead
+        if shown is not None and shown is not given:
+            given = shown
+            yield shown
 
 
 def _rotation(frame: Any) -> float:

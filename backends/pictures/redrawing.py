@@ -15,14 +15,8 @@ SMALL = 512
 """The longest side in pixels of a picture with ``detail`` "low", as at OpenAI."""
 STB = frozenset({"png", "jpeg", "gif", "bmp"})
 """The kinds that llama.cpp's decoder (stb_image) reads."""
-_DEMUXERS = {
-    **{kind: f"{kind}_pipe" for kind in ("png", "jpeg", "webp", "bmp", "tiff", "pbm", "pgm", "ppm", "pam")},
-    "gif": "gif",
-    "avif": "mov",
-    "jp2": "j2k_pipe",
-    "ico": "ico",
-}
-"""FFmpeg's names, by kind."""
+_READERS = {"jpeg": "mjpeg", "jp2": "jpeg2000", "avif": "mov"}
+"""FFmpeg's names, of decoders or demuxers, where they are not those of the kinds."""
 
 
 class Redrawer:
@@ -60,7 +54,7 @@ class Redrawer:
         return await self._drawn(data, picture.kind, turn, SMALL if small else 0)
 
     async def _drawn(self, data: bytes, kind: str, turn: int, longest: int) -> bytes:
-        arguments = ("picture", _DEMUXERS[kind], str(turn), str(longest))
+        arguments = ("picture", _READERS.get(kind, kind), str(turn), str(longest))
         try:
             made = await self._decoding.run(*arguments, data=data, limit=self._limit)
         except TookTooLong:

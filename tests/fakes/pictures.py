@@ -48,6 +48,8 @@ def encoded(pixels: Pixels, kind: str = "png", *, orientation: int | None = None
     encoder: Any = av.CodecContext.create(codec, "w")
     encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, form
     encoder.time_base = Fraction(1, 25)
+    if codec == "tiff":
+        encoder.options = {"compression_algo": "raw"}  # FFmpeg does not read all that it packs
     frame.pts = 0
     data = b"".join(bytes(packet) for packet in (*encoder.encode(frame), *encoder.encode(None)))
     return data if orientation is None else _oriented(data, kind, orientation)

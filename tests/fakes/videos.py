@@ -26,7 +26,7 @@ def video(
     seconds: float = 4.0,
     *,
     kind: str = "mp4",
-    rate: int = 10,
+    rate: int | Fraction = 10,
     size: tuple[int, int] = (64, 48),
     sound: bool = False,
     every: int = 12,
@@ -45,7 +45,7 @@ def video(
             pixels = np.full((size[1], size[0], 3), round(FULL * at / count), np.uint8)
             pixels[:, : size[0] // 2] += 15
             frame = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(format="yuv420p")
-            frame.pts, frame.time_base = at, Fraction(1, rate)
+            frame.pts, frame.time_base = at, 1 / Fraction(rate)
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
         if tone is not None:

@@ -141,7 +141,7 @@ async def test_a_picture_that_a_worker_gets_small_is_measured_as_it_was_sent() -
         ((10, 10), at("m"), (56, 56)),
         ((5, 3000), at("m"), (28, 2996)),
         ((8000, 6000), at("m"), (4116, 3080)),
-        ((2000, 1500), at("m", engine="llamacpp"), (1988, 1484)),
+        ((2000, 1500), at("m", engine="llamacpp"), (1988, 1512)),
         ((4000, 3000), Upstream("e", "ollama", "http://o", "m"), (1148, 840)),
         ((4000, 3000), Upstream("e", "openai", "https://dashscope.aliyuncs.com/v1", "m"), (1148, 840)),
     ],
