@@ -14,7 +14,7 @@ from backends.grounding.pictures import shown_in
 from backends.grounding.places import Where, read_spans
 from backends.grounding.request import GroundingChat
 from backends.grounding.spans import EDGES, edge_spans
-from backends.pictures.sizes import Size, fetched, size_of
+from backends.pictures.sizes import PixelSize, fetched, size_of
 from backends.streams.assemble import ChatAssembler
 from backends.wire.chat import ContentPart, ResponseFormat
 from catalog.errors import AnswerInvalid
@@ -34,7 +34,7 @@ async def locate(backend: Locating, upstream: Upstream, chat: GroundingChat) -> 
     if family is not None and family.detects is None:
         family = None
     asked = _in_words(chat, family) if family is not None else _by_schema(chat, backend, upstream)
-    sizes: dict[str, Size] = {}
+    sizes: dict[str, PixelSize] = {}
     fetched.set(sizes)
     assembler = ChatAssembler()
     async with aclosing(cast("AsyncGenerator[Json]", backend.chat(upstream, asked))) as chunks:

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 from backends.base import Upstream
 from backends.pictures.redrawing import SMALL
-from backends.pictures.sizes import Size
+from backends.pictures.sizes import PixelSize
 from backends.wire.chat import ChatRequest
 
 
-class Shown(NamedTuple):
+class ShownPictures(NamedTuple):
     """The pictures of a request, in its order, as addresses or data URLs, and whether their ``detail`` is "low".
 
     ``meant`` is the position of the one that an answer speaks of, None where that cannot be told: the only one, or
@@ -25,7 +25,7 @@ class Shown(NamedTuple):
     meant: int | None
 
 
-def shown_in(request: ChatRequest) -> Shown:
+def shown_in(request: ChatRequest) -> ShownPictures:
     """The pictures of a chat."""
     urls: list[str] = []
     low: list[bool] = []
@@ -38,10 +38,10 @@ def shown_in(request: ChatRequest) -> Shown:
             last = [*range(len(urls), len(urls) + len(here))]
             urls += [str(one.get("url") or "") for one in here]
             low += [one.get("detail") == "low" for one in here]
-    return Shown(urls, low, last[0] if len(last) == 1 else None)
+    return ShownPictures(urls, low, last[0] if len(last) == 1 else None)
 
 
-class Limits(NamedTuple):
+class PixelLimits(NamedTuple):
     """Least and most pixels of a picture that Qwen2.5-VL's processor leaves as it is."""
 
     least: int
@@ -50,13 +50,13 @@ class Limits(NamedTuple):
 
 _FACTOR = 28
 _AREA = _FACTOR * _FACTOR
-_PUBLISHED = Limits(4 * _AREA, 16384 * _AREA)
-_LLAMACPP = Limits(8 * _AREA, 4096 * _AREA)
-_OLLAMA = Limits(4 * _AREA, 1280 * _AREA)
+_PUBLISHED = PixelLimits(4 * _AREA, 16384 * _AREA)
+_LLAMACPP = PixelLimits(8 * _AREA, 4096 * _AREA)
+_OLLAMA = PixelLimits(4 * _AREA, 1280 * _AREA)
 _DASHSCOPE = _OLLAMA
 
 
-def limits_of(upstream: Upstream, request: ChatRequest) -> Limits:
+def limits_of(upstream: Upstream, request: ChatRequest) -> PixelLimits:
     """The limits of Qwen2.5-VL at this server.
 
     Sources: the model's ``preprocessor_config.json`` (vLLM, MLX and its hosts), ``clip.cpp`` of llama.cpp,
@@ -72,7 +72,7 @@ def limits_of(upstream: Upstream, request: ChatRequest) -> Limits:
     return _PUBLISHED
 
 
-def resized(size: Size, limits: Limits) -> Size:
+def resized(size: PixelSize, limits: PixelLimits) -> PixelSize:
     """The size of a picture as Qwen2.5-VL sees it: sides that 28 divides, within the limits.
 
     Source: ``smart_resize`` of qwen-vl-utils, "vision_process.py".
@@ -85,12 +85,12 @@ def resized(size: Size, limits: Limits) -> Size:
     elif width * height < limits.least:
         grow = math.sqrt(limits.least / area)
         width, height = (_FACTOR * math.ceil(side * grow / _FACTOR) for side in size)
-    return Size(width, height)
+    return PixelSize(width, height)
 
 
-def sent_size(size: Size, upstream: Upstream, *, low: bool) -> Size:
+def sent_size(size: PixelSize, upstream: Upstream, *, low: bool) -> PixelSize:
     """The size in which a worker of ours gets a picture: a small one for ``detail`` "low"."""
     if upstream.engine is None or not low:
         return size
     scale = min(1.0, SMALL / max(size))
-    return Size(max(1, round(size.width * scale)), max(1, round(size.height * scale)))
+    return PixelSize(max(1, round(size.width * scale)), max(1, round(size.height * scale)))

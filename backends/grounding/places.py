@@ -9,9 +9,9 @@ from typing import Any, cast
 
 from backends.base import Upstream
 from backends.grounding.families import Family, family_of
-from backends.grounding.pictures import Shown, limits_of, resized, sent_size, shown_in
-from backends.grounding.spans import LONGEST, Span, spans_of
-from backends.pictures.sizes import Size, fetched, size_of
+from backends.grounding.pictures import ShownPictures, limits_of, resized, sent_size, shown_in
+from backends.grounding.spans import LONGEST, PlaceSpan, spans_of
+from backends.pictures.sizes import PixelSize, fetched, size_of
 from backends.wire.chat import ChatRequest
 from catalog.types import Json
 
@@ -25,7 +25,7 @@ async def grounded(chunks: AsyncIterator[Json], upstream: Upstream, request: Cha
     A model whose family is not known, and an answer without places, leave the chunks as they are.
     """
     family = family_of(upstream.model, upstream.family)
-    sizes: dict[str, Size] = {}
+    sizes: dict[str, PixelSize] = {}
     fetched.set(sizes)
     texts: dict[int, list[str]] = {}
     async with aclosing(cast("AsyncGenerator[Json]", chunks)):
@@ -50,7 +50,7 @@ def _text_at_end(choice: Json, texts: dict[int, list[str]]) -> str:
 
 
 async def places_of(
-    text: str, family: Family, upstream: Upstream, request: ChatRequest, sizes: Mapping[str, Size]
+    text: str, family: Family, upstream: Upstream, request: ChatRequest, sizes: Mapping[str, PixelSize]
 ) -> list[Json]:
     """The places in a text, as :class:`backends.wire.seeing.places.GroundedPlace`.
 
@@ -65,7 +65,7 @@ async def places_of(
     return [place for span in spans if (place := where.place(span)) is not None]
 
 
-async def read_spans(text: str, family: Family) -> list[Span]:
+async def read_spans(text: str, family: Family) -> list[PlaceSpan]:
     """The places of a text; a long one is read in a thread."""
     if len(text) < _SHORT:
         return spans_of(text, family)
@@ -76,14 +76,14 @@ class Where:
     """Maps the spans of one answer to its pictures."""
 
     def __init__(
-        self, shown: Shown, sizes: Sequence[Size | None], upstream: Upstream, request: ChatRequest
+        self, shown: ShownPictures, sizes: Sequence[PixelSize | None], upstream: Upstream, request: ChatRequest
     ) -> None:
         self._shown = shown
         self._sizes = sizes
         self._upstream = upstream
         self._limits = limits_of(upstream, request)
 
-    def place(self, span: Span) -> Json | None:
+    def place(self, span: PlaceSpan) -> Json | None:
         """The place; None where no coordinate can be told, or a box has no area."""
         index, size = self._picture(span)
         sides = self._sides(span, index, size)
@@ -113,7 +113,7 @@ class Where:
             "end_index": span.end,
         }
 
-    def _picture(self, span: Span) -> tuple[int | None, Size | None]:
+    def _picture(self, span: PlaceSpan) -> tuple[int | None, PixelSize | None]:
         """The position and the size of the picture that a span is in, as far as they are known."""
         if span.picture is not None and 1 <= span.picture <= len(self._sizes):
             return span.picture - 1, self._sizes[span.picture - 1]
@@ -121,7 +121,7 @@ class Where:
             return self._shown.meant, self._sizes[self._shown.meant]
         return None, self._sizes[0] if len(set(self._sizes)) == 1 else None
 
-    def _sides(self, span: Span, index: int | None, size: Size | None) -> tuple[float, float] | None:
+    def _sides(self, span: PlaceSpan, index: int | None, size: PixelSize | None) -> tuple[float, float] | None:
         """The numbers of the right and the lower edge."""
         if span.grid.side is not None:
             return span.grid.side, span.grid.side

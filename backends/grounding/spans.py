@@ -22,7 +22,7 @@ _N = r"\s{0,4}+(\d{1,5}(?:\.\d{1,6})?)\s{0,4}+"
 _NUMBER = re.compile(r"\d{1,5}(?:\.\d{1,6})?")
 
 
-class Span(NamedTuple):
+class PlaceSpan(NamedTuple):
     """A place as it stands in a text: a box of four numbers or a point of two, x before y, by its ``grid``.
 
     ``start`` and ``end`` are positions of characters. ``picture`` is a picture's number from 1, where one is told.
@@ -36,10 +36,10 @@ class Span(NamedTuple):
     picture: int | None = None
 
 
-def spans_of(text: str, family: Family) -> list[Span]:
+def spans_of(text: str, family: Family) -> list[PlaceSpan]:
     """The places in a text, in its order; at most :data:`MOST`, of the first :data:`LONGEST` characters."""
     text = text[:LONGEST]
-    found: list[Span] = []
+    found: list[PlaceSpan] = []
     if family.notation is not None:
         found += _taken(_NOTATIONS[family.notation](text, family.grid))
     if family.json is not None:
@@ -47,7 +47,7 @@ def spans_of(text: str, family: Family) -> list[Span]:
     return sorted(found, key=lambda span: span.start)[:MOST]
 
 
-def _taken(spans: Iterator[Span]) -> list[Span]:
+def _taken(spans: Iterator[PlaceSpan]) -> list[PlaceSpan]:
     return [span for span, _ in zip(spans, range(MOST), strict=False)]
 
 
@@ -58,7 +58,7 @@ EDGES = ("left", "top", "right", "bottom")
 _LABELS = ("label", "text_content", "name", "text", "sub_label", "description", "category")
 
 
-def json_spans(text: str, keys: JsonKeys) -> Iterator[Span]:
+def json_spans(text: str, keys: JsonKeys) -> Iterator[PlaceSpan]:
     """Objects with a box or point under the family's keys, also within an array that is not complete."""
     if keys.box not in text and (keys.point is None or keys.point not in text):
         return
@@ -71,10 +71,10 @@ def json_spans(text: str, keys: JsonKeys) -> Iterator[Span]:
         for key, size in ((keys.box, 4), (keys.point, 2)):
             numbers = _numbers(held.get(key), size) if key is not None else None
             if numbers is not None:
-                yield Span(label[:LONGEST_LABEL], _x_first(numbers, keys.grid), keys.grid, *match.span())
+                yield PlaceSpan(label[:LONGEST_LABEL], _x_first(numbers, keys.grid), keys.grid, *match.span())
 
 
-def edge_spans(text: str) -> Iterator[Span]:
+def edge_spans(text: str) -> Iterator[PlaceSpan]:
     """Objects of :data:`EDGES`, in thousandths, as :mod:`backends.grounding.asking` asks for them."""
     for match in _OBJECT.finditer(text[:LONGEST]):
         try:
@@ -84,7 +84,9 @@ def edge_spans(text: str) -> Iterator[Span]:
         numbers = _numbers([held.get(name) for name in EDGES], 4)
         if numbers is not None:
             label = held.get("label")
-            yield Span(label[:LONGEST_LABEL] if isinstance(label, str) else "", numbers, Grid(), *match.span())
+            yield PlaceSpan(
+                label[:LONGEST_LABEL] if isinstance(label, str) else "", numbers, Grid(), *match.span()
+            )
 
 
 def _numbers(value: Any, size: int) -> tuple[float, ...] | None:
@@ -113,7 +115,7 @@ _QWEN_BOX = re.compile(
 _ENDS_LABEL = "\n.,;:()<>|"
 
 
-def _qwen(text: str, grid: Grid) -> Iterator[Span]:
+def _qwen(text: str, grid: Grid) -> Iterator[PlaceSpan]:
     labels = {match.end(): match for match in _QWEN_LABEL.finditer(text)}
     label, last_end = "", 0
     for match in _QWEN_BOX.finditer(text):
@@ -125,7 +127,7 @@ def _qwen(text: str, grid: Grid) -> Iterator[Span]:
             label, start = _words_before(text, start, last_end)
         last_end = match.end()
         numbers = tuple(float(one) for one in match.groups() if one is not None)
-        yield Span(label, numbers, grid, start, last_end)
+        yield PlaceSpan(label, numbers, grid, start, last_end)
 
 
 def _after_space(text: str, at: int, floor: int) -> int:
@@ -152,14 +154,14 @@ _TAGGED = re.compile(
 )
 
 
-def _tagged(text: str, grid: Grid) -> Iterator[Span]:
+def _tagged(text: str, grid: Grid) -> Iterator[PlaceSpan]:
     for match in _TAGGED.finditer(text):
         label = (match["a"] or match["b"] or "").strip()
         numbers = [float(one) for one in _NUMBER.findall(match["c"] or match["d"])]
         if len(numbers) == 2:
-            yield Span(label, tuple(numbers), grid, *match.span())
+            yield PlaceSpan(label, tuple(numbers), grid, *match.span())
         for at in range(0, len(numbers) - 3, 4):
-            yield Span(label, tuple(numbers[at : at + 4]), grid, *match.span())
+            yield PlaceSpan(label, tuple(numbers[at : at + 4]), grid, *match.span())
 
 
 # ---- PaliGemma: four bins, then the label; segments may stand between
@@ -167,10 +169,10 @@ def _tagged(text: str, grid: Grid) -> Iterator[Span]:
 _LOC = re.compile(r"((?:<loc\d{4}>){4})(?:<seg\d{3}>){0,16}([^;<\n]{0,500})")
 
 
-def _loc(text: str, grid: Grid) -> Iterator[Span]:
+def _loc(text: str, grid: Grid) -> Iterator[PlaceSpan]:
     for match in _LOC.finditer(text):
         numbers = tuple(float(one) for one in _NUMBER.findall(match[1]))
-        yield Span(
+        yield PlaceSpan(
             match[2].strip(), _x_first(numbers, grid), grid, match.start(), match.start() + len(match[0].rstrip())
         )
 
@@ -180,7 +182,7 @@ def _loc(text: str, grid: Grid) -> Iterator[Span]:
 _LOC_BINS = re.compile(r"(?:<loc_\d{1,3}>){2,4000}+")
 
 
-def _loc_bins(text: str, grid: Grid) -> Iterator[Span]:
+def _loc_bins(text: str, grid: Grid) -> Iterator[PlaceSpan]:
     last_end = 0
     for match in _LOC_BINS.finditer(text):
         before = text[max(last_end, match.start() - LONGEST_LABEL) : match.start()]
@@ -189,10 +191,10 @@ def _loc_bins(text: str, grid: Grid) -> Iterator[Span]:
         last_end = match.end()
         numbers = [float(one) for one in _NUMBER.findall(match[0])]
         if len(numbers) == 8 and _is_quad(numbers):
-            yield Span(label, _bounds(numbers), grid, start, match.end())
+            yield PlaceSpan(label, _bounds(numbers), grid, start, match.end())
             continue
         for at in range(0, len(numbers) - 3, 4):
-            yield Span(label, tuple(numbers[at : at + 4]), grid, start, match.end())
+            yield PlaceSpan(label, tuple(numbers[at : at + 4]), grid, start, match.end())
 
 
 def _is_quad(numbers: list[float]) -> bool:
@@ -213,14 +215,14 @@ _PHRASE = re.compile(
 _SIDE = 32
 
 
-def _patches(text: str, grid: Grid) -> Iterator[Span]:
+def _patches(text: str, grid: Grid) -> Iterator[PlaceSpan]:
     whole = Grid(float(_SIDE))
     del grid
     for match in _PHRASE.finditer(text):
         numbers = [int(one) for one in re.findall(r"\d{4}", match[2])]
         for first, last in zip(numbers[::2], numbers[1::2], strict=False):
             corners = (first % _SIDE, first // _SIDE, last % _SIDE + 1, last // _SIDE + 1)
-            yield Span(match[1].strip(), tuple(map(float, corners)), whole, *match.span())
+            yield PlaceSpan(match[1].strip(), tuple(map(float, corners)), whole, *match.span())
 
 
 # ---- Molmo: points
@@ -230,7 +232,7 @@ _ATTRIBUTE = re.compile(r'(\w{1,12})\s?=\s?"([^"]{0,50000})"')
 _PLACE = re.compile(r"([xy])(\d{0,4})")
 
 
-def _points(text: str, grid: Grid) -> Iterator[Span]:
+def _points(text: str, grid: Grid) -> Iterator[PlaceSpan]:
     for match in _POINT.finditer(text):
         told = dict(_ATTRIBUTE.findall(match[1]))
         label = (told.get("alt") or match[2] or "").strip()[:LONGEST_LABEL]
@@ -245,16 +247,16 @@ def _points(text: str, grid: Grid) -> Iterator[Span]:
         for number, x in xs.items():
             y = told.get(f"y{number}", "")
             if _NUMBER.fullmatch(x.strip()) and _NUMBER.fullmatch(y.strip()):
-                yield Span(label, (float(x), float(y)), grid, *match.span())
+                yield PlaceSpan(label, (float(x), float(y)), grid, *match.span())
 
 
-def _numbered(coords: str, label: str, span: tuple[int, int]) -> Iterator[Span]:
+def _numbered(coords: str, label: str, span: tuple[int, int]) -> Iterator[PlaceSpan]:
     """Molmo 2: the number of a picture, then the number of a point, x and y in thousandths for each."""
     for group in re.split(r"[;\t]", coords):
         numbers = [float(one) for one in _NUMBER.findall(group)]
         if len(numbers) % 3 == 1:
             for at in range(1, len(numbers), 3):
-                yield Span(label, (numbers[at + 1], numbers[at + 2]), Grid(), *span, picture=int(numbers[0]))
+                yield PlaceSpan(label, (numbers[at + 1], numbers[at + 2]), Grid(), *span, picture=int(numbers[0]))
 
 
 # ---- GLM-V and CogVLM: boxes in brackets
@@ -262,7 +264,7 @@ def _numbered(coords: str, label: str, span: tuple[int, int]) -> Iterator[Span]:
 _BARE = re.compile(rf"\[\[?{_N},{_N},{_N},{_N}\]?\]?")
 
 
-def _bare(text: str, grid: Grid) -> Iterator[Span]:
+def _bare(text: str, grid: Grid) -> Iterator[PlaceSpan]:
     if "bbox_2d" in text:
         return
     label, last_end = "", 0
@@ -270,10 +272,10 @@ def _bare(text: str, grid: Grid) -> Iterator[Span]:
         if last_end == 0 or text[last_end : match.start()].strip(" ,\n[]"):
             label, _ = _words_before(text, match.start(), last_end)
         last_end = match.end()
-        yield Span(label, tuple(map(float, match.groups())), grid, *match.span())
+        yield PlaceSpan(label, tuple(map(float, match.groups())), grid, *match.span())
 
 
-_NOTATIONS: dict[Notation, Callable[[str, Grid], Iterator[Span]]] = {
+_NOTATIONS: dict[Notation, Callable[[str, Grid], Iterator[PlaceSpan]]] = {
     "qwen": _qwen,
     "tagged": _tagged,
     "loc": _loc,

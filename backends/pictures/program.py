@@ -89,7 +89,7 @@ def drawn(frame: Any, orientation: int, longest: int, codec: str) -> bytes:
     return b"".join(bytes(packet) for packet in (*encoder.encode(made), *encoder.encode(None)))
 
 
-class Refused(Exception):
+class FilmRefused(Exception):
     """The film is not drawn; ``told`` says why, for the process that asked."""
 
     def __init__(self, **told: Any) -> None:
@@ -100,13 +100,13 @@ class Refused(Exception):
 def filmed(
     data: bytes, demuxer: str, most: int, rate: float, longest: int, seconds: float, pixels: int
 ) -> tuple[dict[str, Any], list[bytes]]:
-    """What is told of a film, and frames of it at even times. Raises Refused.
+    """What is told of a film, and frames of it at even times. Raises FilmRefused.
 
     Its length is that of the packets that are there, whatever the header says.
     """
     with opened(data, demuxer) as file:
         if not file.streams.video:
-            raise Refused(refused="no_pictures")
+            raise FilmRefused(refused="no_pictures")
         stream = file.streams.video[0]
         stream.codec_context.thread_count = 1
         _check_size(stream.codec_context, pixels)
@@ -114,7 +114,7 @@ def filmed(
         step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
         length = times[-1] - times[0] + step
         if length > seconds:
-            raise Refused(refused="too_long", seconds=round(length, 1))
+            raise FilmRefused(refused="too_long", seconds=round(length, 1))
         count = max(1, min(most, len(times), math.ceil(length * rate)))
         wanted = [times[0] + (at + 0.5) * length / count for at in range(count)]
         with contextlib.suppress(OSError, ValueError):
@@ -124,7 +124,7 @@ def filmed(
             for time, frame in _decoded(file, stream, wanted, keys, pixels)
         ]
         if not shots:
-            raise Refused(refused="undecodable")
+            raise FilmRefused(refused="undecodable")
         told = {
             "seconds": round(length, 3),
             "width": stream.codec_context.width,
@@ -138,7 +138,7 @@ def filmed(
 
 def _check_size(sized: Any, pixels: int) -> None:
     if sized.width * sized.height > pixels:
-        raise Refused(refused="too_large", width=sized.width, height=sized.height)
+        raise FilmRefused(refused="too_large", width=sized.width, height=sized.height)
 
 
 def _times(file: Any, stream: Any) -> tuple[list[float], list[float]]:
@@ -154,7 +154,7 @@ def _times(file: Any, stream: Any) -> tuple[list[float], list[float]]:
         if packet.is_keyframe:
             keys.append(time)
     if not times:
-        raise Refused(refused="undecodable")
+        raise FilmRefused(refused="undecodable")
     return sorted(times), sorted(keys)
 
 
@@ -185,7 +185,7 @@ def _decoded(
                 break
             left -= 1
             if left < 0:
-                raise Refused(refused="too_much")
+                raise FilmRefused(refused="too_much")
             _check_size(frame, pixels)
             ahead = (time if frame.time is None else frame.time, frame)
         shown = shown or ahead
@@ -213,7 +213,7 @@ def main() -> None:
     shots: list[bytes] = []
     try:
         told, shots = filmed(data, demuxer, int(most), float(rate), int(side), float(seconds), int(pixels))
-    except Refused as refusal:
+    except FilmRefused as refusal:
         told = refusal.told
     out.write(json.dumps(told).encode() + b"\n")
     for shot in shots:

@@ -17,31 +17,31 @@ _SIDEWAYS = 5
 """The first Exif orientation whose rows are the columns of the upright picture."""
 
 
-class Size(NamedTuple):
+class PixelSize(NamedTuple):
     """Width and height in pixels."""
 
     width: int
     height: int
 
 
-fetched: ContextVar[dict[str, Size] | None] = ContextVar("sizes_of_fetched_pictures", default=None)
+fetched: ContextVar[dict[str, PixelSize] | None] = ContextVar("sizes_of_fetched_pictures", default=None)
 """Takes the sizes of pictures that this server fetches for a call, by address."""
 
 
-def note_fetched(url: str, size: Size) -> None:
+def note_fetched(url: str, size: PixelSize) -> None:
     """Remember the size of a picture that was fetched, if the present call wants to know."""
     sizes = fetched.get()
     if sizes is not None:
         sizes[url] = size
 
 
-def upright_size(data: bytes, picture: Picture) -> Size:
+def upright_size(data: bytes, picture: Picture) -> PixelSize:
     """The size of a picture as people see it."""
     turned = orientation_of(data, picture.kind) >= _SIDEWAYS
-    return Size(picture.height, picture.width) if turned else Size(picture.width, picture.height)
+    return PixelSize(picture.height, picture.width) if turned else PixelSize(picture.width, picture.height)
 
 
-async def size_of(url: str, known: Mapping[str, Size]) -> Size | None:
+async def size_of(url: str, known: Mapping[str, PixelSize]) -> PixelSize | None:
     """The size of the picture of a data URL, or of an address among the ``known``.
 
     None for one that only the model's server has seen, and for no picture.
@@ -49,7 +49,7 @@ async def size_of(url: str, known: Mapping[str, Size]) -> Size | None:
     return await asyncio.to_thread(_measured, url) if is_data_url(url) else known.get(url)
 
 
-def _measured(url: str) -> Size | None:
+def _measured(url: str) -> PixelSize | None:
     try:
         data = binascii.a2b_base64(read_data_url(url)[1])
         return upright_size(data, checked_picture(data))

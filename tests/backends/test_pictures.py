@@ -99,13 +99,13 @@ async def test_a_rare_format_becomes_a_common_one_for_every_server(
 
 async def test_a_tiff_with_an_orientation_is_turned_upright() -> None:
     data = encoded(STORED[6](UPRIGHT), "tiff")
-    at, order = (4, ">") if data.startswith(b"MM") else (4, "<")
-    (start,) = struct.unpack_from(order + "I", data, at)
-    (count,) = struct.unpack_from(order + "H", data, start)
-    entry = struct.pack(order + "HHIHH", 0x0112, 3, 1, 6, 0)
-    entries = data[start + 2 : start + 2 + 12 * count]
-    moved = struct.pack(order + "H", count + 1) + entries + entry + b"\0\0\0\0"
-    turned = data[:4] + struct.pack(order + "I", len(data)) + data[8:] + moved
+    assert data.startswith(b"II")
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    told = [struct.unpack_from("<HHI4s", data, start + 2 + 12 * at) for at in range(count)]
+    told.append((0x0112, 3, 1, b"\6\0\0\0"))
+    entries = b"".join(struct.pack("<HHI4s", *entry) for entry in sorted(told))
+    turned = data[:4] + struct.pack("<I", len(data)) + data[8:] + struct.pack("<H", len(told)) + entries + bytes(4)
     assert close(decoded(await seen(turned, "tiff")), UPRIGHT)
 
 

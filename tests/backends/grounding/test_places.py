@@ -12,7 +12,7 @@ import pytest
 from backends.base import Upstream
 from backends.grounding.pictures import limits_of, resized
 from backends.grounding.places import grounded
-from backends.pictures.sizes import Size, note_fetched
+from backends.pictures.sizes import PixelSize, note_fetched
 from backends.wire.chat import ChatRequest
 from catalog.types import Json
 from tests.fakes.pictures import encoded
@@ -149,7 +149,7 @@ async def test_a_picture_that_a_worker_gets_small_is_measured_as_it_was_sent() -
 def test_qwens_processor_resizes_by_rule(
     size: tuple[int, int], upstream: Upstream, expected: tuple[int, int]
 ) -> None:
-    assert resized(Size(*size), limits_of(upstream, asked([]))) == expected
+    assert resized(PixelSize(*size), limits_of(upstream, asked([]))) == expected
 
 
 async def test_of_several_pictures_the_only_one_of_the_last_message_is_meant() -> None:
@@ -185,7 +185,7 @@ async def test_a_picture_that_this_server_fetched_has_pixels() -> None:
     url = "https://pictures.example/cat.png"
 
     async def fetching() -> AsyncGenerator[Json]:
-        note_fetched(url, Size(640, 480))
+        note_fetched(url, PixelSize(640, 480))
         async for chunk in chunks(BOX_3):
             yield chunk
 
