@@ -16,14 +16,11 @@ from backends.workers.engines.common.audio import Samples, check_rate, encode
 from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.speech.hibari import HibariVoices
 from backends.workers.engines.speech.kokoro import KokoroVoices
-from backends.workers.engines.speech.voices import Choice, Synthesizer, choose, foreign_letters
+from backends.workers.engines.speech.voices import SCRIPTS, Choice, Synthesizer, choose, foreign_letters
 from backends.workers.program.app import dropped, json_response, parse, serve_engine, stream_response
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import EngineMissing, InvalidRequest, ModelUnavailable, UnsupportedParameter
-
-_LATIN_ONLY = frozenset({"en", "es", "fr", "it", "pt"})
-
 
 class SpeechOptions(EngineOptions):
     """The ``options`` of a catalogue row."""
@@ -80,7 +77,9 @@ class SpeechEngine:
     def _open(self) -> Synthesizer:
         if self._options.library == "kokoro":
             folder = Path(self._spec.path or "")
-            return KokoroVoices(folder, file=self._options.file, styles=self._options.styles)
+            return KokoroVoices(
+                folder, file=self._options.file, styles=self._options.styles, threads=self._spec.threads
+            )
         return HibariVoices(threads=1)  # a second thread makes this small graph slower
 
     def _warm_up(self) -> None:
@@ -143,8 +142,9 @@ class SpeechEngine:
         unused = [*choice.dropped, *(request.model_extra or {})]
         if request.instructions:
             unused.append("instructions")
-        if choice.language.split("-")[0] in _LATIN_ONLY:
-            letters, foreign = foreign_letters(request.input)
+        scripts = SCRIPTS.get(choice.language.split("-")[0])
+        if scripts is not None:
+            letters, foreign = foreign_letters(request.input, scripts)
             if foreign and foreign == letters:
                 raise InvalidRequest(
                     f"The voice {choice.voice.name!r} speaks {choice.language}, and cannot read this script.",

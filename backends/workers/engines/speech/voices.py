@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -96,10 +96,19 @@ def spoken(voice: Voice, language: str) -> str | None:
     return None
 
 
-def foreign_letters(text: str) -> tuple[int, int]:
-    """Count the letters of ``text``, and those of a script other than Latin."""
+SCRIPTS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("en", "es", "fr", "it", "pt"), ("LATIN",)),
+    "hi": ("DEVANAGARI", "LATIN"),
+    "zh": ("CJK", "IDEOGRAPHIC", "LATIN"),
+    "ja": ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "HALFWIDTH", "FULLWIDTH", "LATIN"),
+}
+"""The scripts that a voice of a language reads, as the beginnings of the names of Unicode's characters."""
+
+
+def foreign_letters(text: str, scripts: tuple[str, ...]) -> tuple[int, int]:
+    """Count the letters of ``text``, and those of other scripts than ``scripts``."""
     letters = [character for character in text if character.isalpha()]
-    return len(letters), sum(not unicodedata.name(each, "").startswith("LATIN") for each in letters)
+    return len(letters), sum(not unicodedata.name(each, "").startswith(scripts) for each in letters)
 
 
 def _listed(names: Sequence[str] | dict[str, Voice]) -> str:
