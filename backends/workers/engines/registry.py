@@ -249,7 +249,7 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
                adds={Capability.EMBED: Capability.CLASSIFY}),
         engine("whisper", "whisper", ("faster_whisper", "av"), cuda, lambda cores: max(2, cores // 4),
                extra="speech", options="WhisperOptions"),
-        engine("speech", "speech.engine", ("av",), frozenset({"cpu"}), lambda cores: max(8, cores),
+        engine("speech", "speech.engine", ("av", "onnxruntime"), frozenset({"cpu"}), lambda cores: max(8, cores),
                options="SpeechOptions"),
         engine("diffusion", "diffusion", ("diffusers", "torch"), _GPU, lambda _: 1, extra="images",
                options="DiffusionOptions"),

@@ -12,7 +12,7 @@ _VOWELS = frozenset("aeiouáâãàéêíóôõúü")
 _ACCENTED = frozenset("áâãéêíóôõú")
 _BASE = str.maketrans("áâãàéêíóôõúü", "aaaaeeiooouu")
 _PLAIN = {"á": "a", "à": "a", "â": "ɐ", "ã": "ɐ\u0303", "é": "ɛ", "ê": "e", "í": "i", "ó": "ɔ", "ô": "o",
-          "õ": "õ", "ú": "u", "ü": "u"}  # fmt: skip
+          "õ": "o\u0303", "ú": "u", "ü": "u"}  # fmt: skip
 _FRONT = frozenset("eiéêí")
 _VOICED = frozenset("bdgvzjlmnr")
 _UNSTRESSED = frozenset(
@@ -147,7 +147,7 @@ def _vowel(word: str, n: int, *, stressed: bool, final: bool) -> tuple[str, int]
     if letter == "ã" and rest[:1] == "e":
         return "ɐ\u0303y", 2
     if letter == "õ":
-        return "õj", 2 if rest[:1] == "e" else 1
+        return "o\u0303j", 2 if rest[:1] == "e" else 1
     if letter in "iu" and rest and rest[0] in _VOWELS and _rises(word, n):
         inner, length = _vowel(word, n + 1, stressed=False, final=True)
         return ("j" if letter == "i" else "w") + inner, 1 + length
