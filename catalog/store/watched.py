@@ -11,7 +11,12 @@ _POLL_SECONDS = 0.2
 
 
 def run_watched(
-    command: Sequence[str], *, log: Path, environment: Mapping[str, str], folder: Path, watch: Callable[[int], None]
+    command: Sequence[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str],
+    folder: Path,
+    watch: Callable[[int], None],
 ) -> int:
     """Run ``command`` to its end and return its exit status; its output goes to ``log``.
 

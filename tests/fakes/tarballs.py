@@ -1,4 +1,4 @@
-"""npm's registry on this machine: packages of data, as a real HTTP server that npm and HTTPS clients fetch from."""
+"""npm's registry on this machine: packages of data, behind a real HTTP server that npm and others fetch from."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ class FakeNpmRegistry:
         self._packages: dict[str, str] = {}
 
     def add(
-        self, name: str, members: dict[str, bytes], *, version: str = "1.0.0", files: dict[str, str], link: str = ""
+        self,
+        name: str,
+        members: dict[str, bytes],
+        *,
+        version: str = "1.0.0",
+        files: dict[str, str],
+        link: str = "",
     ) -> TarballPin:
         """Add a package with ``members`` (below ``package/``); return a pin that takes ``files`` out of it.
 
@@ -61,7 +67,9 @@ class FakeNpmRegistry:
         integrity = base64.b64encode(hashlib.sha512(self._tarballs[tarball]).digest()).decode()
         dist = {"tarball": self.origin + tarball, "integrity": f"sha512-{integrity}"}
         released = {"name": name, "version": version, "dist": dist}
-        return json.dumps({"name": name, "dist-tags": {"latest": version}, "versions": {version: released}}).encode()
+        return json.dumps(
+            {"name": name, "dist-tags": {"latest": version}, "versions": {version: released}}
+        ).encode()
 
 
 @contextmanager

@@ -72,7 +72,9 @@ def test_wheels_and_tarballs_make_one_model(registry: FakeNpmRegistry, npm: Npm,
     assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["a.bin", "model.onnx"]
 
 
-def test_a_tarball_that_is_not_the_pinned_one_is_refused(registry: FakeNpmRegistry, npm: Npm, tmp_path: Path) -> None:
+def test_a_tarball_that_is_not_the_pinned_one_is_refused(
+    registry: FakeNpmRegistry, npm: Npm, tmp_path: Path
+) -> None:
     pin = registry.add("voices", {"package/voices/a.bin": VOICE}, files=FILES)
     other = pin.model_copy(update={"sha256": "0" * 64})
     store = store_with(npm, tmp_path)

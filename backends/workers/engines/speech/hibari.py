@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.workers.engines.common.audio import Samples
 from backends.workers.engines.speech.phonemes.english import English
-from backends.workers.engines.speech.phonemes.words import phonemes_of, pieces
+from backends.workers.engines.speech.phonemes.words import Piece, phonemes_of, pieces
 from backends.workers.engines.speech.reading import check_length, readable
-from backends.workers.engines.speech.voices import Voice
+from backends.workers.engines.speech.voices import Speech, Voice
 from catalog.errors import EngineMissing
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ class HibariVoices:
 
     sample_rate = 24_000
     speeds = (0.5, 2.0)
+    blends = False
+    timed = False
 
     def __init__(self, *, threads: int) -> None:
         try:
@@ -53,13 +54,15 @@ class HibariVoices:
         self.voices: Sequence[Voice] = tuple(voices)
         self._accents = {_AMERICAN: English(british=False), _BRITISH: English(british=True)}
 
-    def sentences(self, text: str, voice: Voice, *, language: str, speed: float) -> Iterator[Samples]:
-        """See :class:`Synthesizer`. The same text always gives the same samples."""
-        speaker = self._speakers[voice.name]
-        noise = np.random.default_rng(0)
-        # All is read before anything is spoken, so that a text that cannot be read is refused as a whole.
-        read = [self._accents[language](sentence) for sentence in speaker.split_sentences(readable(text))]
+    def read(self, text: str, *, language: str) -> Sequence[Piece]:
+        """See :class:`Synthesizer`."""
+        from hibari import Hibari
+
+        read = [self._accents[language](sentence) for sentence in Hibari.split_sentences(readable(text))]
         check_length(text, map(phonemes_of, read))
-        for piece in chain.from_iterable(map(pieces, read)):
-            samples: Samples = speaker.from_ids(speaker.ids(phonemes_of(piece)), speed, noise)
-            yield samples
+        return list(chain.from_iterable(map(pieces, read)))
+
+    def speak(self, piece: Piece, voice: Voice, *, speed: float) -> Speech:
+        """See :class:`Synthesizer`. The pauses are in the samples."""
+        speaker = self._speakers[voice.name]
+        return Speech(speaker.from_ids(speaker.ids(phonemes_of(piece)), speed, np.random.default_rng(0)))

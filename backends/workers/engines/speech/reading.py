@@ -54,4 +54,3 @@ def check_length(text: str, phonemes: Iterable[str]) -> None:
             "once: numbers and symbols are long when read. Send the text in shorter parts.",
             param="input",
         )
-

@@ -12,25 +12,39 @@ from backends.workers.engines.speech.phonemes.words import Reader, Word
 from catalog.errors import EngineMissing
 
 _INITIALS: Mapping[str, str] = {
-    "": "", "b": "p", "p": "pʰ", "m": "m", "f": "f", "d": "t", "t": "tʰ", "n": "n", "l": "l", "g": "k", "k": "kʰ", "h": "x",
-    "j": "ʨ", "q": "ʨʰ", "x": "ɕ", "zh": "\uab67", "ch": "\uab67ʰ", "sh": "ʂ", "r": "ɻ", "z": "ʦ", "c": "ʦʰ", "s": "s",
+    "": "", "b": "p", "p": "pʰ", "m": "m", "f": "f", "d": "t", "t": "tʰ", "n": "n", "l": "l", "g": "k",
+    "k": "kʰ", "h": "x", "j": "ʨ", "q": "ʨʰ", "x": "ɕ", "zh": "\uab67", "ch": "\uab67ʰ", "sh": "ʂ", "r": "ɻ",
+    "z": "ʦ", "c": "ʦʰ", "s": "s",
 }  # fmt: skip
 _FINALS: Mapping[str, str] = {
-    "a": "a0", "ai": "ai0", "an": "a0n", "ang": "a0ŋ", "ao": "au0", "e": "ɤ0", "ei": "ei0", "en": "ə0n", "eng": "ə0ŋ",
-    "er": "ɚ0", "i": "i0", "ia": "ja0", "ian": "jɛ0n", "iang": "ja0ŋ", "iao": "jau0", "ie": "je0", "in": "i0n",
-    "ing": "i0ŋ", "iong": "jʊ0ŋ", "iou": "jou0", "o": "wo0", "ong": "ʊ0ŋ", "ou": "ou0", "u": "u0", "ua": "wa0",
-    "uai": "wai0", "uan": "wa0n", "uang": "wa0ŋ", "uei": "wei0", "uen": "wə0n", "ueng": "wə0ŋ", "uo": "wo0", "v": "y0",
-    "van": "ɥɛ0n", "ve": "ɥe0", "vn": "y0n", "io": "jɔ0", "ê": "ɛ0", "m": "m0", "n": "n0", "ng": "ŋ0",
+    "a": "a0", "ai": "ai0", "an": "a0n", "ang": "a0ŋ", "ao": "au0", "e": "ɤ0", "ei": "ei0", "en": "ə0n",
+    "eng": "ə0ŋ", "er": "ɚ0", "i": "i0", "ia": "ja0", "ian": "jɛ0n", "iang": "ja0ŋ", "iao": "jau0", "ie": "je0",
+    "in": "i0n", "ing": "i0ŋ", "iong": "jʊ0ŋ", "iou": "jou0", "o": "wo0", "ong": "ʊ0ŋ", "ou": "ou0", "u": "u0",
+    "ua": "wa0", "uai": "wai0", "uan": "wa0n", "uang": "wa0ŋ", "uei": "wei0", "uen": "wə0n", "ueng": "wə0ŋ",
+    "uo": "wo0", "v": "y0", "van": "ɥɛ0n", "ve": "ɥe0", "vn": "y0n", "io": "jɔ0", "ê": "ɛ0", "m": "m0",
+    "n": "n0", "ng": "ŋ0",
 }  # fmt: skip
 _TONES = {"1": "→", "2": "↗", "3": "↓", "4": "↘", "5": "", "": ""}
 _BUZZING = frozenset({"zh", "ch", "sh", "r", "z", "c", "s"})
 """Initials after which ``i`` is a vowel of its own."""
 _MARKS: Mapping[str, str] = {
-    "、": ",", "，": ",", "。": ".", "．": ".", "！": "!", "：": ":", "；": ";", "？": "?", "《": "\u201c", "》": "\u201d", "「": "\u201c",
-    "」": "\u201d", "『": "\u201c", "』": "\u201d", "【": "\u201c", "】": "\u201d", "（": "(", "）": ")", "\u2026": "\u2026", "\u2014": "\u2014",
-    "«": "\u201c", "»": "\u201d", **{mark: mark for mark in ";:,.!?\"()\u201c\u201d"},
+    "、": ",", "，": ",", "。": ".", "．": ".", "！": "!", "：": ":", "；": ";", "？": "?", "《": "\u201c",
+    "》": "\u201d", "「": "\u201c", "」": "\u201d", "『": "\u201c", "』": "\u201d", "【": "\u201c",
+    "】": "\u201d", "（": "(", "）": ")", "\u2026": "\u2026", "\u2014": "\u2014", "«": "\u201c", "»": "\u201d",
+    **{mark: mark for mark in ";:,.!?\"()\u201c\u201d"},
 }  # fmt: skip
-_SYMBOLS = {"%": "百分之", "％": "百分之", "￥": "元", "¥": "元", "$": "美元", "€": "欧元", "+": "加", "=": "等于", "°": "度", "℃": "摄氏度"}
+_SYMBOLS = {
+    "%": "百分之",
+    "％": "百分之",
+    "￥": "元",
+    "¥": "元",
+    "$": "美元",
+    "€": "欧元",
+    "+": "加",
+    "=": "等于",
+    "°": "度",
+    "℃": "摄氏度",
+}
 _HAN = r"\u3400-\u4dbf\u4e00-\u9fff\u3007"
 _TOKEN = re.compile(rf"\d+(?:\.\d+)?%?|[{_HAN}]+|[^\W\d_{_HAN}]+(?:['\u2019][^\W\d_{_HAN}]+)*|\s+|.", re.DOTALL)
 _DIGITS = "零一二三四五六七八九"
@@ -46,7 +60,9 @@ class Chinese:
         """See :class:`Reader`."""
         found: list[Word] = []
         sentence = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", sentence.strip())
-        sentence = re.sub(r"(?<!\d)\d{4}(?=年)", lambda year: "".join(_DIGITS[int(each)] for each in year[0]), sentence)
+        sentence = re.sub(
+            r"(?<!\d)\d{4}(?=年)", lambda year: "".join(_DIGITS[int(each)] for each in year[0]), sentence
+        )
         for token in _TOKEN.findall(sentence):
             if (mark := _MARKS.get(token)) is not None:
                 found.append(Word(token, mark))
@@ -59,7 +75,11 @@ class Chinese:
             elif token[0].isalpha():
                 found += self._others(token)
         return [
-            Word(each.text, each.phonemes, not (n + 1 < len(found) and found[n + 1].phonemes in set(",.!?:;)\u201d")))
+            Word(
+                each.text,
+                each.phonemes,
+                not (n + 1 < len(found) and found[n + 1].phonemes in set(",.!?:;)\u201d")),
+            )
             for n, each in enumerate(found)
         ]
 
@@ -114,7 +134,9 @@ def _read(characters: str) -> Iterator[Word]:
     except ImportError:
         raise EngineMissing("speech", extra="speech", package="pypinyin") from None
     words = list(mmseg.seg.cut(characters))
-    tones = lazy_pinyin(words, style=Style.FINALS_TONE3, strict=True, neutral_tone_with_five=True, tone_sandhi=True)
+    tones = lazy_pinyin(
+        words, style=Style.FINALS_TONE3, strict=True, neutral_tone_with_five=True, tone_sandhi=True
+    )
     initials = lazy_pinyin(words, style=Style.INITIALS, strict=True)
     n = 0
     for word in words:

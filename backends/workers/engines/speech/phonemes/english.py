@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from hibari.g2p import G2P
 
 
-
 class English:
     """Pronunciation of one accent. The rules are loaded at first use, and their cache needs a lock."""
 

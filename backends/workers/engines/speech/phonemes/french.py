@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from backends.workers.engines.speech.phonemes.rules import STRESS, thousands
+from backends.workers.engines.speech.phonemes.rules import STRESS, thousands, words
 from backends.workers.engines.speech.phonemes.words import Word
 
 _AN, _EN, _ON, _UN = "ɑ\u0303", "ɛ\u0303", "ɔ\u0303", "œ\u0303"
@@ -20,29 +20,46 @@ _ASPIRATED = re.compile(
     r"hérisson|hibou|hic|hiérarchie|hockey|holland|homard|hongr|honte|hors|housse|huit|hurl|onz|oui|yaourt|yacht|yoga)"
 )
 _LIAISONS: Mapping[str, str] = {
-    **dict.fromkeys("les des ces mes tes ses nos vos nous vous ils elles aux deux trois six dix dans sans chez très "
-                    "quelques plusieurs autres petits grands bons sous certains leurs".split(), "z"),
-    **dict.fromkeys("un mon ton son en on bien rien aucun bon".split(), "n"),
-    **dict.fromkeys("est sont petit grand tout quand c'est cet vingt cent".split(), "t"),
+    **dict.fromkeys(
+        words(
+            "les des ces mes tes ses nos vos nous vous ils elles aux deux trois six dix dans sans chez très "
+            "quelques plusieurs autres petits grands bons sous certains leurs"
+        ),
+        "z",
+    ),
+    **dict.fromkeys(words("un mon ton son en on bien rien aucun bon"), "n"),
+    **dict.fromkeys(words("est sont petit grand tout quand c'est cet vingt cent"), "t"),
 }
 """Words whose last consonant is heard before a vowel."""
 _UNSTRESSED = frozenset(
-    "le la les un une des du de d' l' à au aux et ou où que qui ne se me te ce ces mon ma mes ton ta tes son sa ses notre "
-    "votre leur en dans sur par pour avec sans est je tu il ils elle elles on nous vous y a c'est n' qu' j' s' m' t'".split()
+    words(
+        "le la les un une des du de d' l' à au aux et ou où que qui ne se me te ce ces mon ma mes ton ta tes son "
+        "sa ses notre "
+        "votre leur en dans sur par pour avec sans est je tu il ils elle elles on nous vous y a c'est n' qu' j' "
+        "s' m' t'"
+    )
 )
 _WHOLE: Mapping[str, str] = {
-    "soleil": "solɛj",    "dort": "dɔʁ",    "forêt": "foʁɛ",    "heureuse": "øʁøz",    "heureux": "øʁø",    "exact": "ɛɡzakt",    "te": "tə",    "me": "mə",    "se": "sə",    "ne": "nə",    "ce": "sə",    "que": "kə",    "je": "ʒə",    "de": "də",    "le": "lə",    "monsieur": "məsjø", "vingte": f"v{_EN}t", "messieurs": "mesjø", "femme": "fam", "femmes": "fam", "est": "ɛ", "et": "e", "es": "ɛ",
+    "soleil": "solɛj",    "dort": "dɔʁ",    "forêt": "foʁɛ",    "heureuse": "øʁøz",    "heureux": "øʁø",
+       "exact": "ɛɡzakt",    "te": "tə",    "me": "mə",    "se": "sə",    "ne": "nə",    "ce": "sə",
+          "que": "kə",    "je": "ʒə",    "de": "də",    "le": "lə",    "monsieur": "məsjø", "vingte": f"v{_EN}t",
+          "messieurs": "mesjø", "femme": "fam", "femmes": "fam", "est": "ɛ", "et": "e", "es": "ɛ",
     "les": "le", "des": "de", "ces": "se", "mes": "me", "tes": "te", "ses": "se", "dix": "dis", "six": "sis",
     "huit": "yit", "vingt": f"v{_EN}", "sept": "sɛt", "cinq": f"s{_EN}k", "neuf": "nœf", "août": "ut", "œufs": "ø",
     "œuf": "œf", "bœufs": "bø", "second": f"səɡ{_ON}", "seconde": f"səɡ{_ON}d", "secondes": f"səɡ{_ON}d",
     "oignon": f"ɔnj{_ON}", "oignons": f"ɔnj{_ON}", "ville": "vil", "villes": "vil", "mille": "mil",
     "village": "vilaʒ", "villages": "vilaʒ", "tranquille": f"tʁ{_AN}kil", "million": f"milj{_ON}", "vous": "vu",
-    "millions": f"milj{_ON}", "milliard": "miljaʁ", "milliards": "miljaʁ", "fils": "fis", "os": "ɔs", "mars": "maʁs",
-    "sens": f"s{_AN}s", "tous": "tus", "plus": "ply", "ours": "uʁs", "jadis": "ʒadis", "gens": f"ʒ{_AN}", "nous": "nu",
-    "avec": "avɛk", "donc": f"d{_ON}k", "parc": "paʁk", "sac": "sak", "lac": "lak", "public": "pyblik", "mer": "mɛʁ",
-    "hiver": "ivɛʁ", "cher": "ʃɛʁ", "fier": "fjɛʁ", "hier": "jɛʁ", "fer": "fɛʁ", "ver": "vɛʁ", "enfer": f"{_AN}fɛʁ",
+    "millions": f"milj{_ON}", "milliard": "miljaʁ", "milliards": "miljaʁ", "fils": "fis", "os": "ɔs",
+    "mars": "maʁs",
+    "sens": f"s{_AN}s", "tous": "tus", "plus": "ply", "ours": "uʁs", "jadis": "ʒadis", "gens": f"ʒ{_AN}",
+    "nous": "nu",
+    "avec": "avɛk", "donc": f"d{_ON}k", "parc": "paʁk", "sac": "sak", "lac": "lak", "public": "pyblik",
+    "mer": "mɛʁ",
+    "hiver": "ivɛʁ", "cher": "ʃɛʁ", "fier": "fjɛʁ", "hier": "jɛʁ", "fer": "fɛʁ", "ver": "vɛʁ",
+    "enfer": f"{_AN}fɛʁ",
     "tabac": "taba", "estomac": "ɛstɔma", "porc": "pɔʁ", "clef": "kle", "nez": "ne", "pied": "pje", "pieds": "pje",
-    "chef": "ʃɛf", "examen": f"ɛɡzam{_EN}", "eu": "y", "eue": "y", "temps": f"t{_AN}", "corps": "kɔʁ", "pays": "pei",
+    "chef": "ʃɛf", "examen": f"ɛɡzam{_EN}", "eu": "y", "eue": "y", "temps": f"t{_AN}", "corps": "kɔʁ",
+    "pays": "pei",
     "paysage": "peizaʒ", "abbaye": "abei", "hui": "ɥi", "aujourd'hui": "oʒuʁdɥi", "faisons": f"fəz{_ON}",
     "faisait": "fəzɛ", "dessus": "dəsy", "dessous": "dəsu", "ressembler": f"ʁəs{_AN}ble", "automne": "otɔn",
     "condamner": f"k{_ON}dane", "compte": f"k{_ON}t", "comptes": f"k{_ON}t", "compter": f"k{_ON}te", "ils": "il",
@@ -60,13 +77,15 @@ _WHOLE: Mapping[str, str] = {
 }  # fmt: skip
 _LETTERS = {
     "b": "be", "c": "se", "d": "de", "f": "ɛf", "g": "ʒe", "h": "aʃ", "j": "ʒi", "k": "ka", "l": "ɛl", "m": "ɛm",
-    "n": "ɛn", "p": "pe", "q": "ky", "r": "ɛʁ", "s": "ɛs", "t": "te", "v": "ve", "w": "dubləve", "x": "iks", "z": "zɛd",
+    "n": "ɛn", "p": "pe", "q": "ky", "r": "ɛʁ", "s": "ɛs", "t": "te", "v": "ve", "w": "dubləve", "x": "iks",
+    "z": "zɛd",
 }  # fmt: skip
-_UNITS = (
-    "zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize dix-sept dix-huit "
+_UNITS = words(
+    "zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize dix-sept "
+    "dix-huit "
     "dix-neuf"
-).split()
-_TENS = "vingt trente quarante cinquante soixante".split()
+)
+_TENS = words("vingt trente quarante cinquante soixante")
 
 
 class French:
@@ -85,9 +104,9 @@ class French:
             number,
             below=_below_thousand,
             scales=(
-                (10**9, lambda words, n: "un milliard" if n == 1 else f"{words} milliards"),
-                (10**6, lambda words, n: "un million" if n == 1 else f"{words} millions"),
-                (1000, lambda words, n: "mille" if n == 1 else f"{words} mille"),
+                (10**9, lambda many, n: "un milliard" if n == 1 else f"{many} milliards"),
+                (10**6, lambda many, n: "un million" if n == 1 else f"{many} millions"),
+                (1000, lambda many, n: "mille" if n == 1 else f"{many} mille"),
             ),
         ).replace("-", " ")
 
@@ -130,17 +149,21 @@ def _liaison(word: str, before: Sequence[Word]) -> str:
 
 
 def _plural(before: Sequence[Word]) -> bool:
-    """Whether the subject that ends before a word seems to be plural, so that ``-ent`` is the silent ending of a verb."""
-    words = [each.text.lower() for each in before[-2:]]
-    if not words:
+    """Whether the subject before a word seems to be plural, so that ``-ent`` is the silent ending of a verb."""
+    last_two = [each.text.lower() for each in before[-2:]]
+    if not last_two:
         return False
-    if words[-1] in ("ne", "n", "se", "s", "y", "en", "les", "me", "te", "qui") and len(words) > 1:
-        words.pop()
-    last = words[-1]
-    return last in ("ils", "elles", "qui") or (last.endswith(("s", "x")) and len(last) > 3 and last not in _NO_NOUNS)
+    if last_two[-1] in ("ne", "n", "se", "s", "y", "en", "les", "me", "te", "qui") and len(last_two) > 1:
+        last_two.pop()
+    last = last_two[-1]
+    return last in ("ils", "elles", "qui") or (
+        last.endswith(("s", "x")) and len(last) > 3 and last not in _NO_NOUNS
+    )
 
 
-_NO_NOUNS = frozenset("dans sans mais très plus sous chez depuis après alors jamais toujours nous vous deux trois".split())
+_NO_NOUNS = frozenset(
+    words("dans sans mais très plus sous chez depuis après alors jamais toujours nous vous deux trois")
+)
 
 
 def _stressed(sounds: str, word: str) -> str:
@@ -158,23 +181,30 @@ _ENDINGS: Sequence[tuple[re.Pattern[str], str]] = tuple(
     for pattern, sounds in (
         (r"(?<=[aiïuoué])ent$", ""),  # voient
         (r"(?:aient|ais|ait|aits|aît)$", "ɛ"), (r"ai$", "ɛ"), (r"aies?$", "ɛ"),
-        (r"(?<=.)ets?$", "ɛ"), (r"êts?$", "ɛ"), (r"(?<=.)ez$", "e"), (r"(?<=..)ers?$", "e"), (r"(?<=.)iers?$", "je"),
+        (r"(?<=.)ets?$", "ɛ"), (r"êts?$", "ɛ"), (r"(?<=.)ez$", "e"), (r"(?<=..)ers?$", "e"), (r"(?<=.)iers?$",
+        "je"),
         (r"(?<=.)ées?$", "e"), (r"(?<=.)és?$", "e"), (r"(?<=[^aeiou])ies?$", "i"), (r"(?<=[^gq])ues?$", "y"),
-        (r"stions?$", f"stj{_ON}"), (r"ques?$", "k"), (r"gues?$", "ɡ"), (r"eures?$", "œʁ"), (r"aines?$|eines?$", "ɛn"),
+        (r"stions?$", f"stj{_ON}"), (r"ques?$", "k"), (r"gues?$", "ɡ"), (r"eures?$", "œʁ"), (r"aines?$|eines?$",
+        "ɛn"),
         (r"ains?$|eins?$|aints?$|eints?$", _EN), (r"oins?$|oints?$", f"w{_EN}"), (r"euilles?$", "œj"),
         (r"ouilles?$", "uj"), (r"eilles?$", "ɛj"), (r"ailles?$", "aj"), (r"oyens?$", f"waj{_EN}"),
-        (r"eaux?$", "o"), (r"aux?$", "o"), (r"eux$", "ø"), (r"euse?s?$", "øz"), (r"eurs?$", "œʁ"), (r"œurs?$", "œʁ"),
+        (r"eaux?$", "o"), (r"aux?$", "o"), (r"eux$", "ø"), (r"euse?s?$", "øz"), (r"eurs?$", "œʁ"), (r"œurs?$",
+        "œʁ"),
         (r"oirs?$", "waʁ"), (r"oires?$", "waʁ"), (r"illes?$", "ij"),
         (r"euils?$", "œj"), (r"ails?$", "aj"), (r"eils?$", "ɛj"),
         (r"tions?$", f"sj{_ON}"), (r"ssions?$", f"sj{_ON}"), (r"sions?$", f"zj{_ON}"), (r"ements?$", f"m{_AN}"),
         (r"ents?$", _AN), (r"ants?$", _AN), (r"ands?$", _AN), (r"ancs?$", _AN), (r"amps?$", _AN), (r"ends?$", _AN),
-        (r"onds?$", _ON), (r"onts?$", _ON), (r"ongs?$", _ON), (r"ombs?$", _ON), (r"ards?$", "aʁ"), (r"arts?$", "aʁ"),
-        (r"ords?$", "ɔʁ"), (r"orts?$", "ɔʁ"), (r"ours?$", "uʁ"), (r"ourds?$", "uʁ"), (r"erts?$", "ɛʁ"), (r"ints?$", _EN),
+        (r"onds?$", _ON), (r"onts?$", _ON), (r"ongs?$", _ON), (r"ombs?$", _ON), (r"ards?$", "aʁ"), (r"arts?$",
+        "aʁ"),
+        (r"ords?$", "ɔʁ"), (r"orts?$", "ɔʁ"), (r"ours?$", "uʁ"), (r"ourds?$", "uʁ"), (r"erts?$", "ɛʁ"), (r"ints?$",
+        _EN),
         (r"iens?$", f"j{_EN}"), (r"éens?$", f"e{_EN}"),
         (r"yens?$", f"j{_EN}"), (r"ges?$", "ʒ"), (r"gnes?$", "ɲ"),
-        (r"ines?$", "in"), (r"unes?$", "yn"), (r"ones?$", "ɔn"), (r"ommes?$", "ɔm"), (r"onnes?$", "ɔn"), (r"ennes?$", "ɛn"),
+        (r"ines?$", "in"), (r"unes?$", "yn"), (r"ones?$", "ɔn"), (r"ommes?$", "ɔm"), (r"onnes?$", "ɔn"),
+        (r"ennes?$", "ɛn"),
         (r"elles?$", "ɛl"), (r"ettes?$", "ɛt"), (r"esses?$", "ɛs"), (r"erres?$", "ɛʁ"), (r"êtes?$", "ɛt"),
-        (r"ares?$", "aʁ"), (r"ires?$", "iʁ"), (r"ures?$", "yʁ"), (r"oses?$", "oz"), (r"ises?$", "iz"), (r"ases?$", "az"),
+        (r"ares?$", "aʁ"), (r"ires?$", "iʁ"), (r"ures?$", "yʁ"), (r"oses?$", "oz"), (r"ises?$", "iz"), (r"ases?$",
+        "az"),
         (r"(?<=[aeiouyé])lt?s?$", "l"), (r"(?<=[bcdfgkpt])res?$", "ʁ"), (r"(?<=[bcdfgkp])les?$", "l"),
     )
 )  # fmt: skip
@@ -184,11 +214,14 @@ _INNER: Sequence[tuple[re.Pattern[str], str]] = tuple(
     (re.compile(pattern), sounds)
     for pattern, sounds in (
         (r"eau", "o"), (r"œu|oeu", "œ"), (r"(?<![a-zé])eu", "ø"),
-        (r"ain(?![aeiouyéèn])|aim(?![aeiouyéèm])|ein(?![aeiouyéèn])", _EN), (r"euil(?:l(?=[aeiouéè]))?|ueil(?:l(?=[aeiouéè]))?|œil", "œj"),
-        (r"eil(?:l(?=[aeiouéè])|(?=$))", "ɛj"), (r"ail(?:l(?=[aeiouéè])|(?=$))", "aj"), (r"ouill(?=[aeiouéè])", "uj"),
+        (r"ain(?![aeiouyéèn])|aim(?![aeiouyéèm])|ein(?![aeiouyéèn])", _EN),
+        (r"euil(?:l(?=[aeiouéè]))?|ueil(?:l(?=[aeiouéè]))?|œil", "œj"),
+        (r"eil(?:l(?=[aeiouéè])|(?=$))", "ɛj"), (r"ail(?:l(?=[aeiouéè])|(?=$))", "aj"), (r"ouill(?=[aeiouéè])",
+        "uj"),
         (r"(?<=[^aeou])ill(?=[aeiouéè])", "ij"), (r"aî|ai|ay(?![aeiouéè])|ei|ey(?![aeiouéè])", "ɛ"),
         (r"ay(?=[aeiouéè])", "ɛj"), (r"oy(?=[aeiouéè])", "waj"), (r"uy(?=[aeiouéè])", "ɥij"), (r"au", "o"),
-        (r"oin(?![aeiouéèn])", f"w{_EN}"), (r"ien(?![aeiouéènt])", f"j{_EN}"), (r"oî|oi", "wa"), (r"oû|où|ou(?=[aeiéèoî])", "w"),
+        (r"oin(?![aeiouéèn])", f"w{_EN}"), (r"ien(?![aeiouéènt])", f"j{_EN}"), (r"oî|oi", "wa"),
+        (r"oû|où|ou(?=[aeiéèoî])", "w"),
         (r"ou|oû|où", "u"), (r"eu(?=[zstx]|$)", "ø"), (r"eu|eû", "œ"), (r"ueu(?=[lr])", "œ"),
         (r"yn(?![aeiouyéèn])|ym(?=[bp])|in(?![aeiouyéèêàn])|im(?=[bp])", _EN),
         (r"an(?![aeiouyéèêâàn])|am(?=[bp])|en(?![aeiouyéèêâàn])|em(?=[bp])|emm(?=[aeio])|enn(?=ui|iv)", _AN),

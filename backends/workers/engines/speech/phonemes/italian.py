@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from backends.workers.engines.speech.phonemes.rules import STRESS, thousands
+from backends.workers.engines.speech.phonemes.rules import STRESS, thousands, words
 from backends.workers.engines.speech.phonemes.words import Word
 
 _VOWELS = frozenset("aeiouàèéìíòóùú")
@@ -17,9 +17,13 @@ _PLAIN = {"à": "a", "è": "ɛ", "é": "e", "ì": "i", "í": "i", "ò": "ɔ", "�
 _FRONT = frozenset("eièéìí")
 _VOICED = frozenset("bdgvlmnr")
 _UNSTRESSED = frozenset(
-    "il lo la i gli le un uno una l' un' di a da in con su per tra fra e ed o del dello della dei degli delle al allo "
-    "alla ai agli alle dal dallo dalla dai dagli dalle nel nello nella nei negli nelle sul sullo sulla sui sugli sulle "
-    "che mi ti si ci vi ne se".split()
+    words(
+        "il lo la i gli le un uno una l' un' di a da in con su per tra fra e ed o del dello della dei degli "
+        "delle al allo "
+        "alla ai agli alle dal dallo dalla dai dagli dalle nel nello nella nei negli nelle sul sullo sulla sui "
+        "sugli sulle "
+        "che mi ti si ci vi ne se"
+    )
 )
 _EARLY = re.compile(
     r"(?:issim[oaie]|[ai]bil[ei]|evol[ei]|[^aeiou]ic[oaie]|[^aeiou]iche|[^aeiou]ici|[aei]gin[ei]|udin[ei]|olog[oaih]+|"
@@ -27,29 +31,45 @@ _EARLY = re.compile(
     r"ggere|ivere|ndere|ngere|orrere|rdere|scere|ncere|mpere|ttere|[aei]vano)$"
 )
 _LATE = frozenset(
-    "amico amica antico antica nemico nemica fatica formica vescica ortica rubrica lassativo nicolo figliolo figliola "
-    "spagnolo spagnola parola scuola suola gola sola solo viola volo polo molo colo stola aiola tagliola pistola cola "
-    "lombrico pudico impudico ombelico caprice felice felici radici amici amiche antichi antiche".split()
+    words(
+        "amico amica antico antica nemico nemica fatica formica vescica ortica rubrica lassativo nicolo figliolo "
+        "figliola "
+        "spagnolo spagnola parola scuola suola gola sola solo viola volo polo molo colo stola aiola tagliola "
+        "pistola cola "
+        "lombrico pudico impudico ombelico caprice felice felici radici amici amiche antichi antiche"
+    )
 )
 _EARLY_WORDS = frozenset(
-    "sabato domenica tavola tavolo albero numero camera medico musica popolo essere uomini ultimo ultima prossimo "
-    "prossima massimo minimo anima lettera opera isola macchina pagina facile difficile simile utile giovane giovani "
-    "zucchero chilometro metro dollaro dollari euro subito libero libera povero povera rapido rapida tenero tenera "
-    "umido umida caldo valido solido liquido timido rumore nuvola nuvole favola regola regole secolo secoli angolo "
-    "piccolo piccola piccoli piccole credito debito abito ambito limite termine ordine margine immagine origine "
-    "nobile mobile automobile stabile abile debole singolo singola titolo articolo spettacolo miracolo ostacolo "
-    "vivere scrivere leggere prendere perdere mettere credere chiedere ridere correre vendere rispondere decidere "
-    "conoscere nascere crescere vincere piangere spingere dipingere muovere rompere rendere scendere spendere "
-    "accendere chiudere parlano mangiano giocano vogliono possono devono fanno dicono sanno vivono prendono vedono "
-    "credono scrivono leggono abitano lavorano studiano telefono telefoni sedici undici dodici tredici quattordici "
-    "quindici cinema compito carico manico stomaco pratico pubblico pubblica politico politica unico unica "
-    "gemito attimo comodo metodo "
-    "periodo episodio genere cenere polvere vescovo monaco maschera lampada bambola pentola fragola tegola mandorla "
-    "zingaro vipera fabbrica arabo arabi barbaro sandalo scandalo platano organo "
-    "ottimo pessimo intimo legittimo vittima lacrima bussola crimine femmina femmine "
-    "semplice semplici doppio vertice codice indice giudice complice radice forbice pollice calice "
-    "interprete principe ettaro napoli genova padova modena "
-    "mantova bergamo taranto trapani cagliari africa america".split()
+    words(
+        "sabato domenica tavola tavolo albero numero camera medico musica popolo essere uomini ultimo ultima "
+        "prossimo "
+        "prossima massimo minimo anima lettera opera isola macchina pagina facile difficile simile utile giovane "
+        "giovani "
+        "zucchero chilometro metro dollaro dollari euro subito libero libera povero povera rapido rapida tenero "
+        "tenera "
+        "umido umida caldo valido solido liquido timido rumore nuvola nuvole favola regola regole secolo secoli "
+        "angolo "
+        "piccolo piccola piccoli piccole credito debito abito ambito limite termine ordine margine immagine "
+        "origine "
+        "nobile mobile automobile stabile abile debole singolo singola titolo articolo spettacolo miracolo "
+        "ostacolo "
+        "vivere scrivere leggere prendere perdere mettere credere chiedere ridere correre vendere rispondere "
+        "decidere "
+        "conoscere nascere crescere vincere piangere spingere dipingere muovere rompere rendere scendere spendere "
+        "accendere chiudere parlano mangiano giocano vogliono possono devono fanno dicono sanno vivono prendono "
+        "vedono "
+        "credono scrivono leggono abitano lavorano studiano telefono telefoni sedici undici dodici tredici "
+        "quattordici "
+        "quindici cinema compito carico manico stomaco pratico pubblico pubblica politico politica unico unica "
+        "gemito attimo comodo metodo "
+        "periodo episodio genere cenere polvere vescovo monaco maschera lampada bambola pentola fragola tegola "
+        "mandorla "
+        "zingaro vipera fabbrica arabo arabi barbaro sandalo scandalo platano organo "
+        "ottimo pessimo intimo legittimo vittima lacrima bussola crimine femmina femmine "
+        "semplice semplici doppio vertice codice indice giudice complice radice forbice pollice calice "
+        "interprete principe ettaro napoli genova padova modena "
+        "mantova bergamo taranto trapani cagliari africa america"
+    )
 )
 _LETTERS = {
     "b": "bi", "c": "ʧi", "d": "di", "f": "ˈɛffe", "g": "ʤi", "h": "ˈakːa", "j": "ilˈuŋɡa", "k": "kˈapːa",
@@ -60,11 +80,11 @@ _WHOLE: Mapping[str, str] = {
     "è": "ˈɛ", "e": "e", "ho": "ˈɔ", "hai": "ˈaj", "ha": "ˈa", "hanno": "ˈanno", "poi": "pˈɔj",
     "aereo": "aˈɛreo", "aerei": "aˈɛrej", "aeroporto": "aeropˈɔrto",
 }  # fmt: skip
-_UNITS = (
+_UNITS = words(
     "zero uno due tre quattro cinque sei sette otto nove dieci undici dodici tredici quattordici quindici sedici "
     "diciassette diciotto diciannove"
-).split()
-_TENS = "venti trenta quaranta cinquanta sessanta settanta ottanta novanta".split()
+)
+_TENS = words("venti trenta quaranta cinquanta sessanta settanta ottanta novanta")
 
 
 class Italian:
@@ -83,9 +103,9 @@ class Italian:
             number,
             below=_below_thousand,
             scales=(
-                (10**9, lambda words, n: "un miliardo" if n == 1 else f"{words} miliardi"),
-                (10**6, lambda words, n: "un milione" if n == 1 else f"{words} milioni"),
-                (1000, lambda words, n: "mille" if n == 1 else f"{words} mila"),
+                (10**9, lambda many, n: "un miliardo" if n == 1 else f"{many} miliardi"),
+                (10**6, lambda many, n: "un milione" if n == 1 else f"{many} milioni"),
+                (1000, lambda many, n: "mille" if n == 1 else f"{many} mila"),
             ),
         )
 
@@ -146,7 +166,7 @@ def _sounds(word: str, *, stressed: bool) -> str:
         at = nuclei[place]
         sounds[at] = STRESS + _open(word, sounds, at) if accent is None else STRESS + sounds[at]
     text = "".join(sounds)
-    if text.endswith("i") and (STRESS + "i") != text[-2:]:
+    if text.endswith("i") and text[-2:] != (STRESS + "i"):
         text = text[:-1] + "ɪ"
     return text
 
@@ -163,15 +183,42 @@ def _stress(word: str, count: int) -> int:
 
 
 def _open(word: str, sounds: Sequence[str], at: int) -> str:
-    """A stressed ``e`` or ``o``: open after ``i`` and ``u``, and where a syllable is closed; espeak's choice, too."""
+    """A stressed ``e`` or ``o``: open after ``i`` and ``u``, closed in some endings, else open."""
     vowel = sounds[at]
     if vowel not in "eo":
         return vowel
     wide = {"e": "ɛ", "o": "ɔ"}[vowel]
     if at and sounds[at - 1] in ("j", "w") and not word.endswith(("ione", "ioni")):
         return wide
-    if word.endswith(("one", "oni", "ore", "ori", "oso", "osa", "osi", "ose", "mente", "mento", "menti", "ese", "esi",
-                      "ezza", "etto", "etta", "ere", "eva", "evo", "evi", "ono", "orno", "orni", "ome", "eno")):
+    if word.endswith(
+        (
+            "one",
+            "oni",
+            "ore",
+            "ori",
+            "oso",
+            "osa",
+            "osi",
+            "ose",
+            "mente",
+            "mento",
+            "menti",
+            "ese",
+            "esi",
+            "ezza",
+            "etto",
+            "etta",
+            "ere",
+            "eva",
+            "evo",
+            "evi",
+            "ono",
+            "orno",
+            "orni",
+            "ome",
+            "eno",
+        )
+    ):
         return vowel
     return wide
 
@@ -215,7 +262,7 @@ def _consonant(word: str, n: int) -> tuple[str, int]:
         return ("ʣ" if n == 0 else "ʦ"), 1
     if letter == "s":
         between = n > 0 and word[n - 1] in _VOWELS and rest[1:2] in _VOWELS and bool(rest[1:2])
-        return ("z" if between or rest[1:2] in _VOICED and rest[1:2] else "s"), 1
+        return ("z" if between or (rest[1:2] in _VOICED and rest[1:2]) else "s"), 1
     if letter == "n" and rest[1:2] in ("c", "g", "q", "k") and rest[1:2] and _soft(rest[1:]) is None:
         return "n", 1
     sound = _SINGLE.get(letter, "")
@@ -225,7 +272,7 @@ def _consonant(word: str, n: int) -> tuple[str, int]:
 
 
 def _soft(rest: str) -> tuple[str, int] | None:
-    """``c``, ``g`` and ``sc`` before a front vowel, and ``gl`` before ``i``; the ``i`` is silent before a vowel."""
+    """``c``, ``g`` and ``sc`` before a front vowel, ``gl`` before ``i``; the ``i`` is silent before a vowel."""
     for letters, sound in (("gli", "ʎ"), ("sc", "ʃ"), ("cc", "ʧː"), ("gg", "ʤː"), ("c", "ʧ"), ("g", "ʤ")):
         if not rest.startswith(letters):
             continue

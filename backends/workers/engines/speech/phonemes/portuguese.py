@@ -1,11 +1,11 @@
-"""Brazilian Portuguese: letters to sounds. Source of the rules: Cristófaro Silva, "Fonética e fonologia do português"."""
+"""Brazilian Portuguese: letters to sounds. Source: Cristófaro Silva, "Fonética e fonologia" (2005)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 
-from backends.workers.engines.speech.phonemes.rules import STRESS, thousands
+from backends.workers.engines.speech.phonemes.rules import STRESS, thousands, words
 from backends.workers.engines.speech.phonemes.words import Word
 
 _VOWELS = frozenset("aeiouáâãàéêíóôõúü")
@@ -16,11 +16,16 @@ _PLAIN = {"á": "a", "à": "a", "â": "ɐ", "ã": "ɐ\u0303", "é": "ɛ", "ê": 
 _FRONT = frozenset("eiéêí")
 _VOICED = frozenset("bdgvzjlmnr")
 _UNSTRESSED = frozenset(
-    "a o as os um uns de do da dos das em no na nos nas e ou que se me te lhe por para pra com sem ao aos à às seu".split()
+    words(
+        "a o as os um uns de do da dos das em no na nos nas e ou que se me te lhe por para pra com sem ao aos à "
+        "às seu"
+    )
 )
 _WHOLE: Mapping[str, str] = {
-    "a": "a", "à": "a", "as": "as", "às": "as", "da": "da", "das": "das", "na": "na", "nas": "nas", "um": "u\u0303ŋ",
-    "que": "ky", "porque": "purkˈe", "muito": "mwˈiŋtʊ", "muita": "mwˈiŋtæ", "muitos": "mwˈiŋtʊs", "e": "i", "é": "ˈɛ",
+    "a": "a", "à": "a", "as": "as", "às": "as", "da": "da", "das": "das", "na": "na", "nas": "nas",
+    "um": "u\u0303ŋ",
+    "que": "ky", "porque": "purkˈe", "muito": "mwˈiŋtʊ", "muita": "mwˈiŋtæ", "muitos": "mwˈiŋtʊs", "e": "i",
+    "é": "ˈɛ",
     "táxi": "tˈaksi", "sexo": "sˈɛksʊ", "fixo": "fˈiksʊ", "próximo": "prˈɔsimʊ", "próxima": "prˈɔsimæ",
     "máximo": "mˈasimʊ", "trouxe": "trˈosy", "também": "tɐ̃mbˈAŋ", "hoje": "ˈoʒy", "ele": "ˈely", "ela": "ˈɛlæ",
     "eles": "ˈelys", "elas": "ˈɛlæs", "hora": "ˈɔɾæ", "horas": "ˈɔɾæs", "nove": "nˈɔvy", "agora": "aɡˈɔɾæ",
@@ -32,12 +37,12 @@ _LETTERS = {
     "m": "ˈemy", "n": "ˈeny", "p": "pe", "q": "ke", "r": "ˈɛxy", "s": "ˈɛsy", "t": "te", "v": "ve", "w": "dˈabliʊ",
     "x": "ʃis", "z": "ze",
 }  # fmt: skip
-_UNITS = (
+_UNITS = words(
     "zero um dois três quatro cinco seis sete oito nove dez onze doze treze quatorze quinze dezesseis dezessete "
     "dezoito dezenove"
-).split()
-_TENS = "vinte trinta quarenta cinquenta sessenta setenta oitenta noventa".split()
-_HUNDREDS = "cento duzentos trezentos quatrocentos quinhentos seiscentos setecentos oitocentos novecentos".split()
+)
+_TENS = words("vinte trinta quarenta cinquenta sessenta setenta oitenta noventa")
+_HUNDREDS = words("cento duzentos trezentos quatrocentos quinhentos seiscentos setecentos oitocentos novecentos")
 _NASAL = {"a": "ɐ\u0303", "e": "A", "i": "i", "o": "o", "u": "u"}
 
 
@@ -57,9 +62,9 @@ class Portuguese:
             number,
             below=_below_thousand,
             scales=(
-                (10**9, lambda words, n: "um bilhão" if n == 1 else f"{words} bilhões"),
-                (10**6, lambda words, n: "um milhão" if n == 1 else f"{words} milhões"),
-                (1000, lambda words, n: "mil" if n == 1 else f"{words} mil"),
+                (10**9, lambda many, n: "um bilhão" if n == 1 else f"{many} bilhões"),
+                (10**6, lambda many, n: "um milhão" if n == 1 else f"{many} milhões"),
+                (1000, lambda many, n: "mil" if n == 1 else f"{many} mil"),
             ),
         )
 
@@ -110,12 +115,17 @@ def _nuclei(word: str) -> list[int]:
     for n, letter in enumerate(word):
         if letter not in _VOWELS:
             continue
-        if letter == "u" and word[n - 1 : n] in ("q", "g") and word[n + 1 : n + 2] in _VOWELS and n + 1 < len(word):
+        if (
+            letter == "u"
+            and word[n - 1 : n] in ("q", "g")
+            and word[n + 1 : n + 2] in _VOWELS
+            and n + 1 < len(word)
+        ):
             continue
         last = word[n - 1] if n and word[n - 1] in _VOWELS else ""
-        if found and found[-1] == n - 1 and last and letter in "iu" and word[n + 1 : n + 2] not in ("nh",):
-            if not (word[n + 1 : n + 2] in ("l", "r", "z", "m") and n + 2 == len(word)):  # ruim, raiz, país
-                continue
+        heavy = word[n + 1 : n + 2] in ("l", "r", "z", "m") and n + 2 == len(word)  # ruim, raiz, país
+        if found and found[-1] == n - 1 and last and letter in "iu" and not heavy:
+            continue
         if found and found[-1] == n - 1 and last in "ãõ" and letter in "oe" and last:
             continue
         if letter in "iu" and _rises(word, n):
@@ -183,9 +193,17 @@ def _nasal(word: str, n: int, base: str) -> tuple[str, int]:
 
 def _consonant(word: str, n: int, *, final: int | None) -> tuple[str, int]:
     """The sound of the letters at ``n``, and their count."""
-    rest, last = word[n:], word[n - 1 : n]
+    rest = word[n:]
     following = rest[1:2]
-    for letters, sound in (("ch", "ʃ"), ("lh", "lj"), ("nh", "ɲ"), ("rr", "x"), ("ss", "s"), ("sç", "s"), ("ph", "f")):
+    for letters, sound in (
+        ("ch", "ʃ"),
+        ("lh", "lj"),
+        ("nh", "ɲ"),
+        ("rr", "x"),
+        ("ss", "s"),
+        ("sç", "s"),
+        ("ph", "f"),
+    ):
         if rest.startswith(letters):
             return sound, 2
     if rest[:2] in ("sc", "xc") and rest[2:3] in _FRONT and rest[2:3]:
@@ -194,32 +212,37 @@ def _consonant(word: str, n: int, *, final: int | None) -> tuple[str, int]:
         stop = "k" if rest[0] == "q" else "ɡ"
         return (stop, 2) if rest[2] in _FRONT and not rest.startswith("quenc") else (stop + "w", 2)
     letter = rest[0]
-    before_vowel = bool(following) and following in _VOWELS
-    if letter in "td" and (following in ("i", "í") or (following == "e" and n + 1 == final)) and following:
+    if letter in "td" and following and (following in "ií" or (following == "e" and n + 1 == final)):
         return ("ʧ" if letter == "t" else "ʤ"), 1
-    match letter:
-        case "c":
-            return ("s" if following in _FRONT and following else "k"), 1
-        case "g":
-            return ("ʒ" if following in _FRONT and following else "ɡ"), 1
+    if letter in "cg":
+        front = bool(following) and following in _FRONT
+        return {"c": "s" if front else "k", "g": "ʒ" if front else "ɡ"}[letter], 1
+    if letter in "rszxl":
+        return _placed(word, n), 1
+    return _SINGLE.get(letter, ""), 1
+
+
+def _placed(word: str, n: int) -> str:
+    """The sound of ``r s z x l``, which their place in the word decides."""
+    last, following = word[n - 1 : n] if n else "", word[n + 1 : n + 2]
+    before_vowel = bool(following) and following in _VOWELS
+    after_vowel = bool(last) and last in _VOWELS
+    match word[n]:
+        case "r" if n == 0 or last in ("n", "l", "s"):
+            return "x"
         case "r":
-            if n == 0 or last in ("n", "l", "s"):
-                return "x", 1
-            return ("ɾ" if last in _VOWELS and following else "r"), 1
+            return "ɾ" if after_vowel and following else "r"
         case "s":
-            between = last in _VOWELS and bool(last) and before_vowel
-            return ("z" if between or (following in _VOICED and following) else "s"), 1
+            return "z" if (after_vowel and before_vowel) or (following and following in _VOICED) else "s"
         case "z":
-            return ("s" if not following else "z"), 1
+            return "z" if following else "s"
+        case "x" if word.startswith("ex") and n == 1:
+            return "z" if before_vowel else "s"
         case "x":
-            if word.startswith("ex") and n == 1:
-                return ("z" if before_vowel else "s"), 1
-            return ("ʃ" if before_vowel or n == 0 else "s"), 1
-        case "l":
-            return ("l" if before_vowel or last not in _VOWELS or not last else
-                    "l" if n == len(word) - 1 and word[n - 1] in "oó" else "ʊ"), 1
-        case _:
-            return _SINGLE.get(letter, ""), 1
+            return "ʃ" if before_vowel or n == 0 else "s"
+    if before_vowel or not after_vowel:
+        return "l"
+    return "l" if n == len(word) - 1 and last in "oó" else "ʊ"
 
 
 _SINGLE = {

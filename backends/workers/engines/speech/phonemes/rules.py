@@ -1,4 +1,4 @@
-"""Readers of languages whose spelling tells their sounds: tokens, numbers and marks, around the rules of one language.
+"""Readers of languages whose spelling tells their sounds: tokens, numbers and marks, around one language's rules.
 
 The sounds are written as espeak-ng writes them, since Kokoro's models were trained on its phonemes for these
 languages: stress marks stand before the vowel, and affricates and some diphthongs are one letter (``ʧ``, ``I``).
@@ -50,7 +50,7 @@ class Language(Protocol):
 
 
 class Rules:
-    """A reader by the rules of one language. Pure, so it needs no lock. ``others`` reads words of another script."""
+    """A reader by the rules of one language, which are pure. ``others`` reads words of another script."""
 
     def __init__(self, language: Language, *, others: Reader | None = None) -> None:
         self._language = language
@@ -110,15 +110,22 @@ def _tokens(sentence: str) -> Iterator[tuple[str, bool]]:
             yield part, n + 1 < len(parts) and parts[n + 1].isspace()
 
 
-def thousands(number: int, *, below: Callable[[int], str], scales: Sequence[tuple[int, Callable[[str, int], str]]]) -> str:
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text, for tables that would be long as lists."""
+    return tuple(text.split())
+
+
+def thousands(
+    number: int, *, below: Callable[[int], str], scales: Sequence[tuple[int, Callable[[str, int], str]]]
+) -> str:
     """A number in words. ``scales`` are powers of ten, the largest first, each with a function that gets the words
     and the number of its multiple; ``below`` names what is below the smallest.
     """
-    words = []
+    found = []
     for scale, name in scales:
         count, number = divmod(number, scale)
         if count:
-            words.append(name(thousands(count, below=below, scales=scales), count))
-    if number or not words:
-        words.append(below(number))
-    return " ".join(words)
+            found.append(name(thousands(count, below=below, scales=scales), count))
+    if number or not found:
+        found.append(below(number))
+    return " ".join(found)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from backends.workers.engines.speech.phonemes.rules import STRESS, thousands
+from backends.workers.engines.speech.phonemes.rules import STRESS, thousands, words
 from backends.workers.engines.speech.phonemes.words import Word
 
 _WEAK, _STRONG, _ACCENTED = "iuü", "aeoáéóíú", "áéíóú"
 _PLAIN = str.maketrans("áéíóúü", "aeiouu")
 _VOWELS = frozenset("aeiouáéíóúü")
 _UNSTRESSED = frozenset(
-    "el la los las lo de del a al y e o u que se me te le les nos os su sus mi mis tu tus con por sin en ni si".split()
+    words(
+        "el la los las lo de del a al y e o u que se me te le les nos os su sus mi mis tu tus con por sin en ni si"
+    )
 )
 _WHOLE: Mapping[str, str] = {
     "méxico": "mˈexiko", "mexicano": "mexikˈano", "mexicana": "mexikˈana", "texas": "tˈexas", "oaxaca": "oaxˈaka",
@@ -23,15 +25,24 @@ _LETTERS = {
     "m": "ˈeme", "n": "ˈene", "ñ": "ˈeɲe", "p": "pe", "q": "ku", "r": "ˈere", "s": "ˈese", "t": "te", "v": "ˈuβe",
     "w": "ˈuβe dˈoβle", "x": "ˈekis", "z": "θˈeta",
 }  # fmt: skip
-_UNITS = (
-    "cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciséis diecisiete "
+_UNITS = words(
+    "cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciséis "
+    "diecisiete "
     "dieciocho diecinueve veinte veintiuno veintidós veintitrés veinticuatro veinticinco veintiséis veintisiete "
     "veintiocho veintinueve"
-).split()
-_TENS = "treinta cuarenta cincuenta sesenta setenta ochenta noventa".split()
-_HUNDREDS = (
-    "ciento doscientos trescientos cuatrocientos quinientos seiscientos setecientos ochocientos novecientos".split()
 )
+_TENS = words("treinta cuarenta cincuenta sesenta setenta ochenta noventa")
+_HUNDREDS = [
+    "ciento",
+    "doscientos",
+    "trescientos",
+    "cuatrocientos",
+    "quinientos",
+    "seiscientos",
+    "setecientos",
+    "ochocientos",
+    "novecientos",
+]
 
 
 class Spanish:
@@ -50,9 +61,9 @@ class Spanish:
             number,
             below=_below_thousand,
             scales=(
-                (10**12, lambda words, n: "un billón" if n == 1 else f"{_short(words)} billones"),
-                (10**6, lambda words, n: "un millón" if n == 1 else f"{_short(words)} millones"),
-                (1000, lambda words, n: "mil" if n == 1 else f"{_short(words)} mil"),
+                (10**12, lambda many, n: "un billón" if n == 1 else f"{_short(many)} billones"),
+                (10**6, lambda many, n: "un millón" if n == 1 else f"{_short(many)} millones"),
+                (1000, lambda many, n: "mil" if n == 1 else f"{_short(many)} mil"),
             ),
         )
 
@@ -66,9 +77,9 @@ class Spanish:
         return _sounds(word, linked=linked, stressed=word not in _UNSTRESSED)
 
 
-def _short(words: str) -> str:
+def _short(number: str) -> str:
     """``uno`` before a noun."""
-    return re.sub(r"veintiuno$", "veintiún", re.sub(r"\buno$", "un", words))
+    return re.sub(r"veintiuno$", "veintiún", re.sub(r"\buno$", "un", number))
 
 
 def _below_thousand(number: int) -> str:
@@ -102,7 +113,7 @@ def _sounds(word: str, *, linked: bool, stressed: bool) -> str:
                 sounds += sound
             n = end
             continue
-        soft = bool(sounds) and sounds[-1][-1] not in "mnŋl" or (not sounds and linked)
+        soft = (bool(sounds) and sounds[-1][-1] not in "mnŋl") or (not sounds and linked)
         sound, length = _consonant(word, n, soft=soft)
         if sound:
             sounds.append(sound)
@@ -123,7 +134,7 @@ def _nuclei(vowels: str) -> list[tuple[list[str], int, bool]]:
     n = 0
     while n < len(vowels):
         sounds: list[str] = []
-        if vowels[n] in _WEAK and n + 1 < len(vowels) and vowels[n + 1] not in "y" and vowels[n] != vowels[n + 1]:
+        if vowels[n] in _WEAK and n + 1 < len(vowels) and vowels[n + 1] != "y" and vowels[n] != vowels[n + 1]:
             sounds.append("j" if vowels[n] == "i" else "w")
             n += 1
         place, vowel = len(sounds), vowels[n]
@@ -153,25 +164,25 @@ def _consonant(word: str, n: int, *, soft: bool) -> tuple[str, int]:
         return "k", 2
     if rest[:2] == "gu" and rest[2:3] in set("eiéí"):
         return ("ɣ" if soft else "ɡ"), 2
-    match rest[0]:
-        case "c":
-            return ("θ" if following in set("eiéí") else "k"), 1
-        case "g":
-            return ("x" if following in set("eiéí") else "ɣ" if soft else "ɡ"), 1
-        case "b" | "v":
-            return ("β" if soft else "b"), 1
-        case "d":
-            return ("ð" if soft and following else "d"), 1
-        case "r":
-            return ("r" if n == 0 or word[n - 1] in "nls" else "ɾ"), 1
-        case "n":
-            return _nasal(rest[1:3]), 1
-        case "x":
-            return ("s" if n == 0 else "ks"), 1
-        case "h" | "'" | "\u2019":
-            return "", 1
-        case letter:
-            return _SINGLE.get(letter, ""), 1
+    letter = rest[0]
+    front = bool(following) and following in "eiéí"
+    if letter == "c":
+        return ("θ" if front else "k"), 1
+    if letter == "g" and front:
+        return "x", 1
+    if letter in _SOFT:
+        return _SOFT[letter][soft and (letter != "d" or bool(following))], 1
+    if letter == "r":
+        return ("r" if n == 0 or word[n - 1] in "nls" else "ɾ"), 1
+    if letter == "n":
+        return _nasal(rest[1:3]), 1
+    if letter == "x":
+        return ("s" if n == 0 else "ks"), 1
+    return _SINGLE.get(letter, ""), 1
+
+
+_SOFT = {"b": ("b", "β"), "v": ("b", "β"), "d": ("d", "ð"), "g": ("ɡ", "ɣ")}
+"""The stop after a pause or a nasal, and the soft sound elsewhere."""
 
 
 def _nasal(following: str) -> str:

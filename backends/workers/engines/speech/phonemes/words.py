@@ -31,6 +31,10 @@ class Word:
         return self.phonemes[-1:] in _PAUSES
 
 
+Piece = Sequence[Word]
+"""Words that are spoken in one call of a model."""
+
+
 class Reader(Protocol):
     """Reads a sentence of one language. Thread-safe."""
 
@@ -44,7 +48,7 @@ def phonemes_of(words: Sequence[Word]) -> str:
     return "".join(word.spoken for word in words).strip()
 
 
-def pieces(words: Sequence[Word], most: int = PHONEMES_A_PIECE) -> Iterator[Sequence[Word]]:
+def pieces(words: Sequence[Word], most: int = PHONEMES_A_PIECE) -> Iterator[Piece]:
     """Cut words into pieces of at most ``most`` phonemes: after the last pause that fits, else between words.
 
     A longer word is cut anywhere. A piece without a phoneme is left out.
