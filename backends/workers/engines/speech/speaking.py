@@ -6,13 +6,13 @@ import base64
 from collections.abc import Generator
 
 import numpy as np
-import orjson
 
 from backends.workers.engines.common.audio import Samples
 from backends.workers.engines.speech.loudness import even
 from backends.workers.engines.speech.phonemes.words import Piece
 from backends.workers.engines.speech.ssml import Break, Script
 from backends.workers.engines.speech.voices import Choice, Speech, Synthesizer
+from backends.workers.program.app import sse_event
 from backends.workers.program.threads import CancelSignal
 from catalog.errors import InvalidRequest
 
@@ -44,8 +44,7 @@ class Telling:
     def event(self, audio: bytes) -> bytes:
         """An event with audio and the words that have not been told."""
         words, self.words = self.words, []
-        told = {"type": "speech.audio.delta", "audio": base64.b64encode(audio).decode(), "words": words}
-        return b"data: " + orjson.dumps(told) + b"\n\n"
+        return sse_event({"type": "speech.audio.delta", "audio": base64.b64encode(audio).decode(), "words": words})
 
 
 def spoken(
