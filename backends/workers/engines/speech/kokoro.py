@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backends.voices import kokoro_voice
 from backends.workers.engines.common.audio import Samples
 from backends.workers.engines.speech.phonemes.languages import readers
 from backends.workers.engines.speech.phonemes.words import Piece, Reader, phonemes_of, pieces
@@ -22,11 +23,6 @@ from backends.workers.engines.speech.reading import check_length, readable
 from backends.workers.engines.speech.voices import Speech, TimedWord, Voice
 from catalog.errors import EngineMissing, ModelUnavailable
 
-_LANGUAGES = {
-    "a": "en-US", "b": "en-GB", "e": "es", "f": "fr", "h": "hi", "i": "it", "j": "ja", "p": "pt-BR", "z": "zh",
-}  # fmt: skip
-"""The language of a voice by the first letter of its name. Source: Kokoro's VOICES.md."""
-_GENDERS = {"f": "female", "m": "male"}
 _SENTENCE_END = re.compile(
     r"(?<=[.!?\u2026])[\"'\u201d\u2019)\]]*\s+|(?<=[\u3002\uff01\uff1f])|\n+|(?<=\u0964)\s*"
 )
@@ -214,4 +210,5 @@ def _last(piece: Piece) -> str:
 
 
 def _voice(name: str) -> Voice:
-    return Voice(name, (_LANGUAGES.get(name[:1], "en-US"),), _GENDERS.get(name[1:2]))
+    language, gender = kokoro_voice(name) or ("en-US", None)
+    return Voice(name, (language,), gender)

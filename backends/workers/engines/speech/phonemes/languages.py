@@ -10,12 +10,13 @@ from backends.workers.engines.speech.phonemes.english import English
 from backends.workers.engines.speech.phonemes.french import French
 from backends.workers.engines.speech.phonemes.hindi import Hindi
 from backends.workers.engines.speech.phonemes.italian import Italian
+from backends.workers.engines.speech.phonemes.japanese import Japanese
 from backends.workers.engines.speech.phonemes.portuguese import Portuguese
 from backends.workers.engines.speech.phonemes.rules import Rules
 from backends.workers.engines.speech.phonemes.spanish import Spanish
 from backends.workers.engines.speech.phonemes.words import Reader
 
-_NEEDS = {"en-US": "hibari", "en-GB": "hibari", "zh": "pypinyin"}
+_NEEDS = {"en-US": "hibari", "en-GB": "hibari", "zh": "pypinyin", "ja": "pyopenjtalk"}
 """The packages of readers that are more than rules."""
 
 
@@ -32,6 +33,7 @@ def readers() -> Mapping[str, Reader]:
         "fr": Rules(French()),
         "hi": Rules(Hindi(), others=english),
         "it": Rules(Italian()),
+        "ja": Japanese(others=english),
         "pt-BR": Rules(Portuguese()),
         "zh": Chinese(others=english),
     }
