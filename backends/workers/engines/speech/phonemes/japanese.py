@@ -28,8 +28,8 @@ _ROWS: Mapping[str, tuple[str, str, str]] = {
     "マミムメモ": ("m", "mʲ", "m"),
     "ラリルレロ": ("ɾ", "ɾʲ", "ɾ"),
 }
-"""Rows of kana: the consonant before ``a e o``, before ``i`` and the small ``ya yu yo``, and before ``u`` (with its
-vowel where that is ``ɨ``)."""
+"""Rows of kana: the consonant before ``a e o``, before ``i`` and the small ``ya yu yo``, and before ``u`` (with
+the vowel where that is ``ɨ``)."""
 _OTHERS = {
     "ヤ": "ja", "ユ": "jɯ", "ヨ": "jo", "ワ": "βa", "ヰ": "i", "ヱ": "e", "ヲ": "o", "ヴ": "vɯ", "ヵ": "ka",
     "ヶ": "ke", "ウィ": "βi", "ウェ": "βe", "ウォ": "βo", "イェ": "je", "ファ": "ɸa", "フィ": "ɸʲi",
@@ -41,8 +41,8 @@ _OTHERS = {
 _SMALL = {"ャ": "a", "ュ": "ɨ", "ョ": "o", "ェ": "e", "ァ": "a", "ィ": "i", "ゥ": "ɯ", "ォ": "o", "ヮ": "βa"}
 _NASALS = (("mpb", "m"), ("kɡ", "ŋ"), ("ɲʨʥ", "ɲ"), ("ntdɾzʣʦ", "n"))
 _MARKS: Mapping[str, str] = {
-    "、": ",", "。": ".", "，": ",", "．": ".", "？": "?", "！": "!", "「": "\u201c", "」": "\u201d", "『": "\u201c",
-    "』": "\u201d", "：": ":", "；": ";", "（": "(", "）": ")", "【": "(", "】": ")", "《": "(", "》": ")",
+    "、": ",", "。": ".", "，": ",", "．": ".", "？": "?", "！": "!", "「": "\u201c", "」": "\u201d",
+    "『": "\u201c", "』": "\u201d", "：": ":", "；": ";", "（": "(", "）": ")", "【": "(", "】": ")", "《": "(", "》": ")",
     "～": "\u2014", "〜": "\u2014", "―": "\u2014", "\u2014": "\u2014", "…": "\u2026",
     **{mark: mark for mark in ";:,.!?()\u201c\u201d"},
 }  # fmt: skip
@@ -58,7 +58,7 @@ def _table() -> dict[str, str]:
             sounds[kana] = consonant if consonant.endswith("ɨ") else consonant + vowel
         if front:
             sounds |= {row[1] + small: front + _SMALL[small] for small in "ャュョェ"}
-    return sounds | _OTHERS
+    return sounds | _OTHERS | {"ー": "ː", "ッ": "ʔ", "ン": "ɴ"}
 
 
 _KANA = _table()
@@ -118,12 +118,7 @@ def sounds_of(kana: str) -> str:
     while n < len(kana):
         pair = kana[n : n + 2]
         if len(pair) == 2 and pair in _KANA:
-            sounds.append(_KANA[pair])
-            n += 2
-            continue
-        sounds.append(
-            {"ー": "ː", "ッ": "ʔ", "ン": "ɴ"}.get(kana[n]) or _KANA.get(kana[n]) or _SMALL.get(kana[n], "")
-        )
+            sounds.append(_KANA.get(kana[n]) or _SMALL.get(kana[n], ""))
         n += 1
     for place, sound in enumerate(sounds):
         following = sounds[place + 1][:1] if place + 1 < len(sounds) else ""
