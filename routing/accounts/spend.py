@@ -237,8 +237,8 @@ class Spend:
         searches = searches_of(price, facts)
         if sound or drawings or searches or facts.containers:
             told = told or UsageDetails(audio_input=sound)
-            ran = {"web_searches": searches, "containers": facts.containers}
-            usage = replace(usage, details=replace(told, image_output=drawings, **ran))
+            told = replace(told, image_output=drawings, web_searches=searches, containers=facts.containers)
+            usage = replace(usage, details=told)
         exact = cost_nano(price, usage, facts.capability)
         if exact is None:
             return None

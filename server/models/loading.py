@@ -62,7 +62,7 @@ def check_window(chosen: Model, row: Model, window: int | None) -> None:
     """Check the context of a load against the window that the model itself has. Raises InvalidRequest.
 
     An engine would cut it down to that without a word. ``chosen`` is the row with the options of the load, and
-    ``window`` that of the row's own figures. A row that names the context of its worker may be loaded with another.
+    ``window`` that of the row's own figures. A row that names its worker's context may be loaded with another.
     """
     context = chosen.options.get("context")
     if not isinstance(context, int) or window is None or context <= window:

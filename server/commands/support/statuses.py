@@ -48,8 +48,6 @@ class NoServer(ConfigurationError):
 class UsageError(ConfigurationError):
     """The command line asks for something that cannot be."""
 
-    code = "usage_error"
-
 
 class ServerAnswered(RoundhouseError):
     """A running server answered a command with an error, whose HTTP status is ``status``."""

@@ -57,14 +57,14 @@ async def test_a_window_beyond_the_models_own_is_refused_before_anything_is_load
     begun = (await shop.client.post(PULLS, json={"model": ADDRESS})).json()
     (model,) = (await shop.ended(begun["id"]))["models"]
     path = f"/v1/models/{model}/load"
-    for body in ({"context": 2**31 - 1}, {"context": 8193}, {"options": {"context": 8193}}):
+    too_long: list[Json] = [{"context": 2**31 - 1}, {"context": 8193}, {"options": {"context": 8193}}]
+    for body in too_long:
         refused = await shop.client.post(path, json=body)
         error(refused, 400, "invalid_request")
         assert refused.json()["error"]["param"] == "context"
         assert "8192 tokens at most" in refused.json()["error"]["message"]
     assert (await shop.client.get(f"/v1/models/{model}")).json()["loaded"] is False
-    stretched = {"context": 16_384, "options": {"rope_freq_scale": 0.5}}
-    for body in ({"context": 8192}, stretched):
+    for body in ({"context": 8192}, {"context": 16_384, "options": {"rope_freq_scale": 0.5}}):
         assert (await shop.client.post(path, json=body)).status_code == 200
 
 
