@@ -17,8 +17,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from catalog.errors import PullError
-from catalog.model import PackageSource, Pin, TarballPin
+from catalog.model import PackageSource
 from catalog.paths import safe_relative, within
+from catalog.pins import Pin, TarballPin
 from catalog.store.manifest import sha256_of
 from catalog.store.progress import Progress, PullEvent, Stage
 from catalog.store.tarballs import Npm, members

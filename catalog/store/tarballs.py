@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from catalog.errors import PullError
-from catalog.model import TarballPin
+from catalog.pins import TarballPin
 from catalog.store.transfer import download, transport_errors
 from catalog.store.watched import run_watched
 
