@@ -23,6 +23,7 @@ from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.moderation.request import ModerationRequest
+from backends.wire.realtime import RealtimeRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.clouds import NO_ACCOUNT, CloudAccount
@@ -177,6 +178,16 @@ class Speak(Protocol):
     """``speak`` yields bytes of the requested audio format as they become ready."""
 
     def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncIterator[bytes]: ...
+
+
+@runtime_checkable
+class Converse(Protocol):
+    """``converse`` opens a realtime session: it yields the server's first event, and gives ``request`` the link.
+
+    Closing the iterator closes the connection.
+    """
+
+    def converse(self, upstream: Upstream, request: RealtimeRequest) -> AsyncIterator[Json]: ...
 
 
 @runtime_checkable

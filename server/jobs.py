@@ -21,6 +21,7 @@ from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.moderation.request import ModerationRequest
+from backends.wire.realtime import RealtimeRequest, RealtimeTurn
 from backends.wire.rerank import PairedRerank, RerankRequest
 from backends.wire.tokens import (
     DetokenizeRequest,
@@ -134,6 +135,16 @@ def transcription_job(body: TranscriptionRequest, origin: Origin) -> Job[Json]:
 def speech_job(body: SpeechRequest, origin: Origin) -> Job[bytes]:
     """Speak a text; items are bytes of the audio format that was asked for."""
     return _job(reading.read_speech, operations.SPEAK, body, origin)
+
+
+def realtime_job(body: RealtimeRequest, origin: Origin) -> Job[Json]:
+    """Open a session at a provider; the first item is its ``session.created``, and the job lasts as long as it."""
+    return _job(reading.read_realtime, operations.CONVERSE, body, origin)
+
+
+def realtime_turn_job(body: RealtimeTurn, origin: Origin) -> Job[Json]:
+    """Count one response of such a session; items are its events."""
+    return _job(reading.read_realtime, operations.TURN, body, origin)
 
 
 def image_job(body: ImageRequest, origin: Origin) -> Job[Json]:

@@ -51,6 +51,7 @@ from routing.state.factory import StateSettings
 from routing.upstreams.breaker import BreakerSettings
 from routing.upstreams.discovery import DiscoverySettings
 from server.observability.settings import LogSettings, TelemetrySettings
+from server.realtime_settings import RealtimeSettings
 from server.storage.settings import StorageSettings
 
 MIB = 1024 * 1024
@@ -277,6 +278,7 @@ class Settings(Section, BaseSettings):
     persistence: PersistenceSettings = PersistenceSettings()
     state: StateSettings = StateSettings()
     storage: StorageSettings = StorageSettings()
+    realtime: RealtimeSettings = RealtimeSettings()
     log: LogSettings = LogSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     data_dir: Path = Field(

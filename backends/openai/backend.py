@@ -45,6 +45,7 @@ from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.moderation.request import ModerationRequest
+from backends.wire.realtime import RealtimeRequest
 from backends.wire.rerank import RerankRequest
 from catalog.errors import (
     CapabilityMismatch,
@@ -179,6 +180,13 @@ class OpenAIBackend:
         ) as response:
             async for chunk in response.iter_audio():
                 yield chunk
+
+    def converse(self, upstream: Upstream, request: RealtimeRequest) -> AsyncGenerator[Json]:
+        """See :class:`backends.base.Converse`."""
+        from backends.openai import realtime
+
+        path = self.path(upstream, realtime.PATH)
+        return realtime.converse(self.http, upstream, request, path=path, key_header=self.key_header)
 
     def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncGenerator[Json]:
         body = self.body(request, upstream)

@@ -19,7 +19,7 @@ from routing.facts import Facts, Intent, Mode
 from routing.plan import OVER_BUDGET, Exclusion
 from routing.settings import RoutingSettings
 
-SPEECH = frozenset({Capability.SPEAK, Capability.TRANSCRIBE, Capability.TRANSLATE})
+SPEECH = frozenset({Capability.SPEAK, Capability.TRANSCRIBE, Capability.TRANSLATE, Capability.REALTIME})
 """Capabilities to which the speech policy applies."""
 GENERATES = frozenset({Capability.CHAT, Capability.COMPLETION})
 """Capabilities whose answers are text, as long as the model likes or a bound says."""

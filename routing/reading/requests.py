@@ -20,6 +20,7 @@ from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.media import is_text, media_type_of
 from backends.wire.moderation.request import ModeratedImage, ModerationRequest
+from backends.wire.realtime import RealtimeRequest, RealtimeTurn
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import (
     DetokenizeRequest,
@@ -257,6 +258,22 @@ def read_speech(request: SpeechRequest, headers: Mapping[str, str] = _NO_HEADERS
         stream=True,
         key=key,
         prompt_digest=_digest([request.input]),
+        intent=_intent(request, headers),
+    )
+
+
+def read_realtime(
+    request: RealtimeRequest | RealtimeTurn, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
+) -> Facts:
+    """Facts of a session with a model that hears and speaks itself, or of one of its responses."""
+    turn = request if isinstance(request, RealtimeTurn) else None
+    return Facts(
+        capability=Capability.REALTIME,
+        requested=request.model,
+        output_tokens=0 if turn is None else turn.most,
+        prompt_tokens=0 if turn is None else turn.prompt_tokens,
+        stream=True,
+        key=key,
         intent=_intent(request, headers),
     )
 
