@@ -25,12 +25,14 @@ class RealtimeSettings(Section):
     )
     message_bytes: int = Field(default=16 * MIB, ge=4096, description="largest event of a client")
     buffer_seconds: float = Field(
-        default=300.0, ge=1, description="longest audio of one turn: what an input buffer holds before it is committed"
+        default=300.0,
+        ge=1,
+        description="longest audio of one turn: what an input buffer holds before it is committed",
     )
     audio_bytes: int = Field(
         default=32 * MIB,
         ge=0,
-        description="audio of earlier turns that a session keeps for conversation.item.retrieve; the oldest goes first",
+        description="audio of earlier turns that a session keeps for conversation.item.retrieve, the newest",
     )
     text_bytes: int = Field(
         default=8 * MIB, gt=0, description="text and pictures of a session's conversation, as they were sent"

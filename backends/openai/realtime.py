@@ -25,6 +25,8 @@ async def converse(
             raise StreamBroken(f"The endpoint '{upstream.endpoint}' closed the session at once.")
         if first["type"] == "error":
             told = first.get("error") if isinstance(first.get("error"), dict) else {}
-            raise RequestFailed(f"The endpoint '{upstream.endpoint}' refused the session: {told.get('message')}"[:400])
+            raise RequestFailed(
+                f"The endpoint '{upstream.endpoint}' refused the session: {told.get('message')}"[:400]
+            )
         request.opened(socket)
         yield first

@@ -63,7 +63,6 @@ class Keys:
             raise NotAuthenticated("No API key was given. Send it as 'Authorization: Bearer KEY'.")
         raise NotAuthenticated("The API key is unknown, expired or revoked.")
 
-
     def holder(self, name: str) -> Caller | None:
         """The caller with this id, without an administrator's rights; ``None`` once its key is gone."""
         for caller in self._callers.values():

@@ -1,7 +1,7 @@
 """Client secrets: short-lived keys that open realtime sessions and nothing else.
 
-A server with a key of its own makes one for a browser, with the session's configuration. Only its digest is stored.
-Source: OpenAI's API reference, POST /v1/realtime/client_secrets.
+A server with a key of its own makes one for a browser, with the session's configuration. Only its digest is
+stored. Source: OpenAI's API reference, POST /v1/realtime/client_secrets.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class SecretCard(TypedDict):
     Contract(reads=SecretRequest, answers=SecretCard, raises=(ModelNotFound, NotPermitted)),
 )
 async def create_client_secret(request: Request, body: SecretRequest) -> Response:
-    """Make a short-lived key for a browser, which opens realtime sessions of this configuration and nothing else."""
+    """Make a short-lived key for a browser, which opens sessions of this configuration and nothing else."""
     runtime, caller = runtime_of(request), caller_of(request)
     sent = first_configuration(body.session or {}, {})
     check_model(runtime, caller, sent)
@@ -117,7 +117,9 @@ async def connect_realtime(socket: WebSocket) -> None:
     await socket.accept()
     if passes:
         transcribes = sent["type"] == "transcription"
-        await session.serve(PassedSession(context, {**given, "model": sent["model"]}, session, transcribes=transcribes))
+        await session.serve(
+            PassedSession(context, {**given, "model": sent["model"]}, session, transcribes=transcribes)
+        )
     else:
         await session.serve(RealtimeSession(context, configuration, session, beta=beta))
 

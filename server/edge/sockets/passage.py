@@ -1,9 +1,10 @@
-"""The gate for WebSockets: everything that :mod:`server.edge.gate` does for a request, before the handshake's answer.
+"""The gate for WebSockets: everything that :mod:`server.edge.gate` does for a request, before the handshake's
+answer.
 
 A refusal is an HTTP answer to the handshake, with OpenAI's error object. A browser's script cannot read that, so a
-client that offers the subprotocol ``realtime``, as browsers' clients do, gets an open socket, an ``error`` event and
-a close. A browser sends its page's origin and cannot set headers: its key is a subprotocol,
-``openai-insecure-api-key.KEY``. A page of another origin has a key of its own, or it is refused.
+client that offers the subprotocol ``realtime``, as browsers' clients do, gets an open socket, an ``error`` event
+and a close. A browser sends its page's origin and cannot set headers: its key is a subprotocol, ``openai-insecure-
+api-key.KEY``. A page of another origin has a key of its own, or it is refused.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from server.callers import ANONYMOUS, Caller
 from server.edge.access_log import AccessLog, Served
 from server.edge.auth import Keys
 from server.edge.callers import MAX_KEY, presented_key
-from server.edge.heads import check_host, origin_allowed, request_id
 from server.edge.errors import NOTHING_HERE, as_error, error_response
+from server.edge.heads import check_host, origin_allowed, request_id
 from server.edge.services import Services, passing
 from server.observability.totals import begin_totals, end_totals
 from server.scope import CALLER, REQUEST_ID, SECRET, SERVICES, STATUS, TRACE
 from server.storage.client_secrets import PREFIX, ClientSecret, find_secret
 
 KEY_PROTOCOL = "openai-insecure-api-key."
-"""The beginning of the subprotocol that carries a browser's key. Source: openai-node, src/realtime/websocket.ts."""
+"""The beginning of the subprotocol that carries a browser's key. Source: openai-node, realtime/websocket.ts."""
 PROTOCOL = "realtime"
 POLICY_VIOLATION = 1008
 SWITCHING = 101

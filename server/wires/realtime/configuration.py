@@ -23,8 +23,8 @@ from server.wires.realtime.hearing.ears import Listening
 from server.wires.realtime.sound import AudioForm
 
 INSTRUCTIONS = (
-    "You are talking with the user by voice. Answer in one or two short sentences, as they are spoken: no lists, no "
-    "formatting, no emoji."
+    "You are talking with the user by voice. Answer in one or two short sentences, as they are spoken: no lists, "
+    "no formatting, no emoji."
 )
 """The default instructions of a session that answers with audio, shown in ``session.created`` as OpenAI does."""
 _OPEN = frozenset({"audio", "input", "output"})
@@ -204,7 +204,9 @@ def _dropped(fields: SessionFields) -> tuple[str, ...]:
     for where, part in (("audio.input", fields.audio.input), ("audio.output", fields.audio.output)):
         names += [f"{where}.{name}" for name in sorted(part.model_extra or ())]
     if fields.audio.input.transcription is not None:
-        names += [f"audio.input.transcription.{each}" for each in fields.audio.input.transcription.model_extra or ()]
+        names += [
+            f"audio.input.transcription.{each}" for each in fields.audio.input.transcription.model_extra or ()
+        ]
     known = {"id", "object", "expires_at", "client_secret", "dropped"}
     return tuple(name for name in names if name not in known)
 

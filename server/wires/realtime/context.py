@@ -95,4 +95,3 @@ def refused(code: str, message: str, *, param: str | None = None) -> InvalidRequ
     error = InvalidRequest(message, param=param)
     error.code = code
     return error
-

@@ -68,8 +68,8 @@ _READ: dict[Any, type[MessageItem | FunctionCallItem | FunctionOutputItem]] = {
 class Item:
     """One item. ``body`` is OpenAI's object without audio; ``audio`` is what the client sent or was sent.
 
-    ``transcribing`` writes the transcript of a user's audio into the body, or sets ``failure``; ``spoken`` tells what
-    of an answer was said when.
+    ``transcribing`` writes the transcript of a user's audio into the body, or sets ``failure``; ``spoken`` tells
+    what of an answer was said when.
     """
 
     body: Json

@@ -1,8 +1,8 @@
 """Sessions that a provider has itself: its events pass through, and each response counts as a request of its own.
 
-The connection is one job, which lasts as long as the session. For every ``response.created`` of the provider another
-job is opened, whose items are that response's events: the key's limits, caps on spend, traces and metrics hold for it
-as for a chat. A response that they refuse is cancelled at the provider, and the client is told why.
+The connection is one job, which lasts as long as the session. For every ``response.created`` of the provider
+another job is opened, whose items are that response's events: the key's limits, caps on spend, traces and metrics
+hold for it as for a chat. A response that they refuse is cancelled at the provider, and the client is told why.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class PassedSession:
         task.add_done_callback(self._ended)
 
     async def handle(self, sent: Json) -> None:
-        """Pass an event on. Raises InvalidRequest for one that this API has not, and for objects of a provider's."""
+        """Pass an event on. Raises InvalidRequest for one that this API lacks, and for a provider's objects."""
         kind = sent.get("type")
         if kind not in _FORWARDED:
             raise InvalidRequest(
@@ -169,8 +169,8 @@ class PassedSession:
 def check_event(context: SessionContext, sent: Json) -> None:
     """Keep a caller from the provider's account, which all keys share.
 
-    Raises NotPermitted for tools that act there, InvalidRequest for objects of a provider's that the caller may not
-    name.
+    Raises NotPermitted for tools that act there, InvalidRequest for objects of a provider's that the caller may
+    not name.
     """
     if context.caller.admin:
         return

@@ -146,6 +146,9 @@ class ResponseRun:
                 await asyncio.wait({item.transcribing})
         if items and items[-1].failure is not None:
             raise items[-1].failure
+        return self._body(items)
+
+    def _body(self, items: list[Item]) -> Json:
         own, session = self._fields, self._session.fields
         instructions = own.instructions if own.instructions is not None else session.instructions
         messages: list[Json] = [{"role": "system", "content": instructions}] if instructions else []
@@ -155,15 +158,7 @@ class ResponseRun:
         body: Json = {"model": session.model, "messages": messages, "stream": True}
         tools = own.tools if own.tools is not None else session.tools
         if functions := [_tool(tool) for tool in tools or () if tool.type == "function"]:
-            body["tools"] = functions
-            choice = own.tool_choice if own.tool_choice is not None else session.tool_choice
-            if choice not in (None, "auto"):
-                body["tool_choice"] = _choice(choice)
-            parallel = (
-                own.parallel_tool_calls if own.parallel_tool_calls is not None else session.parallel_tool_calls
-            )
-            if parallel is not None:
-                body["parallel_tool_calls"] = parallel
+            body |= {"tools": functions, **self._of_tools()}
         most = own.max_output_tokens or session.max_output_tokens
         if isinstance(most, int):
             body["max_completion_tokens"] = most
@@ -177,6 +172,15 @@ class ResponseRun:
             if getattr(session, name) is not None:
                 body[name] = getattr(session, name)
         return body
+
+    def _of_tools(self) -> Json:
+        """How the model may use its tools, where that differs from the default."""
+        own, session = self._fields, self._session.fields
+        choice = own.tool_choice if own.tool_choice is not None else session.tool_choice
+        parallel = own.parallel_tool_calls
+        parallel = session.parallel_tool_calls if parallel is None else parallel
+        told: Json = {} if choice in (None, "auto") else {"tool_choice": _choice(choice)}
+        return told if parallel is None else {**told, "parallel_tool_calls": parallel}
 
     async def _write(self, body: Json, pieces: asyncio.Queue[str | None] | None) -> None:
         """Read the model's answer; its text becomes deltas, or pieces to speak."""

@@ -1,7 +1,7 @@
 """A session: what each event of its client does, and what the turns of its speaker do.
 
-One task reads the client's events in order. A response, a transcription and the timers are tasks of the session; it
-ends them with itself.
+One task reads the client's events in order. A response, a transcription and the timers are tasks of the session;
+it ends them with itself.
 """
 
 from __future__ import annotations

@@ -226,6 +226,4 @@ def _ended(expired: bool, settings: Any) -> RoundhouseError:
         return refused(
             "session_expired", f"A session ends after {settings.session_seconds:g} seconds. Open another one."
         )
-    return refused(
-        "session_idle", f"Nothing came for {settings.idle_seconds:g} seconds (realtime.idle_seconds)."
-    )
+    return refused("session_idle", f"Nothing came for {settings.idle_seconds:g} seconds (realtime.idle_seconds).")

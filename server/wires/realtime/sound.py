@@ -1,7 +1,7 @@
 """Audio of a session: the three formats of OpenAI's wire, and changes of the sampling rate.
 
-Inside, audio is 16-bit samples at the format's own rate. Sources: ITU-T G.711 (the µ-law and A-law tables), OpenAI's
-API reference (``audio/pcm`` is 24 kHz, mono, little-endian).
+Inside, audio is 16-bit samples at the format's own rate. Sources: ITU-T G.711 (the µ-law and A-law tables),
+OpenAI's API reference (``audio/pcm`` is 24 kHz, mono, little-endian).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def wav(samples: Samples, rate: int) -> bytes:
 
 
 class Resampler:
-    """Changes the rate of a stream by a polyphase filter of Hann-windowed sincs; a delay of a millisecond or two."""
+    """Changes the rate of a stream by a polyphase filter of Hann-windowed sincs; a delay of some milliseconds."""
 
     def __init__(self, source: int, target: int) -> None:
         common = int(np.gcd(source, target))
@@ -124,7 +124,9 @@ def _ulaw_table() -> Samples:
 def _alaw_table() -> Samples:
     code = np.arange(256, dtype=np.int32) ^ 0x55
     exponent, mantissa = (code & 0x70) >> 4, code & 0x0F
-    magnitude = np.where(exponent == 0, (mantissa << 4) + 8, ((mantissa << 4) + 0x108) << np.maximum(exponent - 1, 0))
+    magnitude = np.where(
+        exponent == 0, (mantissa << 4) + 8, ((mantissa << 4) + 0x108) << np.maximum(exponent - 1, 0)
+    )
     return np.where(code & 0x80, magnitude, -magnitude).astype(np.int16)
 
 

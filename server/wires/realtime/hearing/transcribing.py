@@ -1,4 +1,6 @@
-"""Transcripts of a speaker's turns. One is begun as soon as the speaker pauses, and thrown away if the turn goes on."""
+"""Transcripts of a speaker's turns. One is begun as soon as the speaker pauses, and thrown away if the turn goes
+on.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from server.wires.realtime.sound import AudioForm, wav
 class Transcribing:
     """One transcription, from its start to its end. Any number of readers may follow it."""
 
-    def __init__(self, context: SessionContext, audio: bytes, form: AudioForm, asked: InputTranscription | None) -> None:
+    def __init__(
+        self, context: SessionContext, audio: bytes, form: AudioForm, asked: InputTranscription | None
+    ) -> None:
         self._context = context
         self._form = form
         self._asked = asked or InputTranscription()
@@ -48,7 +52,8 @@ class Transcribing:
         seen = 0
         while True:
             async with self._news:
-                await self._news.wait_for(lambda: self._ended or len(self._deltas) > seen)
+                while not self._ended and len(self._deltas) == seen:
+                    await self._news.wait()
                 new, ended = self._deltas[seen:], self._ended
             for delta in new:
                 yield delta

@@ -1,15 +1,16 @@
 """Cuts a text that is still being written into pieces that a voice can speak one after another.
 
-The first piece is short, so that the sound begins early: it may end at a comma. Later ones are whole sentences, whose
-melody is better. Marks of Markdown are not spoken.
+The first piece is short, so that the sound begins early: it may end at a comma. Later ones are whole sentences,
+whose melody is better. Marks of Markdown are not spoken.
 """
 
 from __future__ import annotations
 
 import re
 
-_SENTENCE = re.compile(r"[.!?…。！？]+[\"'”’)\]]*(?=\s)|[。！？]|\n+")
-_CLAUSE = re.compile(r"[,;:–—]+(?=\s)|[，；：、]")
+_WIDE_END = "\u3002\uff01\uff1f"
+_SENTENCE = re.compile(rf"[.!?\u2026{_WIDE_END}]+[\"'\u201d\u2019)\]]*(?=\s)|[{_WIDE_END}]|\n+")
+_CLAUSE = re.compile(r"[,;:\u2013\u2014]+(?=\s)|[\uff0c\uff1b\uff1a\u3001]")
 _NOT_AN_END = re.compile(r"(?:^|[\s(])(?:[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|vs|etc|e\.g|i\.e|No|z\.B|bzw|\d+)\.$")
 _FIRST_CLAUSE = 12
 """Characters of the shortest first piece that ends within a sentence."""

@@ -1,7 +1,9 @@
-"""What of an answer was spoken when, so that an answer that is interrupted ends where its listener stopped hearing.
+"""What of an answer was spoken when, so that an answer that is interrupted ends where its listener stopped
+hearing.
 
-A client plays audio at its own pace, from the first piece on without a pause unless the next comes late. The server
-knows when it sent what, hence about how much was heard; the client's ``conversation.item.truncate`` says it exactly.
+A client plays audio at its own pace, from the first piece on without a pause unless the next comes late. The
+server knows when it sent what, hence about how much was heard; the client's ``conversation.item.truncate`` says it
+exactly.
 """
 
 from __future__ import annotations

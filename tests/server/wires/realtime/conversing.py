@@ -43,11 +43,13 @@ async def connected(
     gateway: Gateway, model: str = "parrot", key: str = "none", **options: Any
 ) -> AsyncIterator[AsyncRealtimeConnection]:
     """A session by OpenAI's SDK, after its ``session.created``."""
-    async with AsyncOpenAI(base_url=f"{gateway.server.url}/v1", api_key=key, max_retries=0) as client:
-        async with client.realtime.connect(model=model, **options) as connection:
-            created = await connection.recv()
-            assert created.type == "session.created"
-            yield connection
+    async with (
+        AsyncOpenAI(base_url=f"{gateway.server.url}/v1", api_key=key, max_retries=0) as client,
+        client.realtime.connect(model=model, **options) as connection,
+    ):
+        created = await connection.recv()
+        assert created.type == "session.created"
+        yield connection
 
 
 async def until(connection: AsyncRealtimeConnection, *kinds: str, seconds: float = 10) -> list[Any]:
@@ -70,7 +72,11 @@ def of_type(events: list[Any], kind: str) -> list[Any]:
 
 
 async def speak(
-    connection: AsyncRealtimeConnection, audio: bytes, *, step: int = 4800, between: Callable[[], Any] | None = None
+    connection: AsyncRealtimeConnection,
+    audio: bytes,
+    *,
+    step: int = 4800,
+    between: Callable[[], Any] | None = None,
 ) -> None:
     """Append audio as a microphone does: in pieces of 100 ms of pcm16, without waiting for the time to pass."""
     for at in range(0, len(audio), step):

@@ -1,4 +1,5 @@
-"""Writes ``silero.npz`` from Silero's ONNX file: ``python -m tests.server.wires.realtime.silero_weights VAD.onnx``.
+"""Writes ``silero.npz`` from Silero's ONNX file: ``python -m tests.server.wires.realtime.silero_weights
+VAD.onnx``.
 
 The file is the 16 kHz model of version 6, as in the packages ``silero-vad`` and ``faster-whisper``.
 """
@@ -37,4 +38,6 @@ def convert(source: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    np.savez_compressed(TARGET, **{name: each.astype(np.float16) for name, each in convert(Path(sys.argv[1])).items()})
+    np.savez_compressed(
+        TARGET, **{name: each.astype(np.float16) for name, each in convert(Path(sys.argv[1])).items()}
+    )

@@ -1,4 +1,4 @@
-"""A session with OpenAI's SDK, spoken: turns, transcripts, sound, interruptions. Spoken files are the microphone."""
+"""A session with OpenAI's SDK, spoken: turns, transcripts, sound, interruptions. Files are the microphone."""
 
 from __future__ import annotations
 

@@ -162,9 +162,7 @@ async def test_one_response_at_a_time_writes_to_the_conversation_and_others_run_
                 "conversation": "none",
                 "metadata": {"topic": "kind"},
                 "instructions": "Classify.",
-                "input": [
-                    {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]}
-                ],
+                "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]}],
             }
         )
         events = await until(connection, "response.done")
@@ -207,7 +205,11 @@ async def test_items_are_inserted_retrieved_and_deleted(serve: Start) -> None:
         await connection.conversation.item.delete(item_id="b")
         await connection.conversation.item.retrieve(item_id="c")
         events = await until(connection, "conversation.item.retrieved")
-        assert [event.previous_item_id for event in of_type(events, "conversation.item.added")] == [None, None, "b"]
+        assert [event.previous_item_id for event in of_type(events, "conversation.item.added")] == [
+            None,
+            None,
+            "b",
+        ]
         await connection.conversation.item.retrieve(item_id="b")
         assert (await until(connection, "error"))[-1].error.code == "not_found"
         await connection.response.create()
@@ -250,7 +252,11 @@ async def test_a_wrong_event_is_answered_by_an_error_that_names_it(
 
 
 async def test_what_has_no_effect_is_named_and_refused_in_a_strict_session(serve: Start) -> None:
-    wanted: Any = {"type": "realtime", "tracing": "auto", "audio": {"input": {"noise_reduction": {"type": "near_field"}}}}
+    wanted: Any = {
+        "type": "realtime",
+        "tracing": "auto",
+        "audio": {"input": {"noise_reduction": {"type": "near_field"}}},
+    }
     async with serve() as gateway, connected(gateway) as connection:
         await connection.session.update(session=wanted)
         (event,) = await until(connection, "session.updated")
