@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 from backends.asking import AskedForms
-from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.audio import RealtimeRequest, SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
@@ -23,7 +23,6 @@ from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.moderation.request import ModerationRequest
-from backends.wire.realtime import RealtimeRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.clouds import NO_ACCOUNT, CloudAccount

@@ -13,7 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
-from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.audio import RealtimeRequest, RealtimeTurn, SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
@@ -21,7 +21,6 @@ from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.moderation.request import ModerationRequest
-from backends.wire.realtime import RealtimeRequest, RealtimeTurn
 from backends.wire.rerank import PairedRerank, RerankRequest
 from backends.wire.tokens import (
     DetokenizeRequest,

@@ -51,8 +51,7 @@ from routing.state.factory import StateSettings
 from routing.upstreams.breaker import BreakerSettings
 from routing.upstreams.discovery import DiscoverySettings
 from server.observability.settings import LogSettings, TelemetrySettings
-from server.realtime_settings import RealtimeSettings
-from server.storage.settings import StorageSettings
+from server.storage.settings import RealtimeSettings, StorageSettings
 
 MIB = 1024 * 1024
 FILE_NAME = "roundhouse.toml"

@@ -99,7 +99,9 @@ async def open_socket(
             connection = await connect(address, proxy=proxy, **options)
     except InvalidStatus as refusal:
         response = refusal.response
-        raise _refused(response.status_code, response.headers.raw_items(), response.body, upstream) from None
+        raise _refused(
+            response.status_code, response.headers.raw_items(), bytes(response.body or b""), upstream
+        ) from None
     except (InvalidHandshake, InvalidURI):
         raise UpstreamProtocolError(f"The endpoint '{upstream.endpoint}' does not speak WebSocket.") from None
     except OSError as error:  # TimeoutError is one
@@ -108,8 +110,8 @@ async def open_socket(
         yield UpstreamSocket(upstream, connection)
 
 
-def _refused(status: int, headers: Any, body: bytes | None, upstream: Upstream) -> RoundhouseError:
+def _refused(status: int, headers: Any, body: bytes, upstream: Upstream) -> RoundhouseError:
     if 200 <= status < 400:
         return UpstreamProtocolError(f"The endpoint '{upstream.endpoint}' answered a WebSocket with {status}.")
     told = {name.lower(): value for name, value in headers}
-    return read_error(status, told, body or b"", upstream)
+    return read_error(status, told, body, upstream)

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from typing import Any, ClassVar
 
 from backends.base import Upstream
 from backends.http.client import HttpClient
 from backends.http.sockets import open_socket
-from backends.wire.realtime import RealtimeRequest
+from backends.wire.audio import RealtimeRequest
 from catalog.errors import RequestFailed, StreamBroken
 from catalog.types import Json
 
 PATH = "/realtime"
 
 
-async def converse(
+class RealtimeCalls:
+    """The part of OpenAI's backend that opens sessions."""
+
+    http: HttpClient
+    key_header: ClassVar[str]
+
+    def path(self, upstream: Upstream, path: str) -> str:
+        """The path below this upstream's address for ``path`` of OpenAI's API."""
+        del upstream
+        return path
+
+    def converse(self, upstream: Upstream, request: RealtimeRequest) -> AsyncGenerator[Json]:
+        """See :class:`backends.base.Converse`."""
+        return _session(self.http, upstream, request, path=self.path(upstream, PATH), key_header=self.key_header)
+
+
+async def _session(
     http: HttpClient, upstream: Upstream, request: RealtimeRequest, *, path: str, key_header: str
 ) -> AsyncGenerator[Json]:
     """Open a session: yields its ``session.created`` and keeps the connection open until it is closed."""
@@ -24,9 +41,8 @@ async def converse(
         if first is None:
             raise StreamBroken(f"The endpoint '{upstream.endpoint}' closed the session at once.")
         if first["type"] == "error":
-            told = first.get("error") if isinstance(first.get("error"), dict) else {}
-            raise RequestFailed(
-                f"The endpoint '{upstream.endpoint}' refused the session: {told.get('message')}"[:400]
-            )
+            told: Any = first.get("error")
+            message = told.get("message") if isinstance(told, dict) else None
+            raise RequestFailed(f"The endpoint '{upstream.endpoint}' refused the session: {message}"[:400])
         request.opened(socket)
         yield first

@@ -236,13 +236,7 @@ class Spend:
         drawings = usage.output if pictures else 0
         searches = searches_of(price, facts)
         if sound or said or drawings or searches or facts.containers:
-            details = UsageDetails(
-                audio_input=sound,
-                audio_output=said,
-                image_output=drawings,
-                web_searches=searches,
-                containers=facts.containers,
-            )
+            details = UsageDetails(0, sound, 0, said, drawings, searches, facts.containers)
             usage = replace(usage, details=details)
         exact = cost_nano(price, usage, facts.capability)
         if exact is None:

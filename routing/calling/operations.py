@@ -26,8 +26,8 @@ from backends.base import (
     Transcribe,
     Upstream,
 )
+from backends.wire.audio import RealtimeTurn
 from backends.wire.chat import ChatRequest
-from backends.wire.realtime import RealtimeTurn
 from backends.wire.rerank import PairedRerank
 from backends.wire.tokens import DetokenizeRequest, DetokenizeTexts, TokenizeRequest, TokenizeTexts
 from catalog.errors import UpstreamProtocolError

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from backends.parameters import is_elsewhere
-from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.audio import RealtimeRequest, RealtimeTurn, SpeechRequest, TranscriptionRequest
 from backends.wire.chat import NO_PAID_TOOLS, ChatRequest, ContentPart, Message, PaidTools, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
@@ -20,7 +20,6 @@ from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.media import is_text, media_type_of
 from backends.wire.moderation.request import ModeratedImage, ModerationRequest
-from backends.wire.realtime import RealtimeRequest, RealtimeTurn
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import (
     DetokenizeRequest,
@@ -266,16 +265,13 @@ def read_realtime(
     request: RealtimeRequest | RealtimeTurn, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
 ) -> Facts:
     """Facts of a session with a model that hears and speaks itself, or of one of its responses."""
-    turn = request if isinstance(request, RealtimeTurn) else None
-    return Facts(
-        capability=Capability.REALTIME,
-        requested=request.model,
-        output_tokens=0 if turn is None else turn.most,
-        prompt_tokens=0 if turn is None else turn.prompt_tokens,
-        stream=True,
-        key=key,
-        intent=_intent(request, headers),
+    intent = _intent(request, headers)
+    facts = Facts(
+        Capability.REALTIME, requested=request.model, output_tokens=0, stream=True, key=key, intent=intent
     )
+    if isinstance(request, RealtimeTurn):
+        return replace(facts, prompt_tokens=request.prompt_tokens, output_tokens=request.most)
+    return facts
 
 
 def read_image(request: ImageRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:

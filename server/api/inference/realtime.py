@@ -25,16 +25,16 @@ from server.edge.admission import InFlight
 from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.services import Services, runtime_of
+from server.realtime.beta import HEADER, PROTOCOL, VALUE, to_current
+from server.realtime.configuration import Configuration, defaults, merged
+from server.realtime.context import SessionContext
+from server.realtime.items import new_id
+from server.realtime.passing import PassedSession
+from server.realtime.session import RealtimeSession
+from server.realtime.socket import SocketSession
 from server.runtime import Runtime
 from server.scope import ABORT, CALLER, SECRET, SERVICES
 from server.storage.client_secrets import ClientSecret, make_secret
-from server.wires.realtime.beta import HEADER, PROTOCOL, VALUE, to_current
-from server.wires.realtime.configuration import Configuration, defaults, merged
-from server.wires.realtime.context import SessionContext
-from server.wires.realtime.items import new_id
-from server.wires.realtime.passing import PassedSession
-from server.wires.realtime.session import RealtimeSession
-from server.wires.realtime.socket import SocketSession
 
 router = APIRouter(tags=["realtime"])
 SECONDS = 600
@@ -77,6 +77,22 @@ async def create_client_secret(request: Request, body: SecretRequest) -> Respons
     value, expires = await make_secret(runtime.storage, caller, sent, seconds=body.expires_after.seconds)
     session = {**configuration.public(), "expires_at": 0}
     return json_response({"value": value, "expires_at": int(expires), "session": session})
+
+
+HINT = Contract(hidden=True)
+
+
+@route(router, "GET", "/v1/realtime", HINT)
+async def get_realtime(request: Request) -> Response:
+    """Say that this is a WebSocket."""
+    raise InvalidRequest(f"{request.url.path} is a WebSocket: connect to it with ws:// or wss://.")
+
+
+@route(router, "POST", "/v1/realtime/calls", HINT)
+async def create_call(request: Request) -> Response:
+    """Say that WebRTC is not served."""
+    del request
+    raise InvalidRequest("WebRTC and SIP are not served. Connect to /v1/realtime by WebSocket.")
 
 
 async def connect_realtime(socket: WebSocket) -> None:

@@ -13,10 +13,10 @@ import numpy as np
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 
-from server.wires.realtime.sound import AudioForm, Resampler, to_samples
+from server.realtime.sound import AudioForm, Resampler, to_samples
 from tests.server.conftest import Gateway
 
-SPOKEN = Path(__file__).parents[3] / "data" / "spoken"
+SPOKEN = Path(__file__).parents[2] / "data" / "spoken"
 ULAW = AudioForm("audio/pcmu")
 SILENCE = b"\0" * 48_000
 """A second of silence in pcm16."""

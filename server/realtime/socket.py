@@ -16,9 +16,9 @@ from catalog.errors import InvalidRequest, RoundhouseError
 from catalog.types import Json
 from server.edge.disconnect import ClientGone
 from server.edge.errors import as_error
-from server.wires.realtime.beta import to_beta
-from server.wires.realtime.context import SessionContext, refused
-from server.wires.realtime.events import parse_event
+from server.realtime.beta import to_beta
+from server.realtime.context import SessionContext, refused
+from server.realtime.events import parse_event
 
 NORMAL, GOING_AWAY, POLICY, INTERNAL, RESTART = 1000, 1001, 1008, 1011, 1012
 """Status codes of a close. Source: RFC 6455, section 7.4.1, and IANA's registry."""
@@ -26,7 +26,7 @@ MOST_INVALID = 50
 """Invalid events in a row after which a session ends."""
 
 
-class Served(Protocol):
+class ServedSession(Protocol):
     """What a socket serves: a session here, or one of a provider's."""
 
     on_free: Callable[[], None]
@@ -73,7 +73,7 @@ class SocketSession:
         self._task: asyncio.Task[Any] | None = None
         self._why: tuple[RoundhouseError | None, int] | None = None
         self._draining = False
-        self._session: Served | None = None
+        self._session: ServedSession | None = None
 
     @property
     def key(self) -> str:
@@ -84,7 +84,7 @@ class SocketSession:
         """When the session ends, in Unix seconds."""
         return int(time() + self._context.settings.session_seconds)
 
-    async def serve(self, session: Served) -> None:
+    async def serve(self, session: ServedSession) -> None:
         """Serve until either side ends it."""
         context = self._context
         self._task = asyncio.current_task()
@@ -114,9 +114,12 @@ class SocketSession:
 
     async def send(self, event: Json) -> None:
         """Send an event. Raises TimeoutError for a client that does not take it, ClientGone for one that left."""
-        told: Json | None = {"event_id": f"event_{token_hex(10)}", **event}
-        if self._beta and (told := to_beta(told)) is None:
-            return
+        told: Json = {"event_id": f"event_{token_hex(10)}", **event}
+        if self._beta:
+            translated = to_beta(told)
+            if translated is None:
+                return
+            told = translated
         text = orjson.dumps(told).decode()
         async with asyncio.timeout(self._send_timeout), self._lock:
             try:
@@ -163,7 +166,7 @@ class SocketSession:
 
     # ---- the client's events
 
-    async def _read(self, session: Served) -> None:
+    async def _read(self, session: ServedSession) -> None:
         settings, clock = self._context.settings, self._context.clock
         deadline = clock() + settings.session_seconds
         invalid = 0

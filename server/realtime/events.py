@@ -11,7 +11,7 @@ from backends.wire.common import Identifier, Text, WireModel
 from catalog.errors import InvalidRequest
 from catalog.types import Json
 from server.edge.json_body import as_model
-from server.wires.realtime.fields import ResponseFields
+from server.realtime.fields import ResponseFields
 
 SHORT = 256 * 1024
 """Characters of an event that may have any form; a longer one is audio, pictures or a long text: few values."""

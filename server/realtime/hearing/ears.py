@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from catalog.errors import InvalidRequest
-from server.wires.realtime.hearing.silero import FRAME, RATE, SileroVad
-from server.wires.realtime.hearing.turns import FRAME_MS, TurnChange, TurnDetector, TurnMoment
-from server.wires.realtime.sound import AudioForm, Resampler
+from server.realtime.hearing.silero import FRAME, RATE, SileroVad
+from server.realtime.hearing.turns import FRAME_MS, TurnChange, TurnDetector, TurnMoment
+from server.realtime.sound import AudioForm, Resampler
 
 _STEP_MS = 500.0
 """Audio that is judged at a time, some milliseconds of work, before others have a turn."""

@@ -98,7 +98,7 @@ class KeptShare(WireModel):
     retention_ratio: Annotated[Finite, Field(ge=0, le=1)]
 
 
-class Answering(WireModel):
+class AnswerFields(WireModel):
     """The fields that a session and a single response share."""
 
     instructions: Text | None = None
@@ -112,7 +112,7 @@ class Answering(WireModel):
     prompt: dict[str, Any] | None = None
 
 
-class SessionFields(Answering):
+class SessionFields(AnswerFields):
     """A session. ``routing`` and ``strict`` are ours, as on every endpoint."""
 
     type: Literal["realtime", "transcription"] = "realtime"
@@ -129,7 +129,7 @@ class ResponseAudio(WireModel):
     output: AudioOutput | None = None
 
 
-class ResponseFields(Answering):
+class ResponseFields(AnswerFields):
     """A response's own fields, which take the place of the session's."""
 
     conversation: Identifier | None = None

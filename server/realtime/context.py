@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from secrets import token_hex
@@ -17,8 +17,8 @@ from routing.calling.job import Job
 from server.callers import Caller, Origin
 from server.edge.admission import InFlight
 from server.jobs import open_job
-from server.realtime_settings import RealtimeSettings
 from server.runtime import Runtime
+from server.storage.settings import RealtimeSettings
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -78,6 +78,17 @@ class SessionContext:
                 yield answer
         finally:
             self.in_flight.works.discard(work)
+
+
+@asynccontextmanager
+async def items_of(answer: Answer[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """The items of an answer, closed with the block."""
+    items = aiter(answer)
+    try:
+        yield items
+    finally:
+        if isinstance(items, AsyncGenerator):
+            await items.aclose()
 
 
 @dataclass(eq=False, slots=True)

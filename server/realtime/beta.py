@@ -96,7 +96,7 @@ def _session(session: Json) -> Json:
     heard, sound = audio.get("input") or {}, audio.get("output") or {}
     flat = {name: value for name, value in session.items() if name not in ("audio", "type", "output_modalities")}
     flat |= {
-        "input_audio_format": _NAMES.get((heard.get("format") or {}).get("type"), "pcm16"),
+        "input_audio_format": _NAMES.get(str((heard.get("format") or {}).get("type")), "pcm16"),
         "input_audio_transcription": heard.get("transcription"),
         "input_audio_noise_reduction": heard.get("noise_reduction"),
         "turn_detection": heard.get("turn_detection"),
@@ -104,7 +104,7 @@ def _session(session: Json) -> Json:
     if sound:
         flat |= {
             "modalities": _modalities(session.get("output_modalities") or ["audio"]),
-            "output_audio_format": _NAMES.get((sound.get("format") or {}).get("type"), "pcm16"),
+            "output_audio_format": _NAMES.get(str((sound.get("format") or {}).get("type")), "pcm16"),
             "voice": sound.get("voice"),
             "speed": sound.get("speed"),
             "max_response_output_tokens": session.get("max_output_tokens"),

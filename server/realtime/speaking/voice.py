@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -10,9 +10,10 @@ import numpy as np
 
 from backends.wire.audio import SpeechRequest
 from catalog.errors import RoundhouseError
+from routing.calling.answer import Answer
 from server.jobs import speech_job
-from server.wires.realtime.context import SessionContext
-from server.wires.realtime.sound import PCM_RATE, AudioForm, Resampler, to_samples
+from server.realtime.context import SessionContext, items_of
+from server.realtime.sound import PCM_RATE, AudioForm, Resampler, to_samples
 
 DELTA_MS = 400.0
 """The longest audio of one event."""
@@ -33,7 +34,7 @@ class SessionVoice:
         self.model: str | None = None
         self.dropped: tuple[str, ...] = ()
 
-    async def speak(self, text: str) -> AsyncIterator[bytes]:
+    async def speak(self, text: str) -> AsyncGenerator[bytes]:
         """Audio of a text, at most :data:`DELTA_MS` at a time. Raises the job's errors."""
         fields: dict[str, Any] = {"speed": self._speed} if self._speed != 1.0 else {}
         if self.voice is not None:
@@ -45,7 +46,7 @@ class SessionVoice:
             sent = False
             while True:
                 try:
-                    async with aclosing(self._pieces(answer.__aiter__())) as pieces:
+                    async with aclosing(self._pieces(answer)) as pieces:
                         async for piece in pieces:
                             sent = True
                             yield piece
@@ -56,10 +57,10 @@ class SessionVoice:
                     await answer.resume(error)
             self.model, self.dropped = answer.model.id, answer.dropped
 
-    async def _pieces(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _pieces(self, answer: Answer[bytes]) -> AsyncGenerator[bytes]:
         rest = b""
         most = self._form.bytes_of(DELTA_MS)
-        async with aclosing(chunks) as items:  # type: ignore[type-var]
+        async with items_of(answer) as items:
             async for chunk in items:
                 data = rest + bytes(chunk)
                 whole = len(data) // 2 * 2

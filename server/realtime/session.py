@@ -14,10 +14,10 @@ from typing import Any
 from catalog.errors import InvalidRequest, RoundhouseError
 from catalog.types import Json
 from server.edge.json_body import as_model
-from server.wires.realtime.beta import to_current
-from server.wires.realtime.configuration import Configuration, check_response
-from server.wires.realtime.context import Outlet, SessionContext, refused
-from server.wires.realtime.events import (
+from server.realtime.beta import to_current
+from server.realtime.configuration import Configuration, check_response
+from server.realtime.context import Outlet, SessionContext, refused
+from server.realtime.events import (
     AudioAppend,
     ClientEvent,
     ItemCreate,
@@ -28,13 +28,13 @@ from server.wires.realtime.events import (
     SessionUpdate,
     read_event,
 )
-from server.wires.realtime.fields import ResponseFields, SemanticTurns, ServerTurns
-from server.wires.realtime.hearing.completeness import silence_for
-from server.wires.realtime.hearing.ears import Ears
-from server.wires.realtime.hearing.transcribing import Transcribing, planned_here
-from server.wires.realtime.hearing.turns import TurnChange, TurnMoment
-from server.wires.realtime.items import Conversation, Item, decode_audio, new_id, read_item
-from server.wires.realtime.response import ResponseRun
+from server.realtime.fields import ResponseFields, SemanticTurns, ServerTurns
+from server.realtime.hearing.completeness import silence_for
+from server.realtime.hearing.ears import Ears
+from server.realtime.hearing.transcribing import Transcribing, planned_here
+from server.realtime.hearing.turns import TurnChange, TurnMoment
+from server.realtime.items import Item, RealtimeConversation, decode_audio, new_id, read_item
+from server.realtime.response import ResponseRun
 
 _ASIDE = 4
 """Responses outside of the conversation at a time."""
@@ -51,7 +51,7 @@ class RealtimeSession:
         self.context = context
         self.configuration = configuration
         settings = context.settings
-        self.conversation = Conversation(new_id("conv"), settings.text_bytes, settings.audio_bytes)
+        self.conversation = RealtimeConversation(new_id("conv"), settings.text_bytes, settings.audio_bytes)
         self._outlet = outlet
         self._beta = beta
         self._ears = Ears(configuration.input_form, longest=settings.buffer_seconds * 1000)
@@ -114,9 +114,9 @@ class RealtimeSession:
         if event.type.startswith("transcription_session"):
             update = {**update, "type": "transcription"}
         made = self.configuration.updated(update, spoken=self._spoken)
-        for name in (made.transcription and made.transcription.model, made.fields.audio.output.model):
-            if name is not None:
-                self._check_model(name)
+        self._check_model(made.fields.audio.output.model)
+        if made.transcription is not None:
+            self._check_model(made.transcription.model)
         self.configuration = made
         self._ears.listen(made.listening, made.input_form)
         await self.send({"type": "session.updated", "session": made.public()})

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from catalog.errors import UpstreamOverloaded
-from server.wires.realtime.sound import AudioForm
+from server.realtime.sound import AudioForm
 from tests.server.conftest import Start
 from tests.server.fakes import chunk, usage_chunk
-from tests.server.wires.realtime.conversing import connected, of_type, quiet, say, speak, spoken, types, until
+from tests.server.realtime.conversing import connected, of_type, quiet, say, speak, spoken, types, until
 
 HEARS: Any = {"type": "realtime", "audio": {"input": {"transcription": {"model": "auto"}}}}
 SECOND = (np.sin(np.arange(24_000) / 10) * 8000).astype("<i2").tobytes()
@@ -193,9 +193,7 @@ async def test_semantic_turns_wait_longer_for_words_that_break_off(serve: Start)
             for at in range(0, len(audio), 4800):
                 await speak(connection, audio[at : at + 4800])
                 await asyncio.sleep(0.002)
-            (stopped,) = of_type(
-                await until(connection, "input_audio_buffer.speech_stopped"), "input_audio_buffer.speech_stopped"
-            )
+            (stopped,) = of_type(await until(connection, "response.done"), "input_audio_buffer.speech_stopped")
             return int(stopped.audio_end_ms)
 
     assert await ends("What is the capital of France?") < 2400

@@ -14,7 +14,7 @@ from openai.types.realtime import (
 from catalog.errors import UpstreamOverloaded
 from tests.server.conftest import Start
 from tests.server.fakes import chunk, usage_chunk
-from tests.server.wires.realtime.conversing import connected, of_type, say, types, until
+from tests.server.realtime.conversing import connected, of_type, say, types, until
 
 TEXT: Any = {"type": "realtime", "output_modalities": ["text"]}
 WEATHER: Any = {

@@ -6,16 +6,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 
 from backends.wire.audio import TranscriptionRequest
 from catalog.errors import RoundhouseError, StreamBroken
 from catalog.types import Json
+from routing.calling.answer import Answer
 from server.edge.errors import as_error
 from server.jobs import permitted, transcription_job
-from server.wires.realtime.context import SessionContext
-from server.wires.realtime.fields import InputTranscription
-from server.wires.realtime.sound import AudioForm, wav
+from server.realtime.context import SessionContext, items_of
+from server.realtime.fields import InputTranscription
+from server.realtime.sound import AudioForm, wav
 
 
 class Transcribing:
@@ -94,7 +94,7 @@ class Transcribing:
         async with context.open(transcription_job(body, origin), origin.caller) as answer:
             while True:
                 try:
-                    await self._read(answer.__aiter__())
+                    await self._read(answer)
                     self.model = answer.model.id
                     return
                 except RoundhouseError as error:
@@ -102,8 +102,8 @@ class Transcribing:
                         raise
                     await answer.resume(error)
 
-    async def _read(self, events: AsyncIterator[Json]) -> None:
-        async with aclosing(events) as items:  # type: ignore[type-var]
+    async def _read(self, answer: Answer[Json]) -> None:
+        async with items_of(answer) as items:
             async for event in items:
                 if event.get("type") == "transcript.text.done":
                     self.done = event

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,13 +17,13 @@ from server.edge.errors import as_error
 from server.edge.json_body import from_validation
 from server.history.truncation import Truncating
 from server.jobs import chat_job
-from server.wires.realtime.configuration import Configuration
-from server.wires.realtime.context import SessionContext
-from server.wires.realtime.fields import ChosenFunction, RealtimeFunction, ResponseFields
-from server.wires.realtime.items import Conversation, Item, messages_of, new_id
-from server.wires.realtime.speaking.pieces import TextPieces, speakable
-from server.wires.realtime.speaking.playback import Spoken
-from server.wires.realtime.speaking.voice import SessionVoice
+from server.realtime.configuration import Configuration
+from server.realtime.context import SessionContext, items_of
+from server.realtime.fields import ChosenFunction, RealtimeFunction, ResponseFields
+from server.realtime.items import Item, RealtimeConversation, messages_of, new_id
+from server.realtime.speaking.pieces import TextPieces, speakable
+from server.realtime.speaking.playback import Spoken
+from server.realtime.speaking.voice import SessionVoice
 
 _PIECES = 32
 """Pieces that wait to be spoken; then the model's answer is read no further."""
@@ -36,7 +35,7 @@ class Room(Protocol):
 
     context: SessionContext
     configuration: Configuration
-    conversation: Conversation
+    conversation: RealtimeConversation
 
     async def send(self, event: Json) -> None: ...
 
@@ -201,7 +200,7 @@ class ResponseRun:
         async with opening as answer:
             while True:
                 try:
-                    async with aclosing(_items(answer)) as chunks:
+                    async with items_of(answer) as chunks:
                         async for chunk in chunks:
                             await self._take(chunk, cut, pieces)
                     if self._told.finish is None:
@@ -275,7 +274,7 @@ class ResponseRun:
             await self._send("response.output_audio_transcript.delta", output, content_index=0, delta=piece)
             if not (text := speakable(piece)):
                 continue
-            async with aclosing(self._own_voice().speak(text)) as sound:  # type: ignore[type-var]
+            async with aclosing(self._own_voice().speak(text)) as sound:
                 async for audio in sound:
                     await self._send_audio(output, spoken, audio)
 
@@ -428,16 +427,11 @@ class ResponseRun:
         return {"voice_model": voice.model, **({"voice_dropped": dropped} if dropped else {})}
 
 
-def _items(answer: Any) -> AsyncIterator[Json]:
-    items: AsyncIterator[Json] = answer.__aiter__()
-    return items
-
-
 def _first(error: BaseException) -> RoundhouseError:
     """The error behind a group of the tasks' errors: the first that is typed."""
     while isinstance(error, BaseExceptionGroup):
-        typed = [each for each in error.exceptions if isinstance(each, RoundhouseError)]
-        error = (typed or list(error.exceptions))[0]
+        within: list[BaseException] = list(error.exceptions)
+        error = next((each for each in within if isinstance(each, RoundhouseError)), within[0])
     return as_error(error)
 
 

@@ -17,7 +17,7 @@ from backends.wire.common import CallId, Identifier, Text, WireModel
 from catalog.errors import InvalidRequest, NotFound, RoundhouseError
 from catalog.types import Json
 from server.edge.json_body import as_model
-from server.wires.realtime.speaking.playback import Spoken
+from server.realtime.speaking.playback import Spoken
 
 MOST_ITEMS = 4096
 _NO_RESULT = "No result yet."
@@ -35,7 +35,7 @@ class ItemPart(WireModel):
     detail: Literal["auto", "low", "high"] | None = None
 
 
-class MessageItem(WireModel):
+class RealtimeMessage(WireModel):
     id: Identifier | None = None
     type: Literal["message"]
     role: Literal["user", "assistant", "system"]
@@ -57,8 +57,8 @@ class FunctionOutputItem(WireModel):
     output: Text
 
 
-_READ: dict[Any, type[MessageItem | FunctionCallItem | FunctionOutputItem]] = {
-    "message": MessageItem,
+_READ: dict[Any, type[RealtimeMessage | FunctionCallItem | FunctionOutputItem]] = {
+    "message": RealtimeMessage,
     "function_call": FunctionCallItem,
     "function_call_output": FunctionOutputItem,
 }
@@ -109,7 +109,7 @@ def read_item(sent: Json, param: str = "item") -> Item:
     read = as_model(kind, sent)
     name = read.id or new_id("item")
     head: Json = {"id": name, "object": "realtime.item", "type": read.type, "status": "completed"}
-    if isinstance(read, MessageItem):
+    if isinstance(read, RealtimeMessage):
         content, audio = _content(read, param)
         return Item({**head, "role": read.role, "content": content}, audio, size=len(str(sent)))
     fields: Json = {"call_id": read.call_id or new_id("call")}
@@ -128,7 +128,7 @@ def decode_audio(text: str, param: str) -> bytes:
         raise InvalidRequest("The audio is not base64.", param=param) from None
 
 
-def _content(message: MessageItem, param: str) -> tuple[list[Json], bytes]:
+def _content(message: RealtimeMessage, param: str) -> tuple[list[Json], bytes]:
     parts: list[Json] = []
     audio = b""
     for number, part in enumerate(message.content):
@@ -161,7 +161,7 @@ def _content(message: MessageItem, param: str) -> tuple[list[Json], bytes]:
 
 
 @dataclass(slots=True)
-class Conversation:
+class RealtimeConversation:
     """The items in their order. ``room`` bounds their text, ``audio_room`` the audio that is kept, in bytes."""
 
     id: str

@@ -1,4 +1,4 @@
-"""Writes ``silero.npz`` from Silero's ONNX file: ``python -m tests.server.wires.realtime.silero_weights
+"""Writes ``silero.npz`` from Silero's ONNX file: ``python -m tests.server.realtime.silero_weights
 VAD.onnx``.
 
 The file is the 16 kHz model of version 6, as in the packages ``silero-vad`` and ``faster-whisper``.
@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-TARGET = Path(__file__).parents[4] / "server" / "wires" / "realtime" / "hearing" / "silero.npz"
+TARGET = Path(__file__).parents[3] / "server" / "realtime" / "hearing" / "silero.npz"
 
 
 def convert(source: Path) -> dict[str, Any]:
-    """The weights by the names that :mod:`server.wires.realtime.hearing.silero` uses."""
+    """The weights by the names that :mod:`server.realtime.hearing.silero` uses."""
     import onnx
     from onnx import numpy_helper
 

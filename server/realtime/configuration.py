@@ -9,7 +9,7 @@ from typing import Any
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from server.edge.json_body import as_model
-from server.wires.realtime.fields import (
+from server.realtime.fields import (
     AudioFormatField,
     InputTranscription,
     ResponseFields,
@@ -18,9 +18,9 @@ from server.wires.realtime.fields import (
     SessionFields,
     left_out_tools,
 )
-from server.wires.realtime.hearing.completeness import LONGEST_MS
-from server.wires.realtime.hearing.ears import Listening
-from server.wires.realtime.sound import AudioForm
+from server.realtime.hearing.completeness import LONGEST_MS
+from server.realtime.hearing.ears import Listening
+from server.realtime.sound import AudioForm
 
 INSTRUCTIONS = (
     "You are talking with the user by voice. Answer in one or two short sentences, as they are spoken: no lists, "

@@ -11,13 +11,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
-from backends.wire.realtime import RealtimeLink, RealtimeRequest, RealtimeTurn
+from backends.wire.audio import RealtimeLink, RealtimeRequest, RealtimeTurn
 from catalog.errors import InvalidRequest, NotPermitted, RoundhouseError
 from catalog.types import Json
 from routing.calling.answer import Answer
 from server.jobs import realtime_job, realtime_turn_job
+from server.realtime.context import Outlet, SessionContext
 from server.storage.provider_objects import refuse_objects
-from server.wires.realtime.context import Outlet, SessionContext
 
 _WAITING = 256
 """Events of a response that its job has not seen yet."""
@@ -40,7 +40,7 @@ _FORWARDED = frozenset(
 
 
 class PassedSession:
-    """One session at a provider; as :class:`server.wires.realtime.session.RealtimeSession` for its socket."""
+    """One session at a provider; as :class:`server.realtime.session.RealtimeSession` for its socket."""
 
     def __init__(self, context: SessionContext, sent: Json, outlet: Outlet, *, transcribes: bool) -> None:
         """``sent`` is what the caller configured before the session: by a client secret, for instance."""
@@ -106,7 +106,7 @@ class PassedSession:
                 await self._pass(event)
 
     async def _pass(self, event: Json) -> None:
-        response = event.get("response") if isinstance(event.get("response"), dict) else {}
+        response = _object(event, "response")
         name = str(response.get("id") or event.get("response_id") or "")
         if event["type"] == "response.created":
             self._count(name, response.get("max_output_tokens"))
@@ -174,14 +174,17 @@ def check_event(context: SessionContext, sent: Json) -> None:
     """
     if context.caller.admin:
         return
-    session = sent.get("session") if isinstance(sent.get("session"), dict) else {}
-    response = sent.get("response") if isinstance(sent.get("response"), dict) else {}
-    for part in (session, response):
+    for part in (_object(sent, "session"), _object(sent, "response")):
         refuse_objects(context.runtime.storage, context.caller, part)
         tools = part.get("tools")
         for tool in tools if isinstance(tools, list) else ():
             if isinstance(tool, dict) and tool.get("type") == "mcp" and tool.get("connector_id"):
                 raise NotPermitted("A connector acts for the provider's account, which all keys share.")
+
+
+def _object(holder: Json, name: str) -> Json:
+    value = holder.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _told(first: Json, answer: Answer[Json]) -> Json:
