@@ -2,7 +2,7 @@
 
 The network is small (310,000 weights, 0.1 ms a frame), so it runs in the gateway without a native runtime.
 Weights: https://github.com/snakers4/silero-vad, MIT licence, Copyright (c) 2020-present Silero Team; the file next
-to this one holds them as float16, which changes probabilities by less than 0.01. ``tests/server/realtime``
+to this one holds them as float16, which changes probabilities by about 0.01. ``tests/server/realtime``
 compares it with the ONNX graph.
 """
 
