@@ -70,6 +70,7 @@ class Capability(StrEnum):
     SPEAK = "speak"
     IMAGE = "image"
     VIDEO = "video"
+    REALTIME = "realtime"
 
     TOOLS = "tools"
     PARALLEL_TOOLS = "parallel_tools"
@@ -98,6 +99,7 @@ ENDPOINTS: frozenset[Capability] = frozenset(
         Capability.SPEAK,
         Capability.IMAGE,
         Capability.VIDEO,
+        Capability.REALTIME,
     }
 )
 
