@@ -134,6 +134,11 @@ def searches_of(price: Price, facts: Facts) -> int:
     return SEARCHES if facts.searches is None else facts.searches
 
 
+def has_sound(facts: Facts) -> bool:
+    """Whether a prompt may be sound."""
+    return facts.capability is Capability.REALTIME or Capability.AUDIO_INPUT in facts.features
+
+
 def dearest_prompt(price: Price, facts: Facts) -> Usage:
     """The usage of the :func:`longest_prompt` of a request, all of whose tokens are of the kind that costs most.
 
@@ -145,8 +150,7 @@ def dearest_prompt(price: Price, facts: Facts) -> Usage:
     plain = math.inf if rates.input is None else rates.input
     written = max(rates.cache_write or 0, rates.cache_write_long or 0)
     drawn = (rates.image_input or 0) if Capability.VISION in facts.features else 0
-    sounds = Capability.AUDIO_INPUT in facts.features
-    if sounds and (rates.audio_input is None or rates.audio_input >= max(plain, written, drawn)):
+    if has_sound(facts) and (rates.audio_input is None or rates.audio_input >= max(plain, written, drawn)):
         return Usage(tokens, details=UsageDetails(audio_input=tokens))
     if drawn > max(plain, written):
         return Usage(tokens, details=UsageDetails(image_input=tokens))

@@ -26,7 +26,7 @@ from catalog.errors import PriceUnknown
 from catalog.model import UNITS, Capability, Price
 from routing.accounts.caps import Caps, CapUsage, SpendSettings
 from routing.accounts.catching_up import catch_up
-from routing.accounts.costs import cost_nano, cost_of, dearest_prompt, searches_of, to_nano
+from routing.accounts.costs import cost_nano, cost_of, dearest_prompt, has_sound, searches_of, to_nano
 from routing.accounts.refusals import Left, check_request, ends_in, exceeded
 from routing.accounts.windows import day_of, window_at
 from routing.clock import Clock, SteadyWallClock, log_step
@@ -200,7 +200,7 @@ class Spend:
         :func:`routing.calling.bounds.reserved_answer`. Without that it has ``assumed_output_tokens``. Where a
         cap must hold, the prompt has as many tokens as its estimate allows, each at the dearest that it may cost.
         """
-        generates = facts.capability in (Capability.CHAT, Capability.COMPLETION)
+        generates = facts.capability in (Capability.CHAT, Capability.COMPLETION, Capability.REALTIME)
         assumed = (self.assumed if bound is None else bound) if generates else 0
         sure = self._is_sure(facts, bound)
         usage = replace(
@@ -230,15 +230,15 @@ class Spend:
         price = self.now_of(price)
         pictures = round(facts.units * PICTURE_TOKENS) if drawn and facts.capability is Capability.IMAGE else 0
         told = usage.details
-        sound = usage.input if told is None and Capability.AUDIO_INPUT in facts.features else 0
+        sound = usage.input if told is None and has_sound(facts) else 0
+        said = usage.output if facts.capability is Capability.REALTIME else 0
         if pictures and price.image is None:
             usage = replace(usage, output=pictures)
         drawings = usage.output if pictures else 0
         searches = searches_of(price, facts)
-        if sound or drawings or searches or facts.containers:
-            told = told or UsageDetails(audio_input=sound)
-            told = replace(told, image_output=drawings, web_searches=searches, containers=facts.containers)
-            usage = replace(usage, details=told)
+        if sound or said or drawings or searches or facts.containers:
+            prompt = (0, sound, 0) if told is None else told.prompt
+            usage = replace(usage, details=UsageDetails(*prompt, said, drawings, searches, facts.containers))
         exact = cost_nano(price, usage, facts.capability)
         if exact is None:
             return None
