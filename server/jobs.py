@@ -13,7 +13,8 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
-from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.grounding.request import GroundingChat, GroundRequest
+from backends.wire.audio import RealtimeRequest, RealtimeTurn, SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
@@ -67,7 +68,16 @@ def chat_job(body: ChatRequest, origin: Origin, *, kept: tuple[str, ...] = ()) -
     if not isinstance(body, TranslatedChat):
         check_results(body.messages)
     body = with_tools(body)
-    return _job(reading.read_chat, operations.CHAT, body, origin, judge=judge_for(body), kept=kept)
+    job = _job(reading.read_chat, operations.CHAT, body, origin, judge=judge_for(body), kept=kept)
+    if Capability.VISION in job.facts.features:
+        return replace(job, operation=operations.CHAT_WITH_PICTURES)
+    return job
+
+
+def ground_job(body: GroundRequest, origin: Origin) -> Job[Json]:
+    """Find things in a picture; the one item has their places."""
+    job = _job(reading.read_chat, operations.GROUND, GroundingChat.of(body), origin)
+    return replace(job, left_out=body.unknown())
 
 
 def completion_job(body: CompletionRequest, origin: Origin) -> Job[Json]:
@@ -139,6 +149,16 @@ def diarization_job(body: TranscriptionRequest, origin: Origin) -> Job[Json]:
 def speech_job(body: SpeechRequest, origin: Origin) -> Job[bytes]:
     """Speak a text; items are bytes of the audio format that was asked for."""
     return _job(reading.read_speech, operations.SPEAK, body, origin)
+
+
+def realtime_job(body: RealtimeRequest, origin: Origin) -> Job[Json]:
+    """Open a session at a provider; the first item is its ``session.created``, and the job lasts as long as it."""
+    return _job(reading.read_realtime, operations.CONVERSE, body, origin)
+
+
+def realtime_turn_job(body: RealtimeTurn, origin: Origin) -> Job[Json]:
+    """Count one response of such a session; items are its events."""
+    return _job(reading.read_realtime, operations.TURN, body, origin)
 
 
 def image_job(body: ImageRequest, origin: Origin) -> Job[Json]:

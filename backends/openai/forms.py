@@ -47,15 +47,21 @@ def document_texts(request: RerankRequest) -> list[str]:
 
 
 def speech_body(
-    request: SpeechRequest, upstream: Upstream, table: ParameterTable, default_voice: str | None
+    request: SpeechRequest,
+    upstream: Upstream,
+    table: ParameterTable,
+    default_voice: str | None,
+    *,
+    timed: bool = False,
 ) -> Json:
     """The body of a request for raw audio, which the gateway frames as events where the caller wants them.
 
-    Raises UnsupportedParameter for times of what is spoken, and for privacy that this wire cannot ask for.
+    ``timed``: the server may be asked for the times of what is spoken. Raises UnsupportedParameter for those where
+    it may not, and for privacy that this wire cannot ask for.
     """
-    if request.timestamp_granularities:
+    if request.timestamp_granularities and not timed:
         raise UnsupportedParameter(
-            f"'{upstream.model}' does not tell the times of what it speaks; ElevenLabs' models do.",
+            f"'{upstream.model}' does not tell the times of what it speaks; Kokoro and ElevenLabs' models do.",
             param="timestamp_granularities",
         )
     _refuse_protection(request, upstream)

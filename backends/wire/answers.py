@@ -10,6 +10,8 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from backends.wire.seeing.places import GroundedPlace
+
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 
 
@@ -119,6 +121,7 @@ class ChatMessage(TypedDict):
     reasoning_content: NotRequired[str | None]
     annotations: NotRequired[list[Annotation] | None]
     images: NotRequired[list[MadeImage] | None]
+    grounding: NotRequired[list[GroundedPlace] | None]
     audio: NotRequired[dict[str, Any] | None]
     server_tool_calls: NotRequired[list[ServerToolCall] | None]
     tool_calls: NotRequired[list[CalledTool]]
@@ -171,6 +174,7 @@ class ChatDelta(TypedDict):
     reasoning_content: NotRequired[str | None]
     annotations: NotRequired[list[Annotation] | None]
     images: NotRequired[list[MadeImage] | None]
+    grounding: NotRequired[list[GroundedPlace] | None]
     audio: NotRequired[dict[str, Any] | None]
     server_tool_calls: NotRequired[list[ServerToolCall] | None]
     tool_calls: NotRequired[list[ToolCallDelta] | None]

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from backends.parameters import is_elsewhere
-from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.audio import RealtimeRequest, RealtimeTurn, SpeechRequest, TranscriptionRequest
 from backends.wire.chat import NO_PAID_TOOLS, ChatRequest, ContentPart, Message, PaidTools, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
@@ -48,6 +48,8 @@ _CHARACTERS_PER_FILE_TOKEN = 30
 _CHARACTERS_PER_TEXT_TOKEN = 5
 """Characters of a text in base64 per token."""
 _TOKENS_PER_IMAGE = 800
+_TOKENS_PER_SMALL_IMAGE = 300
+"""Of one with ``detail`` "low": 512 pixels a side at most. OpenAI counts 85, Qwen's models up to 324."""
 _TOKENS_PER_VIDEO = 18_000
 """A minute at 300 tokens a second (Gemini's guide on video), as an address does not tell the length."""
 _TOKENS_PER_AUDIO_BYTE = 1 / 4000
@@ -271,6 +273,19 @@ def read_speech(request: SpeechRequest, headers: Mapping[str, str] = _NO_HEADERS
     )
 
 
+def read_realtime(
+    request: RealtimeRequest | RealtimeTurn, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
+) -> Facts:
+    """Facts of a session with a model that hears and speaks itself, or of one of its responses."""
+    intent = _intent(request, headers)
+    facts = Facts(
+        Capability.REALTIME, requested=request.model, output_tokens=0, stream=True, key=key, intent=intent
+    )
+    if isinstance(request, RealtimeTurn):
+        return replace(facts, prompt_tokens=request.prompt_tokens, output_tokens=request.most)
+    return facts
+
+
 def read_image(request: ImageRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
     """Facts of images to generate; a unit is an image."""
     return Facts(
@@ -389,7 +404,7 @@ def _message(message: Message, features: set[Capability], others: list[str]) -> 
 def _media(part: ContentPart, features: set[Capability]) -> int:
     if part.image_url is not None:
         features.add(Capability.VISION)
-        return _TOKENS_PER_IMAGE
+        return _TOKENS_PER_SMALL_IMAGE if part.image_url.get("detail") == "low" else _TOKENS_PER_IMAGE
     if part.input_audio is not None:
         features.add(Capability.AUDIO_INPUT)
         return round(len(str(part.input_audio.get("data", ""))) * _TOKENS_PER_AUDIO_BYTE) + 1
@@ -399,7 +414,7 @@ def _media(part: ContentPart, features: set[Capability]) -> int:
             return len(str(data)) // _CHARACTERS_PER_TEXT_TOKEN
         features.add(Capability.DOCUMENTS)
         return max(_TOKENS_PER_IMAGE, len(str(part.file.get("file_data", ""))) // _CHARACTERS_PER_FILE_TOKEN)
-    if part.type == "video_url":
+    if part.video_url is not None:
         features.add(Capability.VIDEO_INPUT)
         return _TOKENS_PER_VIDEO
     return 0

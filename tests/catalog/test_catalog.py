@@ -35,6 +35,7 @@ def test_the_starter_models_are_built_in_and_pinned() -> None:
         "whisper-base",
         "resemblyzer",
         "hibari",
+        "kokoro",
     }
     assert {row.id for row in rows if row.optional} == {"gemma-3-270m", "all-minilm-l6-v2-int8"}
     for row in rows:

@@ -18,6 +18,7 @@ from backends.queueing import Need
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest
+from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
@@ -117,6 +118,9 @@ class FakeBackend:
             ],
             "words": [{"word": "Hello", "start": 0.0, "end": 0.6}],
         }
+
+    def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
+        return ()
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
         async for item in self._play(request, self.script):
@@ -236,6 +240,10 @@ class FakeAnswer(Answer[T]):
     @property
     def spent(self) -> float:
         return self._before + 0.25
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        return ()
 
     async def resume(self, error: RoundhouseError) -> None:
         raise error

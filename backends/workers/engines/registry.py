@@ -251,7 +251,7 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
                extra="speech", options="WhisperOptions"),
         engine("speakers", "speakers.engine", ("faster_whisper", "onnxruntime", "av"), cuda, lambda _: 2,
                extra="speech", options="SpeakersOptions"),
-        engine("speech", "speech.engine", ("av",), frozenset({"cpu"}), lambda cores: max(8, cores),
+        engine("speech", "speech.engine", ("av", "onnxruntime"), frozenset({"cpu"}), lambda cores: max(8, cores),
                options="SpeechOptions"),
         engine("diffusion", "diffusion", ("diffusers", "torch"), _GPU, lambda _: 1, extra="images",
                options="DiffusionOptions"),
