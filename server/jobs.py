@@ -143,7 +143,8 @@ def transcription_job(body: TranscriptionRequest, origin: Origin) -> Job[Json]:
 
 def diarization_job(body: TranscriptionRequest, origin: Origin) -> Job[Json]:
     """Tell the speakers of audio apart; items are ``transcript.text`` events without text."""
-    return _job(reading.read_diarization, operations.TRANSCRIBE, body, origin)
+    job = transcription_job(body, origin)
+    return replace(job, facts=replace(job.facts, capability=Capability.DIARIZE, languages=frozenset()))
 
 
 def speech_job(body: SpeechRequest, origin: Origin) -> Job[bytes]:
