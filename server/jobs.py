@@ -45,6 +45,7 @@ from routing.calling.watching.judgement import MakeJudge, judge_for
 from routing.facts import Facts
 from routing.reading import requests as reading
 from routing.reading.intent import is_auto
+from routing.reading.realtime import read_realtime
 from routing.reading.stand_ins import StandIn, embeds_by_choice
 from server.callers import Caller, Origin
 from server.functions import check_results, with_tools
@@ -154,12 +155,12 @@ def speech_job(body: SpeechRequest, origin: Origin) -> Job[bytes]:
 
 def realtime_job(body: RealtimeRequest, origin: Origin) -> Job[Json]:
     """Open a session at a provider; the first item is its ``session.created``, and the job lasts as long as it."""
-    return _job(reading.read_realtime, operations.CONVERSE, body, origin)
+    return _job(read_realtime, operations.CONVERSE, body, origin)
 
 
 def realtime_turn_job(body: RealtimeTurn, origin: Origin) -> Job[Json]:
     """Count one response of such a session; items are its events."""
-    return _job(reading.read_realtime, operations.TURN, body, origin)
+    return _job(read_realtime, operations.TURN, body, origin)
 
 
 def image_job(body: ImageRequest, origin: Origin) -> Job[Json]:
