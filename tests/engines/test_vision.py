@@ -166,13 +166,8 @@ async def test_where_things_are_is_asked_by_a_schema_that_binds_the_worker(
     seeing: Worker, backend: LocalWorkerBackend
 ) -> None:
     url = f"data:image/jpeg;base64,{base64.b64encode(encoded(SIDEWAYS, 'jpeg', orientation=6)).decode()}"
-    wanted = {
-        "image": url,
-        "phrase": ["a red square", "a cat"],
-        "max_boxes": 2,
-        "temperature": 0,
-        "max_tokens": 300,
-    }
+    asked_for = ["a red square", "a cat"]
+    wanted = {"image": url, "phrase": asked_for, "max_boxes": 2, "temperature": 0, "max_tokens": 300}
     found = await locate(backend, at(seeing), GroundingChat.of(GroundRequest.model_validate(wanted)))
     assert found["image"] == {"width": 96, "height": 64}
     assert found["finish_reason"] == "stop"
