@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from backends.grounding.request import GroundingChat, GroundRequest
-from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.audio import RealtimeRequest, RealtimeTurn, SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
@@ -141,9 +141,24 @@ def transcription_job(body: TranscriptionRequest, origin: Origin) -> Job[Json]:
     return _job(reading.read_transcription, operations.TRANSCRIBE, body, origin)
 
 
+def diarization_job(body: TranscriptionRequest, origin: Origin) -> Job[Json]:
+    """Tell the speakers of audio apart; items are ``transcript.text`` events without text."""
+    return _job(reading.read_diarization, operations.TRANSCRIBE, body, origin)
+
+
 def speech_job(body: SpeechRequest, origin: Origin) -> Job[bytes]:
     """Speak a text; items are bytes of the audio format that was asked for."""
     return _job(reading.read_speech, operations.SPEAK, body, origin)
+
+
+def realtime_job(body: RealtimeRequest, origin: Origin) -> Job[Json]:
+    """Open a session at a provider; the first item is its ``session.created``, and the job lasts as long as it."""
+    return _job(reading.read_realtime, operations.CONVERSE, body, origin)
+
+
+def realtime_turn_job(body: RealtimeTurn, origin: Origin) -> Job[Json]:
+    """Count one response of such a session; items are its events."""
+    return _job(reading.read_realtime, operations.TURN, body, origin)
 
 
 def image_job(body: ImageRequest, origin: Origin) -> Job[Json]:

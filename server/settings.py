@@ -51,7 +51,7 @@ from routing.state.factory import StateSettings
 from routing.upstreams.breaker import BreakerSettings
 from routing.upstreams.discovery import DiscoverySettings
 from server.observability.settings import LogSettings, TelemetrySettings
-from server.storage.settings import StorageSettings
+from server.storage.settings import RealtimeSettings, StorageSettings
 
 MIB = 1024 * 1024
 FILE_NAME = "roundhouse.toml"
@@ -277,6 +277,7 @@ class Settings(Section, BaseSettings):
     persistence: PersistenceSettings = PersistenceSettings()
     state: StateSettings = StateSettings()
     storage: StorageSettings = StorageSettings()
+    realtime: RealtimeSettings = RealtimeSettings()
     log: LogSettings = LogSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     data_dir: Path = Field(

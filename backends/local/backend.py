@@ -30,6 +30,7 @@ from backends.local.media import with_media
 from backends.local.merge import collected, merged
 from backends.local.model.effort import effort_arguments
 from backends.local.model.grammars import Grammars, root_of
+from backends.local.model.speech import speak_timed
 from backends.local.model.tokens import WorkerTokens, only_llamacpp
 from backends.local.parameters import table_of
 from backends.local.prompting import with_prompts, with_query_prompt, without_effect
@@ -98,6 +99,8 @@ class LocalWorkerBackend:
         if isinstance(request, ClassifyRequest | ModerationRequest) and upstream.engine == "llamacpp":
             return left_out(request)
         dropped = self._openai.dropped(request, upstream)
+        if isinstance(request, TranscriptionRequest):  # a worker takes the language of a translation, too
+            return tuple(name for name in dropped if name != "language")
         if isinstance(request, EmbeddingRequest | RerankRequest):
             dropped += without_effect(upstream, request)
         return dropped
@@ -442,7 +445,12 @@ class LocalWorkerBackend:
                 yield event
 
     async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncGenerator[bytes]:
-        async with aclosing(self._openai.speak(upstream, request)) as chunks:
+        """Bytes of audio; with times of words they are :class:`~backends.streams.noted.NotedAudio`."""
+        if request.timestamp_granularities:
+            speech = speak_timed(self._http, upstream, request)
+        else:
+            speech = self._openai.speak(upstream, request)
+        async with aclosing(speech) as chunks:
             async for chunk in chunks:
                 yield chunk
 

@@ -317,15 +317,26 @@ class TranscribedSegment(TypedDict):
 
 
 class Transcription(TypedDict):
-    """A transcript in the forms json, verbose_json and diarized_json; ``duration`` is seconds."""
+    """A transcript in the forms json, verbose_json and diarized_json; ``duration`` is seconds.
+
+    ``language_probability`` is that of a language that was detected.
+    """
 
     text: str
     task: NotRequired[str]
     language: NotRequired[str | None]
+    language_probability: NotRequired[float]
     duration: NotRequired[float | None]
     segments: NotRequired[list[TranscribedSegment]]
     words: NotRequired[list[TranscribedWord]]
     usage: NotRequired[dict[str, Any] | None]
+
+
+class TranscriptProgress(TypedDict):
+    """Seconds of the audio that were heard, and ``of`` how many, where the file tells."""
+
+    seconds: float
+    of: float | None
 
 
 class TranscriptEvent(TypedDict):
@@ -333,7 +344,11 @@ class TranscriptEvent(TypedDict):
 
     type: Literal["transcript.text.delta", "transcript.text.segment", "transcript.text.done"]
     delta: NotRequired[str]
+    progress: NotRequired[TranscriptProgress]
     text: NotRequired[str]
+    language: NotRequired[str | None]
+    language_probability: NotRequired[float]
+    duration: NotRequired[float | None]
     usage: NotRequired[dict[str, Any] | None]
 
 

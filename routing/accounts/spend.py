@@ -200,7 +200,7 @@ class Spend:
         :func:`routing.calling.bounds.reserved_answer`. Without that it has ``assumed_output_tokens``. Where a
         cap must hold, the prompt has as many tokens as its estimate allows.
         """
-        generates = facts.capability in (Capability.CHAT, Capability.COMPLETION)
+        generates = facts.capability in (Capability.CHAT, Capability.COMPLETION, Capability.REALTIME)
         assumed = (self.assumed if bound is None else bound) if generates else 0
         usage = Usage(
             input=longest_prompt(facts.prompt_tokens) if self._is_sure(facts, bound) else facts.prompt_tokens,
@@ -228,15 +228,15 @@ class Spend:
         """Dollars at the dearest service that may answer; ``None`` if a part is unknown."""
         price = self.now_of(price)
         pictures = round(facts.units * PICTURE_TOKENS) if drawn and facts.capability is Capability.IMAGE else 0
-        sound = usage.input if Capability.AUDIO_INPUT in facts.features else 0
+        spoken = facts.capability is Capability.REALTIME
+        sound = usage.input if spoken or Capability.AUDIO_INPUT in facts.features else 0
+        said = usage.output if spoken else 0
         if pictures and price.image is None:
             usage = replace(usage, output=pictures)
         drawings = usage.output if pictures else 0
         searches = searches_of(price, facts)
-        if sound or drawings or searches or facts.containers:
-            details = UsageDetails(
-                audio_input=sound, image_output=drawings, web_searches=searches, containers=facts.containers
-            )
+        if sound or said or drawings or searches or facts.containers:
+            details = UsageDetails(0, sound, 0, said, drawings, searches, facts.containers)
             usage = replace(usage, details=details)
         exact = cost_nano(price, usage, facts.capability)
         if exact is None:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from backends.parameters import is_elsewhere
-from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.audio import RealtimeRequest, RealtimeTurn, SpeechRequest, TranscriptionRequest
 from backends.wire.chat import NO_PAID_TOOLS, ChatRequest, ContentPart, Message, PaidTools, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
@@ -30,6 +30,7 @@ from backends.wire.tokens import (
 )
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
+from catalog.names.languages import languages_of
 from catalog.prices.rates import tiers_of
 from routing.facts import Complexity, Confidence, Facts, Intent, Task
 from routing.prefix import Prefix
@@ -241,11 +242,20 @@ def read_transcription(
         requested=request.model,
         task=Task.TRANSCRIBE,
         units=len(request.file) / _AUDIO_BYTES_PER_MINUTE,
+        languages=languages_of((request.language, *request.languages)),
         parameters=_parameters(request),
         stream=request.stream,
         key=key,
         intent=_intent(request, headers),
     )
+
+
+def read_diarization(
+    request: TranscriptionRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
+) -> Facts:
+    """Facts of audio whose speakers are told apart, without words."""
+    facts = read_transcription(request, headers, key=key)
+    return replace(facts, capability=Capability.DIARIZE, languages=frozenset())
 
 
 def read_speech(request: SpeechRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
@@ -261,6 +271,19 @@ def read_speech(request: SpeechRequest, headers: Mapping[str, str] = _NO_HEADERS
         prompt_digest=_digest([request.input]),
         intent=_intent(request, headers),
     )
+
+
+def read_realtime(
+    request: RealtimeRequest | RealtimeTurn, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
+) -> Facts:
+    """Facts of a session with a model that hears and speaks itself, or of one of its responses."""
+    intent = _intent(request, headers)
+    facts = Facts(
+        Capability.REALTIME, requested=request.model, output_tokens=0, stream=True, key=key, intent=intent
+    )
+    if isinstance(request, RealtimeTurn):
+        return replace(facts, prompt_tokens=request.prompt_tokens, output_tokens=request.most)
+    return facts
 
 
 def read_image(request: ImageRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:

@@ -241,6 +241,10 @@ class FakeAnswer(Answer[T]):
     def spent(self) -> float:
         return self._before + 0.25
 
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        return ()
+
     async def resume(self, error: RoundhouseError) -> None:
         raise error
 
@@ -263,6 +267,7 @@ class FakeDispatcher:
         self.left_out: list[tuple[str, ...]] = []
         self.kept: list[tuple[str, ...]] = []
         self.spent: list[float] = []
+        self.plan: Callable[[Facts], Plan] = lambda _: PLAN
 
     @asynccontextmanager
     async def open(self, job: Job[T]) -> AsyncIterator[Answer[T]]:
@@ -292,7 +297,7 @@ class FakeDispatcher:
 
     def explain(self, facts: Facts) -> Plan:
         self.facts.append(facts)
-        return PLAN
+        return self.plan(facts)
 
 
 PLAN = Plan(
