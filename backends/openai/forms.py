@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+
 from backends.base import Upstream
 from backends.http.multipart import FormField, FormFile
 from backends.parameters import ParameterTable, body_for, dropped_names, refuse_forbidden
 from backends.voices import mapped, openai_voice
-from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.audio import ClonedSpeech, SpeechRequest, TranscriptionRequest
 from backends.wire.common import WireModel
 from backends.wire.rerank import RerankRequest
 from catalog.errors import InvalidRequest, RoundhouseError, UnsupportedParameter
@@ -71,6 +73,8 @@ def speech_body(
     for name in _hints(request, table):
         del body[name]
     voice = spoken_voice(request, upstream, table)[0]
+    if isinstance(request, ClonedSpeech):
+        body["recording"] = base64.b64encode(request.recording).decode()
     if voice is None:
         voice = default_voice
     if voice is not None and voice != request.voice_name:
