@@ -63,10 +63,11 @@ OPERATIONS = {
     Capability.TRANSLATE: "translate",
     Capability.SPEAK: "speak",
     Capability.IMAGE: "generate_content",
+    Capability.VIDEO: "generate_content",
 }
 """``gen_ai.operation.name``: the conventions' name where there is one, else the capability's."""
 
-OUTPUTS = {Capability.SPEAK: "speech", Capability.IMAGE: "image"}
+OUTPUTS = {Capability.SPEAK: "speech", Capability.IMAGE: "image", Capability.VIDEO: "video"}
 
 _current: ContextVar[_TracedRequest | None] = ContextVar("traced_request", default=None)
 

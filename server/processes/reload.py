@@ -119,6 +119,7 @@ NEEDS_RESTART = (
     "storage.batches",
     "storage.batch_concurrency",
     "storage.background",
+    "storage.videos",
     "log.format",
     "log.level",
     "log.prompts",
