@@ -36,6 +36,7 @@ from backends.local.pictures.redrawing import STB, Redrawer
 from backends.local.prompting import with_prompts, with_query_prompt, without_effect
 from backends.local.refusals import worker_error
 from backends.local.stops import Counts, counted, stopped
+from backends.local.videos import film
 from backends.local.tool_schema import chosen_tools, has_calls, told_calls
 from backends.notices import DROPPED, note, tell
 from backends.openai.backend import OpenAIBackend, checked
@@ -54,6 +55,8 @@ from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.sampling import Sampling
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from backends.wire.video.events import VideoItem
+from backends.wire.video.request import VideoRequest
 from catalog.errors import (
     CapabilityMismatch,
     StreamBroken,
@@ -447,6 +450,11 @@ class LocalWorkerBackend:
         async with aclosing(self._openai.draw(upstream, request)) as events:
             async for event in events:
                 yield event
+
+    async def film(self, upstream: Upstream, request: VideoRequest) -> AsyncGenerator[VideoItem]:
+        async with aclosing(film(self._http, upstream, request, self._openai.body(request, upstream))) as items:
+            async for item in items:
+                yield item
 
     async def tokenize(self, upstream: Upstream, request: TokenizeRequest) -> Json:
         return await self._tokens.tokenize(upstream, request)

@@ -174,7 +174,7 @@ def _typed(name: str, text: str, kind: type[BaseModel]) -> Any:
     field = kind.model_fields.get(name)
     wanted = "" if field is None else str(field.annotation)
     for word, read in _TYPES.items():
-        if word in wanted:
+        if re.search(rf"\b{word}\b", wanted):
             try:
                 return read(text)
             except (KeyError, ValueError):

@@ -52,7 +52,7 @@ class VideoRequest(WireModel):
     generate_audio: bool | None = None
     seed: Seed | None = None
     user: Identifier | None = None
-    task: SkipJsonSchema[Literal["create", "remix", "edit", "extend"]] = "create"
+    task: SkipJsonSchema[Literal["create", "remix", "edit", "extend"]] = Field(default="create", exclude=True)
     image: SkipJsonSchema[bytes | None] = Field(default=None, repr=False, exclude=True)
     image_type: SkipJsonSchema[str] = Field(default="image/png", exclude=True)
     source: SkipJsonSchema[bytes | None] = Field(default=None, repr=False, exclude=True)
