@@ -31,6 +31,7 @@ from backends.openai.models import rows_from_models
 from backends.openai.moderation import by_classifier, moderation_list
 from backends.openai.parameters import table_at
 from backends.openai.sources import with_annotations
+from backends.openai.videos import OpenAIVideos
 from backends.parameters import ParameterTable, body_for
 from backends.plain import asks_plainly
 from backends.streams.assemble import chat_chunks, completion_chunks
@@ -64,8 +65,8 @@ _AFTER_DONE = 0.05
 """Seconds in which a stream may end after ``[DONE]``, so that its connection can be used again."""
 
 
-class OpenAIBackend:
-    """Chat, completions, embeddings, rerank, classification, audio and images over OpenAI's wire.
+class OpenAIBackend(OpenAIVideos):
+    """Chat, completions, embeddings, rerank, classification, audio, images and videos over OpenAI's wire.
 
     A subclass is a kind of server that differs in one of the attributes or of the first three methods.
     """

@@ -264,15 +264,16 @@ class _Making:
     async def begin(self, answer: Answer[VideoItem]) -> bool:
         """Store which model is at work. False as :meth:`change`."""
         self.begun = True
-        notes: Json = {"trace": answer.trace, "reason": answer.reason}
-        if answer.dropped:
-            notes["dropped"] = list(answer.dropped)
+        headers = answer.headers()
+        notes: Json = {"trace": answer.trace, "reason": headers["x-roundhouse-reason"]}
+        if dropped := headers.get("x-roundhouse-dropped"):
+            notes["dropped"] = [name.strip() for name in dropped.split(",")]
         told = {"model": answer.model.id, "status": RUNNING, "x-roundhouse": notes}
         return await self.change(RUNNING, {"model": answer.model.id}, told)
 
     async def accept(self, answer: Answer[VideoItem], name: str) -> None:
         """Store the name of the work at its server, which goes on if this process ends."""
-        await self.change(internal={"accepted": name, "key": answer.attempt.provider_key})
+        await self.change(internal={"accepted": name, "key": answer.provider_key})
 
     async def progress(self, percent: int) -> None:
         """Store the progress, now and then; it never goes back, and the end alone is 100."""
