@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -56,8 +56,8 @@ class VideoOptions(EngineOptions):
 class WorkerVideoRequest(VideoRequest):
     """The request to a worker: pictures and videos are base64."""
 
-    image: Annotated[str, Field(repr=False)] | None = None  # type: ignore[assignment]
-    source: Annotated[str, Field(repr=False, max_length=2 * MAX_SOURCE)] | None = None  # type: ignore[assignment]
+    image: str | None = Field(default=None, repr=False)  # type: ignore[assignment]
+    source: str | None = Field(default=None, repr=False, max_length=2 * MAX_SOURCE)  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import orjson
 import pytest
 from openai import AsyncOpenAI
 from openai.types import Video
@@ -16,8 +17,7 @@ from openai.types import Video
 from backends.wire.video.events import accepted, completed, progress
 from catalog.errors import UndecodableMedia, UpstreamError, WorkerFailed
 from server.storage import runner as runner_module
-from server.videos.objects import VIDEO
-from tests.fakes.pictures import png
+from tests.fakes.pictures import encoded, quarters
 from tests.fakes.videos import tiny_mp4
 from tests.server.api.test_openai_sdk import sdk
 from tests.server.conftest import Gateway, Start
@@ -26,6 +26,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*Sora API:DeprecationWarning")
 MP4 = tiny_mp4()
 MADE = (progress(30), MP4[:100], MP4[100:], completed(2.0, size="64x48", seed=7, fps=4))
 ASK: Any = {"model": "parrot", "prompt": "A fox at dawn."}
+
+
+def form(**fields: str) -> dict[str, Any]:
+    """A multipart form without a file, as OpenAI's SDKs send it."""
+    return {name: (None, value) for name, value in fields.items()}
+
+
+def dumped(**fields: str) -> str:
+    return orjson.dumps(fields).decode()
+
+
+def png(width: int, height: int) -> bytes:
+    return encoded(quarters(width, height))
 
 
 async def ended(client: AsyncOpenAI, name: str) -> Video:
@@ -166,10 +179,12 @@ async def test_an_edit_and_an_extension_take_a_video_by_its_id_or_as_a_file(serv
     async with serve() as gateway, sdk(gateway) as client:
         gateway.backend.video = MADE
         first = await client.videos.create_and_poll(poll_interval_ms=20, size="64x48", **ASK)
-        edited = await client.videos.edit(prompt="In snow.", video={"id": first.id})
-        await ended(client, edited.id)
-        request = gateway.backend.requests[-1]
-        assert (request.task, request.source, request.model, request.size) == ("edit", MP4, "parrot", "64x48")
+        for sent in (form(prompt="In snow.", **{"video[id]": first.id}), form(prompt="x", video=dumped(id=first.id))):
+            edited = await gateway.client.post("/v1/videos/edits", files=sent)
+            assert edited.status_code == 200, edited.text
+            await ended(client, edited.json()["id"])
+            request = gateway.backend.requests[-1]
+            assert (request.task, request.source, request.model, request.size) == ("edit", MP4, "parrot", "64x48")
         longer = await client.videos.extend(
             prompt="It runs.", seconds="8", video=("a.mp4", io.BytesIO(MP4)), extra_body={"model": "parrot"}
         )
@@ -189,18 +204,22 @@ async def test_a_first_frame_comes_as_a_file_a_data_url_or_the_id_of_a_file(serv
         picture = png(64, 48)
         url = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
         upload = await client.files.create(file=("a.png", picture), purpose="vision")
-        ways: tuple[Any, ...] = (("a.png", io.BytesIO(picture)), {"image_url": url}, {"file_id": upload.id})
+        gateway.backend.video = MADE
+        sent = await client.videos.create_and_poll(
+            input_reference=("a.png", io.BytesIO(picture)), poll_interval_ms=20, **ASK
+        )
+        assert sent.status == "completed"
+        ways: tuple[Any, ...] = (
+            {"files": form(**ASK, **{"input_reference[image_url]": url})},
+            {"files": form(**ASK, **{"input_reference[file_id]": upload.id})},
+            {"json": {**ASK, "input_reference": {"image_url": url}, "steps": 3}},
+        )
         for way in ways:
-            gateway.backend.video = MADE
-            video = await client.videos.create_and_poll(input_reference=way, poll_interval_ms=20, **ASK)
-            assert video.status == "completed"
-            request = gateway.backend.requests[-1]
-            assert (request.image, request.image_type) == (picture, "image/png")
-        body = {**ASK, "input_reference": {"image_url": url}, "steps": 3}
-        answer = await gateway.client.post("/v1/videos", json=body)
-        assert answer.status_code == 200, answer.text
-        assert gateway.backend.requests[-1].image == picture
-        await ended(client, answer.json()["id"])
+            answer = await gateway.client.post("/v1/videos", **way)
+            assert answer.status_code == 200, answer.text
+            await ended(client, answer.json()["id"])
+        assert [(each.image, each.image_type) for each in gateway.backend.requests] == [(picture, "image/png")] * 4
+        assert gateway.backend.requests[-1].steps == 3
         assert not {"image", "source"} & set(files(gateway))
 
 
@@ -255,7 +274,6 @@ async def test_a_key_sees_its_own_videos_alone(serve: Start) -> None:
                 two.videos.retrieve(video.id),
                 two.videos.download_content(video.id),
                 two.videos.remix(video.id, prompt="x"),
-                two.videos.edit(prompt="x", video={"id": video.id}),
                 two.videos.delete(video.id),
             ):
                 with pytest.raises(openai.NotFoundError):
@@ -308,12 +326,7 @@ async def test_work_that_no_request_waits_for_is_tried_again_where_that_may_help
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with start() as gateway:
-        runtime = gateway.services.runtime
-        assert runtime is not None
-        assert runtime.runner is not None
-        work: Any = runtime.runner.work(VIDEO)
         monkeypatch.setattr("server.videos.work.rest_after", lambda _error, _tries: 0.0)
-        monkeypatch.setattr(work, "_openings", {})
         tries = iter([(UpstreamError("Overloaded."),), (UpstreamError("Overloaded."),), MADE])
         original = gateway.backend.film
 
