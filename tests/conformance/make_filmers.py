@@ -25,7 +25,7 @@ def main() -> None:
 def _wan() -> Any:
     from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 
-    tokenizer, text_encoder = _words(32)
+    tokenizer, text_encoder = _words(32, multilingual=True)
     transformer = WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=2,
@@ -106,20 +106,20 @@ def _ltx() -> Any:
     )
 
 
-def _words(width: int) -> tuple[Any, Any]:
-    """A tokenizer of letters, and a T5 encoder of ``width`` for it."""
+def _words(width: int, *, multilingual: bool = False) -> tuple[Any, Any]:
+    """A tokenizer of letters, and a T5 encoder of ``width`` for it, or a UMT5 encoder."""
     from tokenizers import Tokenizer
     from tokenizers.models import Unigram
     from tokenizers.pre_tokenizers import Metaspace
     from tokenizers.processors import TemplateProcessing
-    from transformers import T5Config, T5EncoderModel, T5TokenizerFast
+    from transformers import T5Config, T5EncoderModel, T5TokenizerFast, UMT5Config, UMT5EncoderModel
 
     pieces = ["<pad>", "</s>", "<unk>", "▁", *string.ascii_letters, *string.digits, *string.punctuation]
     made = Tokenizer(Unigram([(piece, -1.0) for piece in pieces], unk_id=2))
     made.pre_tokenizer = Metaspace()
     made.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     tokenizer = T5TokenizerFast(tokenizer_object=made, extra_ids=0, model_max_length=128)
-    config = T5Config(
+    config = (UMT5Config if multilingual else T5Config)(
         vocab_size=len(pieces),
         d_model=width,
         d_kv=8,
@@ -130,7 +130,7 @@ def _words(width: int) -> tuple[Any, Any]:
         eos_token_id=1,
         decoder_start_token_id=0,
     )
-    return tokenizer, T5EncoderModel(config)
+    return tokenizer, (UMT5EncoderModel if multilingual else T5EncoderModel)(config)
 
 
 if __name__ == "__main__":

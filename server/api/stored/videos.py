@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
@@ -14,8 +16,16 @@ from starlette.responses import FileResponse, Response
 from typing_extensions import TypedDict
 
 from backends.wire.common import AS_COUNT, WireModel
-from backends.wire.video.request import MAX_SOURCE, VideoRequest
-from catalog.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, RoundhouseError, Unavailable
+from backends.wire.video.request import LONGEST, MAX_SOURCE, USUAL_SECONDS, VideoRequest
+from catalog.errors import (
+    InvalidRequest,
+    NotFound,
+    PayloadTooLarge,
+    RateLimited,
+    RoundhouseError,
+    Unavailable,
+    UndecodableMedia,
+)
 from catalog.types import Json
 from routing.reading.intent import is_auto
 from routing.state.records import Record, RecordQuery
@@ -202,15 +212,39 @@ async def _from_video(
 ) -> Response:
     fields = {name: getattr(form, name) for name in form.model_fields_set - {"video"}}
     fields |= {"task": task, **(form.model_extra or {})}
+    work = _work(runtime_of(request))
     if form.video is None:
+        assert upload is not None
+        if task == "edit":
+            fields["seconds"] = str(await _length(work, runtime_of(request), upload))
         body = VideoRequest.model_validate({**fields, "source": upload})
         return await _created(request, with_stand_in(request, body))
     source = _finished(await _found(request, form.video.id))
     own = {name: source.body[INTERNAL]["request"].get(name) for name in ("size", "fps")}
     fields = {**{name: value for name, value in own.items() if value is not None}, **fields}
     fields.setdefault("model", source.body[INTERNAL]["model"])
+    if task == "edit":
+        fields["seconds"] = str(_whole(source.body["video"]["seconds"]))
     body = with_stand_in(request, VideoRequest.model_validate(fields))
     return await _created(request, body, source=source)
+
+
+async def _length(work: VideoWork, runtime: Runtime, video: bytes) -> int:
+    """The whole seconds of an uploaded video; the usual ones without PyAV. Raises UndecodableMedia."""
+    with runtime.files.temporary() as file:
+        await asyncio.to_thread(file.write, video)
+        await asyncio.to_thread(file.flush)
+        try:
+            told = await work.stills.describe(Path(file.name))
+        except UndecodableMedia as error:
+            error.param = "video"
+            raise
+    return int(USUAL_SECONDS) if told is None else _whole(told["seconds"])
+
+
+def _whole(seconds: str | float) -> int:
+    """Seconds as they are charged for: the begun one counts."""
+    return min(LONGEST, max(1, math.ceil(float(seconds))))
 
 
 async def _created(request: Request, body: VideoRequest, *, source: Record | None = None) -> Response:

@@ -193,8 +193,8 @@ def plan_of(request: WorkerVideoRequest, options: VideoOptions, pipelines: Pipel
     else:
         height, width = (side - side % 2 for side in source.frames.shape[1:3])
     seconds = float(request.seconds)
-    if kind == "video" and source is not None and "seconds" not in request.model_fields_set:
-        seconds = len(source.frames) / source.fps
+    if kind == "video" and source is not None:
+        seconds = min(seconds, len(source.frames) / source.fps)
     shape = shape_of(width, height, seconds, fps, pipelines.grid, options.max_pixels)
     steps = request.steps or options.steps
     arguments: Json = {

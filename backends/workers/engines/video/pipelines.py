@@ -30,6 +30,8 @@ _FAMILIES: Mapping[str, Mapping[Kind, str]] = {
     "HunyuanVideo": {"text": "HunyuanVideoPipeline", "image": "HunyuanVideoImageToVideoPipeline"},
 }
 """Pipelines by the beginning of their names; the first that matches counts."""
+_SIDES = {"LTX": 32}
+"""Multiples of a side that a pipeline demands, whatever its autoencoder is."""
 
 
 @dataclass(slots=True)
@@ -70,9 +72,12 @@ class Pipelines:
         wanted = None if name is None else getattr(diffusers, name, None)
         if wanted is None:
             raise _cannot(self.model, kind)
+        # Not by ``from_pipe``, which casts all weights to one type.
+        taken = inspect.signature(wanted.__init__).parameters
+        given = {**dict(self.first.config), **self.first.components}
         try:
-            pipeline = wanted.from_pipe(self.first)
-        except (TypeError, ValueError, AttributeError):
+            pipeline = wanted(**{name: given[name] for name in taken if name in given})
+        except (TypeError, ValueError):
             raise _cannot(self.model, kind) from None
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
@@ -86,7 +91,8 @@ class Pipelines:
         patch = getattr(getattr(pipeline, "transformer", None), "config", None)
         size = getattr(patch, "patch_size", 1)
         side = size[-1] if isinstance(size, tuple | list) else size
-        return (spatial or 8) * (side or 1), temporal or 4
+        multiple = next((each for name, each in _SIDES.items() if type(pipeline).__name__.startswith(name)), 1)
+        return math.lcm((spatial or 8) * (side or 1), multiple), temporal or 4
 
     @property
     def sample_rate(self) -> int:
