@@ -21,9 +21,7 @@ _REFUSALS = ("moderation", "safety", "content", "policy", "blocked", "filtered",
 """Parts of the codes with which servers say that a video is not made for what it was to show."""
 
 
-async def looks(
-    look: Callable[[], Awaitable[Json]], upstream: Upstream, *, every: float
-) -> AsyncGenerator[Json]:
+async def looks(look: Callable[[], Awaitable[Json]], upstream: Upstream, *, every: float) -> AsyncGenerator[Json]:
     """What a server says of its work, again and again, at distances that grow up to ``every`` seconds.
 
     A look that fails, and may pass by itself, is tried again for :data:`TROUBLE` seconds. Raises the failure, and

@@ -216,7 +216,11 @@ def _of_videos(pipeline: str, index: dict[str, Any]) -> frozenset[Capability]:
     """
     found = {Capability.VIDEO}
     still = "ImageToVideo" in pipeline
-    if still or pipeline.startswith("LTX") or (pipeline.startswith("Wan") and index.get("expand_timesteps") is True):
+    if (
+        still
+        or pipeline.startswith("LTX")
+        or (pipeline.startswith("Wan") and index.get("expand_timesteps") is True)
+    ):
         found.add(Capability.VISION)
     takes_videos = pipeline.startswith(("Wan", "LTX", "CogVideoX")) and not pipeline.startswith("LTX2")
     if takes_videos and not still and index.get("expand_timesteps") is not True:

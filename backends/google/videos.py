@@ -1,7 +1,8 @@
 """Videos of Google's models: Gemini Omni by interactions in the background, Veo by a long-running operation.
 
-An interaction is created, looked at, and its file fetched from the same address, whatever address the answer names.
-Vertex AI's operations give the file itself. Source: Google's pages on video generation, the code of google-genai.
+An interaction is created, looked at, and its file fetched from the same address, whatever address the answer
+names. Vertex AI's operations give the file itself. Source: Google's pages on video generation,
+the code of google-genai.
 """
 
 from __future__ import annotations
@@ -202,7 +203,9 @@ class GoogleVideos:
             try:
                 yield binascii.a2b_base64(data)
             except binascii.Error:
-                raise UpstreamProtocolError(f"The endpoint '{upstream.endpoint}' sent a video that is no base64.") from None
+                raise UpstreamProtocolError(
+                    f"The endpoint '{upstream.endpoint}' sent a video that is no base64."
+                ) from None
             return
         found = _FILE.search(uri) if isinstance(uri, str) else None
         if found is None:
@@ -215,7 +218,10 @@ class GoogleVideos:
 
 
 def interaction_of(request: VideoRequest, upstream: Upstream, *, inline: bool = False) -> Json:
-    """The body of an interaction in the background, whose file comes with it or by its name. Raises InvalidRequest for a size that Google does not make."""
+    """The body of an interaction in the background, whose file comes with it or by its name.
+
+    Raises InvalidRequest for a size that Google does not make.
+    """
     content: list[Json] = []
     if request.image is not None:
         content.append({"type": "image", "data": _base64(request.image), "mime_type": request.image_type})
@@ -284,7 +290,9 @@ def _parts(told: Json) -> list[Json]:
 
 
 def _failure(told: Json, status: str, upstream: Upstream) -> Exception:
-    errors = told.get("errors") or [step.get("error") for step in told.get("steps") or [] if isinstance(step, dict)]
+    errors = told.get("errors") or [
+        step.get("error") for step in told.get("steps") or [] if isinstance(step, dict)
+    ]
     error = next((each for each in errors if isinstance(each, dict)), {}) if isinstance(errors, list) else {}
     return not_made(upstream, str(error.get("code") or status), error.get("message"))
 

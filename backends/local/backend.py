@@ -36,8 +36,8 @@ from backends.local.pictures.redrawing import STB, Redrawer
 from backends.local.prompting import with_prompts, with_query_prompt, without_effect
 from backends.local.refusals import worker_error
 from backends.local.stops import Counts, counted, stopped
-from backends.local.videos import film
 from backends.local.tool_schema import chosen_tools, has_calls, told_calls
+from backends.local.videos import film
 from backends.notices import DROPPED, note, tell
 from backends.openai.backend import OpenAIBackend, checked
 from backends.openai.moderation import THRESHOLD, by_classifier, by_scores, texts_of

@@ -32,7 +32,9 @@ async def film(
     StreamBroken for an answer that ends early.
     """
     if upstream.engine != "diffusion-video":
-        raise CapabilityMismatch(f"'{upstream.model}' runs on {upstream.engine}, which makes no videos.", param="model")
+        raise CapabilityMismatch(
+            f"'{upstream.model}' runs on {upstream.engine}, which makes no videos.", param="model"
+        )
     body |= {"task": request.task, "seconds": request.seconds}
     for name, data in (("image", request.image), ("source", request.source)):
         if data is not None:

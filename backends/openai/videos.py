@@ -127,7 +127,7 @@ class OpenAIVideos:
 
 
 def unsent(request: VideoRequest, upstream: Upstream, table: ParameterTable) -> tuple[str, ...]:
-    """The parameters of a video that the upstream is not sent: OpenAI takes its own alone, and a remix the prompt."""
+    """The parameters of a video that the upstream is not sent: OpenAI takes its own alone, a remix the prompt."""
     names = dropped_names(request, upstream, table)
     if request.accepted is not None:
         return ()

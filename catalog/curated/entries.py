@@ -129,7 +129,9 @@ class Entry(Section):
     @model_validator(mode="after")
     def _somewhere(self) -> Entry:
         if not any(True for _ in self.repositories()):
-            raise ValueError("it has no form: give gguf, mlx, vllm, onnx, whisper, speech, diffusion, video or weights")
+            raise ValueError(
+                "it has no form: give gguf, mlx, vllm, onnx, whisper, speech, diffusion, video or weights"
+            )
         return self
 
     @property

@@ -122,7 +122,9 @@ def request_of(record: Record, *, image: bytes | None, source: bytes | None) -> 
     return VideoRequest.model_validate(given)
 
 
-def changed(record: Record, status: str | None = None, internal: Json | None = None, video: Json | None = None) -> Record:
+def changed(
+    record: Record, status: str | None = None, internal: Json | None = None, video: Json | None = None
+) -> Record:
     """The record with its status, and some members of what the work needs and of the video's object, replaced."""
     told, kept = {**record.body["video"], **(video or {})}, {**record.body[INTERNAL], **(internal or {})}
     return record.changed(status=status, video=told, **{INTERNAL: kept})

@@ -86,7 +86,7 @@ class ExtendForm(EditForm):
 
 
 async def read_video_form(request: Request) -> VideoRequest:
-    """The request of ``POST /v1/videos``, with the bytes of its first frame. Raises InvalidRequest and its kinds."""
+    """The request of ``POST /v1/videos``, with its first frame. Raises InvalidRequest and its kinds."""
     form, upload = await _read(request, VideoForm, "input_reference", MAX_BYTES)
     picture, param = upload, "input_reference"
     if picture is None and form.input_reference is not None:

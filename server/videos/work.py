@@ -23,7 +23,6 @@ from catalog.errors import NotFound, RoundhouseError, Unavailable, UndecodableMe
 from catalog.types import Json
 from routing.calling.answer import Answer
 from routing.facts import Facts
-from routing.reading.videos import read_video
 from routing.state.records import Record
 from server.batches.asking import caller_of_owner, passes, rest_after
 from server.callers import Caller, Origin
@@ -112,7 +111,7 @@ class VideoWork:
             record = changed(again, None, {"begun": False})
 
     async def end(self, record: Record, error: BaseException | None) -> None:
-        """Store that a video was cancelled or has failed; what a server has of a cancelled one is deleted there."""
+        """Store that a video was cancelled or has failed. A server deletes what it has of a cancelled one."""
         if error is None:
             await self.discard(record)
             told: Json = {"code": "cancelled", "message": "The video was cancelled."}
@@ -125,7 +124,7 @@ class VideoWork:
             delete_files(files, record.id)
 
     async def discard(self, record: Record) -> None:
-        """Ask the server that works on a video, or has made it, to delete what it has. What it answers is logged."""
+        """Ask the server that works on a video, or has made it, to delete what it has. A failure is logged."""
         internal = record.body[INTERNAL]
         if internal["accepted"] is None or internal.get("model") is None:
             return
@@ -171,7 +170,7 @@ class VideoWork:
             delete_files(files, record.id)
 
     async def _request(self, record: Record) -> VideoRequest:
-        """The request of a record; one whose work goes on names its model. Raises NotFound for files that are gone."""
+        """The request of a record, by the model that is at work on it. Raises NotFound for files that are gone."""
         internal = record.body[INTERNAL]
         given: dict[str, bytes | None] = {IMAGE: None, SOURCE: None}
         if internal["accepted"] is None:

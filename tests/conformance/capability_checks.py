@@ -7,6 +7,7 @@ import functools
 import io
 import json
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import av
 import httpx
@@ -182,9 +183,10 @@ async def check_video(client: httpx.AsyncClient) -> None:
         made.append(b"".join(base64.b64decode(each["data"]) for each in told if each["type"] == "video.content"))
     frames = []
     for data in made:
-        with av.open(io.BytesIO(data)) as container:
+        opening: Any = av.open(io.BytesIO(data))
+        with opening as container:
             stream = container.streams.video[0]
-            assert (stream.codec_context.name, stream.average_rate) == ("h264", 4)
+            assert (stream.codec_context.name, float(stream.average_rate)) == ("h264", 4.0)
             frames.append([frame.to_ndarray(format="gray") for frame in container.decode(stream)])
     assert [len(each) for each in frames] == [8, 8]
     assert frames[0][0].shape == (46, 62)

@@ -1,7 +1,7 @@
-"""Write two pipelines of videos with random weights: ``make_filmers.py FOLDER`` makes ``FOLDER/wan`` and ``FOLDER/ltx``.
+"""Write two pipelines of videos with random weights: ``make_filmers.py FOLDER`` makes ``wan`` and ``ltx`` there.
 
-Their videos are noise, but they come from the real text encoder, transformer, scheduler and autoencoder of diffusers.
-Wan's makes videos from text and from other videos, LTX's from a first frame, too.
+Their videos are noise, but they come from the real text encoder, transformer, scheduler and autoencoder of
+diffusers. Wan's makes videos from text and from other videos, LTX's from a first frame, too.
 """
 
 from __future__ import annotations

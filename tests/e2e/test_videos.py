@@ -1,4 +1,4 @@
-"""Videos by the engine diffusion-video on real pipelines of diffusers, through a complete server; by ``make engines``."""
+"""Videos by the engine diffusion-video on real pipelines, through a complete server; by ``make engines``."""
 
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ def test_a_video_is_an_mp4_that_a_decoder_reads(client: openai.OpenAI, server: S
     video = ended(client, client.videos.create(model=filmer.id, extra_body={"seed": "7", "fps": "5"}, **ASK).id)
     assert (video.status, video.error, video.seconds, video.size) == ("completed", None, "2", "64x32")
     data = client.videos.download_content(video.id).read()
-    with av.open(io.BytesIO(data), format="mp4") as opened:
+    opening: Any = av.open(io.BytesIO(data), format="mp4")
+    with opening as opened:
         stream = opened.streams.video[0]
         frames = [frame.to_ndarray(format="rgb24") for frame in opened.decode(stream)]
     assert (stream.codec_context.name, float(stream.average_rate or 0), len(frames)) == ("h264", 5.0, 10)

@@ -36,8 +36,8 @@ def check_interaction(body: Json) -> None:
 class FakeGoogleVideos(FakeServer):
     """``asked`` are the bodies by the name of their work. A look at it ends it, as ``ending`` says.
 
-    ``file_host`` is where answers say that their file is; it is served at this fake alone. With ``vertex``, answers
-    hold the file, and operations are asked for by a method.
+    ``file_host`` is where answers say that their file is; it is served at this fake alone. With ``vertex``,
+    answers hold the file, and operations are asked for by a method.
     """
 
     def __init__(self, *, key: str = "AIza-fake", vertex: bool = False) -> None:
@@ -119,7 +119,9 @@ class FakeGoogleVideos(FakeServer):
             if call.body["parameters"]["durationSeconds"] not in (4, 6, 8):
                 return self.refused(call, 400, "durationSeconds must be 4, 6 or 8.")
             head = path.partition(":")[0].removeprefix("/v1/").removeprefix("/v1beta/")
-            name = f"{head}/operations/op{len(self.asked) + 1}" if self.vertex else f"models/{model}/operations/op1"
+            name = (
+                f"{head}/operations/op{len(self.asked) + 1}" if self.vertex else f"models/{model}/operations/op1"
+            )
             self.asked[name] = call.body
             return await self.document(request, call, {"name": name})
         assert path.endswith(":fetchPredictOperation")

@@ -33,7 +33,8 @@ def brightness(data: bytes) -> list[int]:
     """The mean of each frame of an MP4, 0 to 255."""
     import av
 
-    with av.open(io.BytesIO(data), format="mp4") as opened:
+    opening: Any = av.open(io.BytesIO(data), format="mp4")
+    with opening as opened:
         return [round(float(frame.to_ndarray(format="gray").mean())) for frame in opened.decode(video=0)]
 
 
@@ -72,7 +73,7 @@ class VideoRoutes(FakeServer):
     async def create_video(self, request: web.Request, call: Call) -> web.StreamResponse:
         fields = call.body.keys() | call.files.keys()
         if not self.takes_all and call.path.endswith("/videos") and (unknown := fields - self.OWN):
-            return self.refused(call, 400, f"Unknown parameter: '{sorted(unknown)[0]}'.")
+            return self.refused(call, 400, f"Unknown parameter: '{min(unknown)}'.")
         if call.body.get("seconds", "4") not in ("4", "8", "12"):
             return self.refused(call, 400, "Invalid value: 'seconds' must be one of '4', '8', '12'.")
         if (source := request.match_info.get("id")) is not None and source not in self.videos:

@@ -13,7 +13,15 @@ from backends.base import Upstream
 from backends.clouds.claude import CloudClaude
 from backends.clouds.vertex import discovery, embeddings
 from backends.clouds.vertex.account import GoogleAccounts
-from backends.clouds.vertex.addresses import ANTHROPIC, GOOGLE, interactions_path, model_path, name_of, project_path, publisher_of
+from backends.clouds.vertex.addresses import (
+    ANTHROPIC,
+    GOOGLE,
+    interactions_path,
+    model_path,
+    name_of,
+    project_path,
+    publisher_of,
+)
 from backends.google import embeddings as gemini_embeddings
 from backends.google.backend import GoogleBackend
 from backends.google.errors import read_google_error

@@ -1,8 +1,8 @@
 """The items of a video in the making: events, and the bytes of the file between them.
 
 ``video.accepted`` comes first from a server that works on it without a connection, and names the work there;
-``video.progress`` has a percentage. Then come the bytes of an MP4, and ``video.completed`` last, with the length in
-seconds that the server charges for.
+``video.progress`` has a percentage. Then come the bytes of an MP4, and ``video.completed`` last, with the
+length in seconds that the server charges for.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def accepted(name: str) -> Json:
 
 def progress(percent: object) -> Json:
     """The event of progress; a server's own figure may be of any kind."""
-    number = percent if isinstance(percent, int | float) and 0 <= percent <= 100 else 0  # noqa: PLR2004 - percent
+    number = percent if isinstance(percent, int | float) and 0 <= percent <= 100 else 0
     return {"type": PROGRESS, "progress": int(number)}
 
 

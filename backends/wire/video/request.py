@@ -33,11 +33,12 @@ VideoSize = Annotated[str, StringConstraints(pattern=r"^[1-9]\d{1,3}x[1-9]\d{1,3
 class VideoRequest(WireModel):
     """A video to make.
 
-    ``task`` is the kind of work: a new video, or one made from ``source``, the bytes of an MP4, which a server that
-    has it itself is told by ``source_id`` instead: a ``remix`` or an ``edit`` changes it, ``extend`` goes on from
-    its end for ``seconds``. ``image`` is the first frame, in the format ``image_type``. ``strength`` says how much
-    of a source is made anew, from 0 to 1. ``fps``, ``steps``, ``guidance_scale``, ``negative_prompt``, ``seed``,
-    ``strength`` and ``generate_audio`` are ours. ``accepted`` is the name of a server's work that goes on.
+    ``task`` is the kind of work: a new video, or one made from ``source``, the bytes of an MP4, which a server
+    that has it itself is told by ``source_id`` instead: a ``remix`` or an ``edit`` changes it, ``extend`` goes
+    on from its end for ``seconds``. ``image`` is the first frame, of the media type ``image_type``.
+    ``strength`` is the share of a source that is made anew. ``fps``, ``steps``, ``guidance_scale``,
+    ``negative_prompt``, ``seed``, ``strength`` and ``generate_audio`` are ours. ``accepted`` is the name of a
+    server's work that goes on.
     """
 
     model: ModelName = "auto"

@@ -187,7 +187,7 @@ async def delete_video(request: Request, video_id: str) -> Response:
 
 @route(router, "POST", "/v1/videos/{video_id}/cancel", Contract(answers=VideoObject))
 async def cancel_video(request: Request, video_id: str) -> Response:
-    """Stop a video in the making: it has failed, with the code ``cancelled``. One that has ended stays as it is."""
+    """Stop a video in the making: it fails with the code ``cancelled``. One that has ended stays as it is."""
     record = await _found(request, video_id)
     if record.status:
         record = await _cancelled(request, record)
@@ -295,7 +295,9 @@ async def _keep_parts(runtime: Runtime, record: Record, body: VideoRequest, sour
     path = files.path(f"{source.id}.{MP4}")
     with suppress(FileNotFoundError), writing():
         if path.stat().st_size > MAX_SOURCE:
-            raise PayloadTooLarge(f"A video to make another from has {MAX_SOURCE // 2**20} MiB at most.", param="video")
+            raise PayloadTooLarge(
+                f"A video to make another from has {MAX_SOURCE // 2**20} MiB at most.", param="video"
+            )
         await asyncio.to_thread(os.link, path, files.path(f"{record.id}.{SOURCE}"))
         return
     raise NotFound(f"The content of the video {source.id!r} is gone.")

@@ -27,7 +27,7 @@ from backends.wire.video.events import completed, progress
 from backends.wire.video.request import MAX_SOURCE, VideoRequest
 from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.video.mp4 import Clip, Frames, Sound, encoded, read_clip
-from backends.workers.engines.video.pipelines import Kind, Pipelines, Shape, open_pipelines, shape_of
+from backends.workers.engines.video.pipelines import Kind, Pipelines, VideoShape, open_pipelines, shape_of
 from backends.workers.program.app import dropped, parse, serve_engine, sse_event, stream_response
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
@@ -45,7 +45,9 @@ _STEPS, _DECODED = 90, 95
 class VideoOptions(EngineOptions):
     """The ``options`` of a catalogue row."""
 
-    size: str = Field(default="832x480", pattern=r"^[1-9]\d{1,3}x[1-9]\d{1,3}$", description="without one asked for")
+    size: str = Field(
+        default="832x480", pattern=r"^[1-9]\d{1,3}x[1-9]\d{1,3}$", description="without one asked for"
+    )
     fps: float = Field(default=24, gt=0, le=120, description="pictures a second")
     steps: int = Field(default=40, ge=1, le=500, description="denoising steps")
     guidance_scale: float | None = Field(default=None, ge=0, le=100, description="by default the pipeline's")
@@ -61,12 +63,12 @@ class WorkerVideoRequest(VideoRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Shot:
     """One video to make: its pipeline, the arguments of the call, its shape, and the frames that go before it."""
 
     pipeline: Any
     arguments: Json
-    shape: Shape
+    shape: VideoShape
     steps: int
     seed: int
     unused: tuple[str, ...]
@@ -131,7 +133,7 @@ class VideoEngine:
         headers = dropped(plan.unused)
         return await stream_response(http, events(), media_type="text/event-stream", headers=headers)
 
-    def _made(self, plan: Plan, cancel: CancelSignal) -> Generator[bytes, None, None]:
+    def _made(self, plan: Shot, cancel: CancelSignal) -> Generator[bytes, None, None]:
         """The events of one video. The pipeline works in a thread of its own, and is looked at while it does."""
         told: SimpleQueue[int | None] = SimpleQueue()
 
@@ -176,7 +178,7 @@ class VideoEngine:
         yield sse_event(completed(seconds, size=f"{shape.width}x{shape.height}", seed=plan.seed, fps=shape.fps))
 
 
-def plan_of(request: WorkerVideoRequest, options: VideoOptions, pipelines: Pipelines) -> Plan:
+def plan_of(request: WorkerVideoRequest, options: VideoOptions, pipelines: Pipelines) -> Shot:
     """What a pipeline is called with.
 
     Raises InvalidRequest for a shape that the model does not make, CapabilityMismatch for a picture or video that
@@ -224,7 +226,7 @@ def plan_of(request: WorkerVideoRequest, options: VideoOptions, pipelines: Pipel
         unused.append("generate_audio")
     taken = {name: value for name, value in arguments.items() if name in known}
     seed = request.seed if request.seed is not None else secrets.randbelow(2**31)
-    return Plan(pipeline, taken, shape, steps, seed, tuple(unused), source if extends else None)
+    return Shot(pipeline, taken, shape, steps, seed, tuple(unused), source if extends else None)
 
 
 def _kind(request: WorkerVideoRequest) -> Kind:
@@ -297,7 +299,7 @@ def _image(pixels: Any) -> Any:
     return Image.fromarray(pixels)
 
 
-def resampled(clip: Clip, shape: Shape) -> list[Any]:
+def resampled(clip: Clip, shape: VideoShape) -> list[Any]:
     """As many frames of a video as a shape has, at even distances in time; its last one stays at the end."""
     wanted = shape.made[2]
     times = np.arange(wanted) / shape.fps
@@ -310,7 +312,7 @@ def pixels_of(frames: Any) -> Frames:
     return np.clip(np.round(np.asarray(frames[0], dtype=np.float32) * 255), 0, 255).astype(np.uint8)
 
 
-def finished(frames: Frames, plan: Plan) -> Frames:
+def finished(frames: Frames, plan: Shot) -> Frames:
     """The frames of the video: cut to its size and length, behind the video that it goes on from."""
     shape = plan.shape
     top, left = (frames.shape[1] - shape.height) // 2, (frames.shape[2] - shape.width) // 2
@@ -321,7 +323,7 @@ def finished(frames: Frames, plan: Plan) -> Frames:
     return np.concatenate([before, cut[1:] if len(cut) > 1 else cut])  # its first frame is the last one before
 
 
-def sound_of(result: Any, rate: int, shape: Shape) -> Sound | None:
+def sound_of(result: Any, rate: int, shape: VideoShape) -> Sound | None:
     """The sound of a pipeline's answer, cut to the length of the pictures; None for a silent one."""
     given = getattr(result, "audio", None)
     if given is None:

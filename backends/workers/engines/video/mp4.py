@@ -1,7 +1,7 @@
 """MP4 files: frames and sound into bytes, and bytes into frames. Format: ISO/IEC 14496-12 with H.264 and AAC.
 
-Frames are arrays of shape (frames, height, width, 3), 8 bits a channel; sound is of shape (channels, samples), float
-in [-1, 1].
+Frames are arrays of shape (frames, height, width, 3), 8 bits a channel; sound is of shape (channels, samples),
+float in [-1, 1].
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def read_clip(data: bytes) -> Clip:
 
     found: list[Frames] = []
     try:
-        with av.open(io.BytesIO(data), format="mp4") as opened:
+        opening: Any = av.open(io.BytesIO(data), format="mp4")
+        with opening as opened:
             stream = opened.streams.video[0]
             fps = float(stream.average_rate or 0) or 24.0
             for frame in opened.decode(stream):

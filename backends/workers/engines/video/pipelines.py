@@ -1,7 +1,7 @@
 """Pipelines of diffusers that make videos: how each is opened, and the shapes and arguments that it takes.
 
-Text, a first frame and a source video are three pipelines of diffusers around the same weights: Wan's and LTX's are
-made of each other without another copy. Source: diffusers' pages on video generation.
+Text, a first frame and a source video are three pipelines of diffusers around the same weights: one is made of
+another without a copy. Source: diffusers' pages on video generation.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ class Pipelines:
     def grid(self) -> tuple[int, int]:
         """Width and height are multiples of the first, and frames one more than a multiple of the second."""
         pipeline = self.first
-        spatial = _first_of(pipeline, "vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_scale_factor")
+        spatial = _first_of(
+            pipeline, "vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_scale_factor"
+        )
         temporal = _first_of(pipeline, "vae_scale_factor_temporal", "vae_temporal_compression_ratio")
         patch = getattr(getattr(pipeline, "transformer", None), "config", None)
         size = getattr(patch, "patch_size", 1)
@@ -155,7 +157,7 @@ def _place(pipeline: Any, device: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class VideoShape:
     """What a pipeline is asked for, and what is cut out of it.
 
     ``width`` and ``height`` are those of the video, ``frames`` its pictures at ``fps``; ``made`` is the size that
@@ -169,7 +171,7 @@ class Shape:
     made: tuple[int, int, int]
 
 
-def shape_of(width: int, height: int, seconds: float, fps: float, grid: tuple[int, int], most: int) -> Shape:
+def shape_of(width: int, height: int, seconds: float, fps: float, grid: tuple[int, int], most: int) -> VideoShape:
     """The shape of a video. ``most`` bounds the pixels of all its frames.
 
     Raises InvalidRequest for odd sides, which H.264 does not have, and for too many pixels.
@@ -186,11 +188,11 @@ def shape_of(width: int, height: int, seconds: float, fps: float, grid: tuple[in
     pixels = made[0] * made[1] * made[2]
     if pixels > most:
         raise InvalidRequest(
-            f"{frames} frames of {width}x{height} are {pixels:,} pixels; a video has at most {most:,} here. Ask for "
-            "fewer 'seconds', a smaller 'size' or lower 'fps'. The operator can raise the model's option max_pixels.",
+            f"{frames} frames of {width}x{height} are {pixels:,} pixels; a video has at most {most:,} here. Ask "
+            "for fewer 'seconds', a smaller 'size' or lower 'fps'. The operator can raise the option max_pixels.",
             param="size",
         )
-    return Shape(width, height, frames, fps, made)
+    return VideoShape(width, height, frames, fps, made)
 
 
 def _kind_of(name: str) -> Kind:

@@ -46,9 +46,7 @@ class WanPipeline:
     vae_scale_factor_spatial: int = 8
     vae_scale_factor_temporal: int = 4
     config: Any = field(default_factory=lambda: SimpleNamespace(expand_timesteps=False))
-    transformer: Any = field(
-        default_factory=lambda: SimpleNamespace(config=SimpleNamespace(patch_size=(1, 2, 2)))
-    )
+    transformer: Any = field(default_factory=lambda: SimpleNamespace(config=SimpleNamespace(patch_size=(1, 2, 2))))
 
     def __call__(
         self,
@@ -202,7 +200,8 @@ def test_sound_stands_beside_the_pictures() -> None:
     frames = np.zeros((4, 32, 32, 3), np.uint8)
     for samples in (sound.samples, np.stack([tone, tone])[:, :24_000]):
         data = encoded(frames, 4, Sound(samples, 24_000), lambda: None)
-        with av.open(io.BytesIO(data)) as opened:
+        opening: Any = av.open(io.BytesIO(data))
+        with opening as opened:
             (stream,) = opened.streams.audio
             assert (stream.codec_context.name, stream.rate) == ("aac", 24_000)
             heard = sum(frame.samples for frame in opened.decode(stream))

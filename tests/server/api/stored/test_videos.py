@@ -1,4 +1,4 @@
-"""Videos: they outlive their request, are looked at and fetched with OpenAI's SDK, cancelled, remixed, and deleted."""
+"""Videos: they outlive their request, are fetched with OpenAI's SDK, cancelled, remixed, and deleted."""
 
 from __future__ import annotations
 
@@ -178,8 +178,11 @@ async def test_a_remix_goes_on_from_the_video_and_its_providers_name_for_it(serv
 async def test_an_edit_and_an_extension_take_a_video_by_its_id_or_as_a_file(serve: Start) -> None:
     async with serve() as gateway, sdk(gateway) as client:
         gateway.backend.video = MADE
-        first = await client.videos.create_and_poll(poll_interval_ms=20, size="64x48", **ASK)
-        for sent in (form(prompt="In snow.", **{"video[id]": first.id}), form(prompt="x", video=dumped(id=first.id))):
+        first = await client.videos.create_and_poll(poll_interval_ms=20, **{**ASK, "size": "64x48"})
+        for sent in (
+            form(prompt="In snow.", **{"video[id]": first.id}),
+            form(prompt="x", video=dumped(id=first.id)),
+        ):
             edited = await gateway.client.post("/v1/videos/edits", files=sent)
             assert edited.status_code == 200, edited.text
             await ended(client, edited.json()["id"])
@@ -309,9 +312,7 @@ async def test_after_a_restart_work_at_a_provider_is_looked_at_and_not_asked_for
         assert [request.accepted for request in gateway.backend.requests] == [None, "op-1"]
 
 
-async def test_after_a_restart_a_local_video_is_begun_again(
-    serve: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_after_a_restart_a_local_video_is_begun_again(serve: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner_module, "LOOK", 0.05)
     async with serve() as gateway, sdk(gateway) as client:
         gateway.backend.video = (progress(30), asyncio.Event())
