@@ -23,6 +23,7 @@ from catalog.errors import NotFound, RoundhouseError, Unavailable, UndecodableMe
 from catalog.types import Json
 from routing.calling.answer import Answer
 from routing.facts import Facts
+from routing.reading.intent import is_auto
 from routing.state.records import Record
 from server.batches.asking import caller_of_owner, passes, rest_after
 from server.callers import Caller, Origin
@@ -192,9 +193,14 @@ class VideoWork:
         return data
 
     def _is_local(self, facts: Facts, caller: Caller) -> bool:
-        """Whether no provider may have been asked: only models of this machine can answer."""
+        """Whether no provider may have been asked: only models of this machine can answer.
+
+        Raises ModelNotFound for a model that is there no more.
+        """
+        if not is_auto(facts.requested):
+            return all(row.local for row in self._runtime.catalog.replicas(facts.requested))
         plan = self._runtime.dispatcher.explain(permitted(facts, caller, self._runtime.catalog))
-        return all(candidate.model.local for candidate in plan.candidates)
+        return bool(plan.candidates) and all(candidate.model.local for candidate in plan.candidates)
 
     async def _receive(self, making: _Making, answer: Answer[VideoItem], file: IO[bytes], slot: Slot) -> None:
         """Write the video into a file, and tell its progress. Work at a server that goes on by itself has no slot.

@@ -24,7 +24,7 @@ from backends.wire.images import ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
-from backends.wire.video.events import VideoItem
+from backends.wire.video.events import VideoItem, completed, progress
 from backends.wire.video.request import DiscardRequest, VideoRequest
 from backends.workers.pool import DeviceView, PoolSnapshot, WorkerState, WorkerView
 from catalog.catalog import Catalog
@@ -107,7 +107,7 @@ class FakeBackend:
         self.requests: list[Any] = []
         self.closed = asyncio.Event()
         self.started = asyncio.Event()
-        self.video: Sequence[VideoItem | RoundhouseError | asyncio.Event] = ()
+        self.video: Sequence[VideoItem | RoundhouseError | asyncio.Event] = (progress(50), completed(2.0))
         self.discarded: list[str] = []
         self.audio: Sequence[bytes | RoundhouseError | asyncio.Event] = (b"RIFF", b"data")
         self.transcript: Json = {
