@@ -30,6 +30,8 @@ from backends.wire.tokens import (
     TokenizeRequest,
     TokenizeTexts,
 )
+from backends.wire.video.events import VideoItem
+from backends.wire.video.request import DiscardRequest, VideoRequest
 from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, ModelNotFound, NotPermitted
 from catalog.model import Capability, Model
@@ -47,6 +49,7 @@ from routing.reading import requests as reading
 from routing.reading.intent import is_auto
 from routing.reading.realtime import read_realtime
 from routing.reading.stand_ins import StandIn, embeds_by_choice
+from routing.reading.videos import read_discard, read_video
 from server.callers import Caller, Origin
 from server.functions import check_results, with_tools
 from server.runtime import Dispatches, Runtime
@@ -175,6 +178,16 @@ def image_job(body: ImageRequest, origin: Origin) -> Job[Json]:
     return _job(reading.read_image, operations.DRAW, body, origin)
 
 
+def video_job(body: VideoRequest, origin: Origin, *, provider_key: str | None = None) -> Job[VideoItem]:
+    """Make a video; items are events and bytes. ``provider_key`` is that of the work that it goes on from."""
+    return replace(_job(read_video, operations.FILM, body, origin), provider_key=provider_key)
+
+
+def discard_job(body: DiscardRequest, origin: Origin, *, provider_key: str | None = None) -> Job[Json]:
+    """End a video at its maker and delete it there."""
+    return replace(_job(read_discard, operations.DISCARD, body, origin), provider_key=provider_key)
+
+
 def count_job(chat: Job[Json], model: str) -> Job[Json]:
     """Count the prompt tokens of a chat's job by the tokenizer of ``model``; the one item has them."""
     job = _undecoded(chat, operations.COUNT)
@@ -234,6 +247,7 @@ JOBS: dict[Capability, tuple[type[WireModel], Callable[[Any, Origin], Job[Any]]]
     Capability.MODERATE: (ModerationRequest, moderation_job),
     Capability.SPEAK: (SpeechRequest, speech_job),
     Capability.IMAGE: (ImageRequest, image_job),
+    Capability.VIDEO: (VideoRequest, video_job),
 }
 """The body and the job of each capability that a JSON body asks for."""
 
