@@ -84,7 +84,9 @@ async def test_a_second_of_video_is_paid_for_and_told(tmp_path: Path) -> None:
         assert float(usage["total"]["cost"]) == pytest.approx(0.8)
         trace = (await client.get(f"/v1/traces/{video['x-roundhouse']['trace']}")).json()
         assert trace["attempts"][0]["cost"] == pytest.approx(0.8)
-        told = (await client.post("/v1/outcomes", json={"trace": trace["trace"], "accepted": True})).status_code
+        told = (
+            await client.post("/v1/outcomes", json={"trace": video["x-roundhouse"]["trace"], "accepted": True})
+        ).status_code
         assert told == 200
         fake.video_ending = {"status": "failed", "error": {"code": "internal_error", "message": "It broke."}}
         _, failed = await made(client, ASK)
