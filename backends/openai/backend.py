@@ -30,6 +30,7 @@ from backends.openai.forms import dropped, of_this_model, rerank_body, speech_bo
 from backends.openai.models import rows_from_models
 from backends.openai.moderation import by_classifier, moderation_list
 from backends.openai.parameters import table_at
+from backends.openai.realtime import RealtimeCalls
 from backends.openai.sources import with_annotations
 from backends.openai.videos import OpenAIVideos
 from backends.parameters import ParameterTable, body_for
@@ -65,7 +66,7 @@ _AFTER_DONE = 0.05
 """Seconds in which a stream may end after ``[DONE]``, so that its connection can be used again."""
 
 
-class OpenAIBackend(OpenAIVideos):
+class OpenAIBackend(RealtimeCalls, OpenAIVideos):
     """Chat, completions, embeddings, rerank, classification, audio, images and videos over OpenAI's wire.
 
     A subclass is a kind of server that differs in one of the attributes or of the first three methods.
@@ -97,11 +98,6 @@ class OpenAIBackend(OpenAIVideos):
     def parameters(self, upstream: Upstream) -> ParameterTable:
         """How this upstream treats the parameters of a request."""
         return table_at(upstream.base_url)
-
-    def path(self, upstream: Upstream, path: str) -> str:
-        """The path below this upstream's address for ``path`` of OpenAI's API."""
-        del upstream
-        return path
 
     def body(self, request: WireModel, upstream: Upstream) -> Json:
         """The body to send. Raises InvalidRequest for a field that no request may have."""
@@ -176,7 +172,7 @@ class OpenAIBackend(OpenAIVideos):
             self.path(upstream, "/audio/speech"),
             json=body,
             key_header=self.key_header,
-            errors=_speech_error,
+            errors=speech_error,
         ) as response:
             async for chunk in response.iter_audio():
                 yield chunk
@@ -484,7 +480,7 @@ def _wrong(upstream: Upstream, wrong: WrongShape) -> UpstreamProtocolError:
     return UpstreamProtocolError(f"The endpoint '{upstream.endpoint}' sent an answer of a wrong shape: {wrong}.")
 
 
-def _speech_error(status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream) -> RoundhouseError:
+def speech_error(status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream) -> RoundhouseError:
     return of_this_model(read_error(status, headers, body, upstream))
 
 

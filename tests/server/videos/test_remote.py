@@ -18,11 +18,11 @@ from server.app import create_app
 from server.assembly import open_runtime
 from server.settings import Settings
 from tests.backends.workers.conftest import fake_engines
+from tests.fakes.films import tiny_mp4
 from tests.fakes.google_videos import FakeGoogleVideos
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.pictures import encoded, quarters
 from tests.fakes.server import Fault
-from tests.fakes.videos import tiny_mp4
 
 ASK: Json = {"model": "film", "prompt": "A fox at dawn.", "seconds": "8", "size": "1280x720"}
 
