@@ -220,7 +220,7 @@ DRAW: Operation[Json] = Operation(
 FILM: Operation[VideoItem] = Operation(
     Film,
     lambda backend, upstream, body: backend.film(upstream, body),
-    lambda facts, _model: VideoObserver(facts.units),
+    lambda facts, _model: VideoObserver(facts.units, facts.tiers),
 )
 DISCARD: Operation[Json] = Operation(
     Discard, lambda backend, upstream, body: once(backend.discard(upstream, body)), _object

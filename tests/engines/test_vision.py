@@ -26,9 +26,9 @@ from catalog.errors import CapabilityMismatch, InvalidRequest
 from catalog.model import Capability
 from catalog.types import Json
 from tests.conformance.worker import KEY, Worker, starter, worker
-from tests.fakes.films import video
 from tests.fakes.pictures import encoded, quarters
 from tests.fakes.projector import TOKENS, write_projector
+from tests.fakes.videos import video
 
 pytestmark = pytest.mark.engine
 UPRIGHT, SIDEWAYS = quarters(96, 64), np.rot90(quarters(96, 64), 1)
