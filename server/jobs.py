@@ -30,6 +30,8 @@ from backends.wire.tokens import (
     TokenizeRequest,
     TokenizeTexts,
 )
+from backends.wire.video.events import VideoItem
+from backends.wire.video.request import DiscardRequest, VideoRequest
 from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, ModelNotFound, NotPermitted
 from catalog.model import Capability, Model
@@ -45,7 +47,9 @@ from routing.calling.watching.judgement import MakeJudge, judge_for
 from routing.facts import Facts
 from routing.reading import requests as reading
 from routing.reading.intent import is_auto
+from routing.reading.realtime import read_realtime
 from routing.reading.stand_ins import StandIn, embeds_by_choice
+from routing.reading.videos import read_discard, read_video
 from server.callers import Caller, Origin
 from server.functions import check_results, with_tools
 from server.runtime import Dispatches, Runtime
@@ -143,7 +147,8 @@ def transcription_job(body: TranscriptionRequest, origin: Origin) -> Job[Json]:
 
 def diarization_job(body: TranscriptionRequest, origin: Origin) -> Job[Json]:
     """Tell the speakers of audio apart; items are ``transcript.text`` events without text."""
-    return _job(reading.read_diarization, operations.TRANSCRIBE, body, origin)
+    job = transcription_job(body, origin)
+    return replace(job, facts=replace(job.facts, capability=Capability.DIARIZE, languages=frozenset()))
 
 
 def speech_job(body: SpeechRequest, origin: Origin) -> Job[bytes]:
@@ -153,12 +158,12 @@ def speech_job(body: SpeechRequest, origin: Origin) -> Job[bytes]:
 
 def realtime_job(body: RealtimeRequest, origin: Origin) -> Job[Json]:
     """Open a session at a provider; the first item is its ``session.created``, and the job lasts as long as it."""
-    return _job(reading.read_realtime, operations.CONVERSE, body, origin)
+    return _job(read_realtime, operations.CONVERSE, body, origin)
 
 
 def realtime_turn_job(body: RealtimeTurn, origin: Origin) -> Job[Json]:
     """Count one response of such a session; items are its events."""
-    return _job(reading.read_realtime, operations.TURN, body, origin)
+    return _job(read_realtime, operations.TURN, body, origin)
 
 
 def image_job(body: ImageRequest, origin: Origin) -> Job[Json]:
@@ -171,6 +176,16 @@ def image_job(body: ImageRequest, origin: Origin) -> Job[Json]:
     if body.stream and body.response_format == "url":
         raise InvalidRequest("A stream carries pictures as b64_json.", param="response_format")
     return _job(reading.read_image, operations.DRAW, body, origin)
+
+
+def video_job(body: VideoRequest, origin: Origin, *, provider_key: str | None = None) -> Job[VideoItem]:
+    """Make a video; items are events and bytes. ``provider_key`` is that of the work that it goes on from."""
+    return replace(_job(read_video, operations.FILM, body, origin), provider_key=provider_key)
+
+
+def discard_job(body: DiscardRequest, origin: Origin, *, provider_key: str | None = None) -> Job[Json]:
+    """End a video at its maker and delete it there."""
+    return replace(_job(read_discard, operations.DISCARD, body, origin), provider_key=provider_key)
 
 
 def count_job(chat: Job[Json], model: str) -> Job[Json]:
@@ -232,6 +247,7 @@ JOBS: dict[Capability, tuple[type[WireModel], Callable[[Any, Origin], Job[Any]]]
     Capability.MODERATE: (ModerationRequest, moderation_job),
     Capability.SPEAK: (SpeechRequest, speech_job),
     Capability.IMAGE: (ImageRequest, image_job),
+    Capability.VIDEO: (VideoRequest, video_job),
 }
 """The body and the job of each capability that a JSON body asks for."""
 

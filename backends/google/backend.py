@@ -14,18 +14,22 @@ from backends.google.errors import read_google_error
 from backends.google.modalities import wants_wav
 from backends.google.request import translate
 from backends.google.stream import GeminiStream
+from backends.google.videos import GoogleVideos, check_video, unsent
 from backends.http import HttpClient
 from backends.translation import reading
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.video.events import VideoItem
+from backends.wire.video.request import DiscardRequest, VideoRequest
 from catalog.errors import RoundhouseError, UpstreamError
 from catalog.model import Endpoint, Model
 from catalog.types import Json
 
 
 class GoogleBackend:
-    """Chat and embeddings. ``base_url`` includes the version: ``https://generativelanguage.googleapis.com/v1beta``.
+    """Chat, embeddings and videos. ``base_url`` includes the version:
+    ``https://generativelanguage.googleapis.com/v1beta``.
 
     ``now`` returns Unix seconds. A subclass is a place that serves the same models at other paths.
     """
@@ -42,6 +46,9 @@ class GoogleBackend:
             return translate(request, upstream).dropped
         if isinstance(request, EmbeddingRequest):
             return embeddings.translate(request, upstream)[1]
+        if isinstance(request, VideoRequest):
+            check_video(request, upstream)
+            return unsent(request, upstream)
         return ()
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
@@ -101,7 +108,19 @@ class GoogleBackend:
         with reading("Google"):
             return embeddings.assemble(request, upstream, answers)
 
+    def film(self, upstream: Upstream, request: VideoRequest) -> AsyncIterator[VideoItem]:
+        """A video in the making; see :class:`backends.base.Film`."""
+        return self.videos().film(upstream, request)
+
+    async def discard(self, upstream: Upstream, request: DiscardRequest) -> Json:
+        """See :class:`backends.base.Discard`."""
+        return await self.videos().discard(upstream, request)
+
     # ---- for subclasses
+
+    def videos(self) -> GoogleVideos:
+        """The calls for videos."""
+        return GoogleVideos(self._client, key_header=self.key_header, errors=self.read_error, path=self.path)
 
     def path(self, upstream: Upstream, method: str) -> str:
         """The path of a method of the model."""

@@ -22,7 +22,10 @@ _GEMINI = frozenset(
     }
 )
 """Inputs and features of every Gemini for chats; the list does not tell. Other families may lack some."""
-_OTHER_ANSWERS = re.compile(r"-(?:tts|live|native-audio|computer-use|image)\b")
+_OTHER_ANSWERS = re.compile(r"-(?:tts|live|native-audio|computer-use|image|omni)\b")
+_FILMS = re.compile(r"^(?:veo-|gemini-omni)")
+"""Models that make videos. What Omni lists as its methods is not what it serves."""
+_VIDEOS = frozenset({Capability.VIDEO, Capability.VISION, Capability.VIDEO_INPUT})
 """Models that are called for something else than a text, or need tools of their own."""
 
 
@@ -37,6 +40,8 @@ def described(entry: Json) -> Mapping[str, Any] | None:
     # The wire calls them methods, Google's SDK supported_actions.
     actions = entry.get("supportedGenerationMethods") or entry.get("supportedActions") or ()
     context, most = entry.get("inputTokenLimit"), entry.get("outputTokenLimit")
+    if _FILMS.match(name):
+        return {"name": name, "capabilities": _VIDEOS}
     if "generateContent" in actions and _OTHER_ANSWERS.search(name) is None:
         capabilities = _GEMINI if name.startswith("gemini") else frozenset({Capability.CHAT})
         if entry.get("thinking") is True:

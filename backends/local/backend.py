@@ -37,6 +37,7 @@ from backends.local.prompting import with_prompts, with_query_prompt, without_ef
 from backends.local.refusals import worker_error
 from backends.local.stops import Counts, counted, stopped
 from backends.local.tool_schema import chosen_tools, has_calls, told_calls
+from backends.local.videos import film
 from backends.notices import DROPPED, note, tell
 from backends.openai.backend import OpenAIBackend, checked
 from backends.openai.moderation import THRESHOLD, by_classifier, by_scores, texts_of
@@ -56,6 +57,8 @@ from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.sampling import Sampling
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from backends.wire.video.events import VideoItem
+from backends.wire.video.request import VideoRequest
 from catalog.errors import (
     CapabilityMismatch,
     StreamBroken,
@@ -458,6 +461,11 @@ class LocalWorkerBackend:
         async with aclosing(self._openai.draw(upstream, request)) as events:
             async for event in events:
                 yield event
+
+    async def film(self, upstream: Upstream, request: VideoRequest) -> AsyncGenerator[VideoItem]:
+        async with aclosing(film(self._http, upstream, request, self._openai.body(request, upstream))) as items:
+            async for item in items:
+                yield item
 
     async def tokenize(self, upstream: Upstream, request: TokenizeRequest) -> Json:
         return await self._tokens.tokenize(upstream, request)

@@ -94,6 +94,7 @@ ENGINES: Mapping[str, ParameterTable] = {
         extras=WORKER.extras | {"num_speakers"},
     ),
     "onnx": replace(WORKER, extras=WORKER.extras | {"token_counts"}),
+    "diffusion-video": ParameterTable(drops=frozenset({"user"}), unknown_pass=False),
     "diffusion": ParameterTable(
         drops=frozenset({"user", "quality", "style", "background", "moderation", "partial_images"}),
         unknown_pass=False,

@@ -90,7 +90,7 @@ def cost_of(price: Price, usage: Usage, capability: Capability | None = None) ->
         unknown += [f"tier {tier}" for tier in tiers]
     tokens = _tokens(rates, usage, details, unknown)
     units: Decimal | None = None
-    if usage.units:
+    if usage.units or capability is Capability.VIDEO:  # one that failed has no second, and costs nothing
         counted = usage.input or usage.output
         if not (counted and rates.priced) or not _OF_ANSWERS.isdisjoint(unknown):
             units = _units(price, usage, capability)

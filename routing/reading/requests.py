@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from backends.parameters import is_elsewhere
-from backends.wire.audio import RealtimeRequest, RealtimeTurn, SpeechRequest, TranscriptionRequest
+from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import NO_PAID_TOOLS, ChatRequest, ContentPart, Message, PaidTools, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
@@ -250,14 +250,6 @@ def read_transcription(
     )
 
 
-def read_diarization(
-    request: TranscriptionRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
-) -> Facts:
-    """Facts of audio whose speakers are told apart, without words."""
-    facts = read_transcription(request, headers, key=key)
-    return replace(facts, capability=Capability.DIARIZE, languages=frozenset())
-
-
 def read_speech(request: SpeechRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
     """Facts of a text to speak; a unit is a character."""
     return Facts(
@@ -271,19 +263,6 @@ def read_speech(request: SpeechRequest, headers: Mapping[str, str] = _NO_HEADERS
         prompt_digest=_digest([request.input]),
         intent=_intent(request, headers),
     )
-
-
-def read_realtime(
-    request: RealtimeRequest | RealtimeTurn, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
-) -> Facts:
-    """Facts of a session with a model that hears and speaks itself, or of one of its responses."""
-    intent = _intent(request, headers)
-    facts = Facts(
-        Capability.REALTIME, requested=request.model, output_tokens=0, stream=True, key=key, intent=intent
-    )
-    if isinstance(request, RealtimeTurn):
-        return replace(facts, prompt_tokens=request.prompt_tokens, output_tokens=request.most)
-    return facts
 
 
 def read_image(request: ImageRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
@@ -324,9 +303,6 @@ def read_tokens(
         tokens_only=True,
         intent=_intent(request, headers),
     )
-
-
-# ---- parts
 
 
 def _textual(

@@ -65,10 +65,16 @@ OPERATIONS = {
     Capability.SPEAK: "speak",
     Capability.IMAGE: "generate_content",
     Capability.REALTIME: "realtime",
+    Capability.VIDEO: "generate_content",
 }
 """``gen_ai.operation.name``: the conventions' name where there is one, else the capability's."""
 
-OUTPUTS = {Capability.SPEAK: "speech", Capability.IMAGE: "image", Capability.REALTIME: "speech"}
+OUTPUTS = {
+    Capability.SPEAK: "speech",
+    Capability.IMAGE: "image",
+    Capability.REALTIME: "speech",
+    Capability.VIDEO: "video",
+}
 
 _current: ContextVar[_TracedRequest | None] = ContextVar("traced_request", default=None)
 

@@ -127,6 +127,7 @@ NEEDS_RESTART = (
     "storage.batch_concurrency",
     "storage.background",
     "realtime.message_bytes",
+    "storage.videos",
     "log.format",
     "log.level",
     "log.prompts",

@@ -21,6 +21,7 @@ from tests.fakes.openai_responses import (
     response_events,
 )
 from tests.fakes.server import Call, Route
+from tests.fakes.videos import VideoRoutes
 
 DONE = b"data: [DONE]\n\n"
 
@@ -31,7 +32,7 @@ def event(payload: Any, name: str = "") -> bytes:
     return head + b"data: " + orjson.dumps(payload) + b"\n\n"
 
 
-class FakeOpenAI(BatchRoutes):
+class FakeOpenAI(BatchRoutes, VideoRoutes):
     """``reply`` is what its chat models say; without ``keeps_form`` also when JSON is asked for.
 
     ``output`` are items that a response has whatever is asked, ``ending`` fields of its document (a status of
@@ -86,6 +87,7 @@ class FakeOpenAI(BatchRoutes):
             ("POST", f"{self.prefix}/audio/speech", self.speak),
             ("POST", f"{self.prefix}/images/generations", self.draw),
             *self.batch_routes(),
+            *self.video_routes(),
         ]
 
     async def compact(self, request: web.Request, call: Call) -> web.StreamResponse:

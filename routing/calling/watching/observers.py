@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
+from backends.wire.video.events import ACCEPTED, COMPLETED, VideoItem
 from routing.accounts.reservations import characters
 from routing.calling.watching.usage import MOST_TOKENS, audio_seconds, token_usage
 from routing.outcomes import Usage, UsageDetails
@@ -194,6 +195,35 @@ class RealtimeObserver:
             return
         usage = {**told, "output_tokens_details": told.get("output_token_details")}
         self.usage = token_usage(usage) or Usage(known=False)
+
+
+class VideoObserver:
+    """Observes a video in the making. Units are seconds of video; the answer begins with its first progress.
+
+    A server that has accepted the work, and goes on without a connection, has begun, too.
+    """
+
+    streamed = 0
+
+    def __init__(self, asked: float) -> None:
+        """``asked`` are the seconds asked for, which count where the server does not tell."""
+        self.begun = False
+        self.usage = Usage(known=False)
+        self.finish_reason: str | None = None
+        self._asked = asked
+
+    def see(self, item: VideoItem) -> None:
+        if isinstance(item, bytes):
+            self.begun = self.begun or bool(item)
+            return
+        kind = item["type"]
+        self.begun = self.begun or kind == ACCEPTED or bool(item.get("progress"))
+        if kind == COMPLETED:
+            self.begun = True
+            self.finish_reason = "stop"
+            made = item.get("seconds")
+            tokens = Usage() if item.get("usage") is None else _believed(item)
+            self.usage = replace(tokens, units=self._asked if made is None else float(made))
 
 
 def _drawn(usage: Usage) -> Usage:
