@@ -5,7 +5,7 @@ from __future__ import annotations
 from catalog.model import ENDPOINTS, Capability
 from tests.conformance.capability_checks import CHECKS
 
-REMOTE_ONLY = {Capability.TRANSLATE, Capability.VIDEO}
+REMOTE_ONLY = {Capability.TRANSLATE, Capability.VIDEO, Capability.REALTIME}
 """The endpoints that no engine of a worker serves."""
 
 
