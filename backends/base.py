@@ -24,6 +24,7 @@ from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.clouds import NO_ACCOUNT, CloudAccount
 from catalog.model import Endpoint, Model, Wire
@@ -129,6 +130,13 @@ class Embed(Protocol):
     """``embed`` answers with OpenAI's list object, vectors in the ``encoding_format`` asked for."""
 
     async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json: ...
+
+
+@runtime_checkable
+class EmbedContents(Protocol):
+    """``embed_contents`` embeds texts and pictures, together or apart, and answers as :class:`Embed`."""
+
+    async def embed_contents(self, upstream: Upstream, request: MixedEmbeddingRequest) -> Json: ...
 
 
 @runtime_checkable

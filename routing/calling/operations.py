@@ -18,6 +18,7 @@ from backends.base import (
     Describe,
     Draw,
     Embed,
+    EmbedContents,
     Moderate,
     Rerank,
     Speak,
@@ -172,6 +173,9 @@ COMPLETE: Operation[Json] = Operation(
 )
 EMBED: Operation[Json] = Operation(
     Embed, lambda backend, upstream, body: once(backend.embed(upstream, body)), _object
+)
+EMBED_CONTENTS: Operation[Json] = Operation(
+    EmbedContents, lambda backend, upstream, body: once(backend.embed_contents(upstream, body)), _object
 )
 RERANK: Operation[Json] = Operation(
     Rerank,
