@@ -19,6 +19,7 @@ from backends.base import (
     Discard,
     Draw,
     Embed,
+    EmbedContents,
     Film,
     Moderate,
     Rerank,
@@ -176,6 +177,9 @@ COMPLETE: Operation[Json] = Operation(
 )
 EMBED: Operation[Json] = Operation(
     Embed, lambda backend, upstream, body: once(backend.embed(upstream, body)), _object
+)
+EMBED_CONTENTS: Operation[Json] = Operation(
+    EmbedContents, lambda backend, upstream, body: once(backend.embed_contents(upstream, body)), _object
 )
 RERANK: Operation[Json] = Operation(
     Rerank,
