@@ -21,7 +21,7 @@ from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.images import ImageRequest
+from backends.wire.images import ImageEditRequest, ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
@@ -184,6 +184,17 @@ class Draw(Protocol):
     """``draw`` yields OpenAI's image events, ending in one ``image_generation.completed`` per image."""
 
     def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncIterator[Json]: ...
+
+
+@runtime_checkable
+class EditImages(Protocol):
+    """``edit`` yields OpenAI's events of edits, ending in one ``image_edit.completed`` per picture.
+
+    ``request.variation`` asks for pictures that vary the one given, without a prompt. Raises UnsupportedParameter
+    for a mask, a markup or a number of pictures that the model's server does not take.
+    """
+
+    def edit(self, upstream: Upstream, request: ImageEditRequest) -> AsyncIterator[Json]: ...
 
 
 @runtime_checkable

@@ -55,7 +55,7 @@ ModelId = Annotated[
 
 
 class Capability(StrEnum):
-    """Something that a model can do. The first group are endpoints; the second are features of a chat model."""
+    """Something that a model can do. The first group are endpoints; the second are features of a chat model, and of one that draws."""
 
     CHAT = "chat"
     COMPLETION = "completion"
@@ -80,6 +80,7 @@ class Capability(StrEnum):
     AUDIO_INPUT = "audio_input"
     DOCUMENTS = "documents"
     WEB_SEARCH = "web_search"
+    IMAGE_EDIT = "image_edit"
 
 
 ENDPOINTS: frozenset[Capability] = frozenset(

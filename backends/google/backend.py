@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from backends.adapting.restoring import restorer_of
 from backends.base import Upstream
-from backends.google import discovery, embeddings
+from backends.google import discovery, embeddings, pictures
 from backends.google.errors import read_google_error
 from backends.google.modalities import wants_wav
 from backends.google.request import translate
@@ -19,13 +19,14 @@ from backends.translation import reading
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.images import ImageEditRequest, ImageRequest
 from catalog.errors import RoundhouseError, UpstreamError
 from catalog.model import Endpoint, Model
 from catalog.types import Json
 
 
 class GoogleBackend:
-    """Chat and embeddings. ``base_url`` includes the version: ``https://generativelanguage.googleapis.com/v1beta``.
+    """Chat, embeddings and pictures. ``base_url`` includes the version: ``https://generativelanguage.googleapis.com/v1beta``.
 
     ``now`` returns Unix seconds. A subclass is a place that serves the same models at other paths.
     """
@@ -42,6 +43,8 @@ class GoogleBackend:
             return translate(request, upstream).dropped
         if isinstance(request, EmbeddingRequest):
             return embeddings.translate(request, upstream)[1]
+        if isinstance(request, ImageRequest):
+            return pictures.translate(request, upstream)[1]
         return ()
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
@@ -100,6 +103,14 @@ class GoogleBackend:
         ]
         with reading("Google"):
             return embeddings.assemble(request, upstream, answers)
+
+    def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncIterator[Json]:
+        """The events of pictures; see :class:`backends.base.Draw`. They are asked for one after another."""
+        return pictures.events(self.chat, upstream, request, "image_generation")
+
+    def edit(self, upstream: Upstream, request: ImageEditRequest) -> AsyncIterator[Json]:
+        """The events of changed pictures; see :class:`backends.base.EditImages`."""
+        return pictures.events(self.chat, upstream, request, "image_edit")
 
     # ---- for subclasses
 

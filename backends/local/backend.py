@@ -49,7 +49,7 @@ from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.images import ImageRequest
+from backends.wire.images import ImageEditRequest, ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.sampling import Sampling
@@ -445,6 +445,11 @@ class LocalWorkerBackend:
 
     async def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncGenerator[Json]:
         async with aclosing(self._openai.draw(upstream, request)) as events:
+            async for event in events:
+                yield event
+
+    async def edit(self, upstream: Upstream, request: ImageEditRequest) -> AsyncGenerator[Json]:
+        async with aclosing(self._openai.edit(upstream, request)) as events:
             async for event in events:
                 yield event
 

@@ -366,13 +366,21 @@ class ImageList(TypedDict):
     created: int
     data: list[Image]
     output_format: NotRequired[str]
+    background: NotRequired[str]
+    quality: NotRequired[str]
+    size: NotRequired[str]
     usage: NotRequired[dict[str, Any]]
 
 
 class ImageEvent(TypedDict):
     """One event of streamed drawing: a picture in the making, or a completed one."""
 
-    type: Literal["image_generation.partial_image", "image_generation.completed"]
+    type: Literal[
+        "image_generation.partial_image",
+        "image_generation.completed",
+        "image_edit.partial_image",
+        "image_edit.completed",
+    ]
     b64_json: NotRequired[str]
     partial_image_index: NotRequired[int]
 

@@ -16,6 +16,7 @@ from backends.base import (
     Count,
     Describe,
     Draw,
+    EditImages,
     Embed,
     Moderate,
     Rerank,
@@ -184,6 +185,11 @@ SPEAK: Operation[bytes] = Operation(
 )
 DRAW: Operation[Json] = Operation(
     Draw, lambda backend, upstream, body: backend.draw(upstream, body), lambda _facts, _model: ImageObserver()
+)
+EDIT: Operation[Json] = Operation(
+    EditImages,
+    lambda backend, upstream, body: backend.edit(upstream, body),
+    lambda _facts, _model: ImageObserver(),
 )
 COUNT: Operation[Json] = Operation(
     Count, lambda backend, upstream, body: once(backend.count(upstream, body)), _object

@@ -20,7 +20,7 @@ from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.images import ImageRequest
+from backends.wire.images import ImageEditRequest, ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
@@ -182,6 +182,11 @@ class FakeBackend:
         self.requests.append(request)
         for number in range(request.n or 1):
             yield {"type": "image_generation.completed", "b64_json": f"cGlj{number}", "usage": {"total_tokens": 4}}
+
+    async def edit(self, upstream: Upstream, request: ImageEditRequest) -> AsyncIterator[Json]:
+        self.requests.append(request)
+        for number in range(request.n or 1):
+            yield {"type": "image_edit.completed", "b64_json": f"cGlj{number}", "usage": {"total_tokens": 4}}
 
     async def apply_template(self, upstream: Upstream, request: ChatRequest) -> Json:
         self.requests.append(request)
