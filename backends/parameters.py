@@ -130,8 +130,8 @@ class PictureRules:
     """The treatment of requests for pictures by one kind of server.
 
     ``drops`` are parameters that it does not take there, beside the table's. ``format``: it is told the
-    ``response_format``. ``variations``: it serves them, beside edits. ``own``: it is a worker of this machine, which
-    takes all parameters of an edit in a variation, and no ``markup``.
+    ``response_format``. ``variations``: it serves them, beside edits. ``own``: it is a worker of this machine,
+    which takes all parameters of an edit in a variation, and no ``markup``.
     """
 
     drops: frozenset[str] = frozenset()

@@ -55,7 +55,8 @@ ModelId = Annotated[
 
 
 class Capability(StrEnum):
-    """Something that a model can do. The first group are endpoints; the second are features of a chat model, and of one that draws."""
+    """Something that a model can do. The first group are endpoints; the second are features of a chat model, and
+    of one that draws."""
 
     CHAT = "chat"
     COMPLETION = "completion"

@@ -27,7 +27,8 @@ Chats = Callable[[Upstream, ChatRequest], AsyncIterator[Json]]
 """Asks Gemini; yields OpenAI's chunks, whose deltas have ``images``."""
 RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
 _SIDES = {"1K": 1024, "2K": 2048, "4K": 4096}
-"""The sides of the square of each ``imageSize``. Other ratios have about as many pixels, in sides of Google's own."""
+"""The sides of the square of each ``imageSize``. Other ratios have about as many pixels, in sides of Google's
+own."""
 _ASKED = frozenset({"model", "prompt", "n", "seed", "response_format", "stream", "routing", "strict", "timings"})
 """Fields that are translated, or that the gateway sees to."""
 _MOST_SEED = 2**31
@@ -56,7 +57,9 @@ def translate(request: ImageRequest, upstream: Upstream) -> tuple[list[ChatReque
     if (config := _config(request, upstream, dropped)) is not None:
         fields["image_config"] = config
     sent = {name: value for name, value in request.to_wire().items() if value is not None}
-    dropped.add(*(name for name in sent if name not in _ASKED | {"size", "output_format"} and _matters(sent, name)))
+    dropped.add(
+        *(name for name in sent if name not in _ASKED | {"size", "output_format"} and _matters(sent, name))
+    )
     content = [*parts, ContentPart(type="text", text=prompt)]
     fields["messages"] = [Message(role="user", content=content)]
     seeds: Iterator[Json] = (
@@ -65,13 +68,11 @@ def translate(request: ImageRequest, upstream: Upstream) -> tuple[list[ChatReque
     return [ChatRequest.model_validate({**fields, **seed}) for seed in seeds], dropped.as_tuple()
 
 
-async def events(
-    chats: Chats, upstream: Upstream, request: ImageRequest, kind: str
-) -> AsyncGenerator[Json]:
+async def events(chats: Chats, upstream: Upstream, request: ImageRequest, kind: str) -> AsyncGenerator[Json]:
     """OpenAI's events of the pictures, one chat after another; ``kind`` is the beginning of their types.
 
-    The usage of each is that of all chats so far. Raises InvalidRequest with the code ``moderation_blocked`` for what
-    Google does not draw, and AnswerInvalid for an answer without a picture.
+    The usage of each is that of all chats so far. Raises InvalidRequest with the code ``moderation_blocked`` for
+    what Google does not draw, and AnswerInvalid for an answer without a picture.
     """
     if isinstance(request, ImageEditRequest) and request.variation:
         tell(f"'{upstream.model}' has no variations, so it was asked for an edit: {VARY!r}")

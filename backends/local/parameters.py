@@ -54,7 +54,6 @@ stop sequences."""
 
 PAINTER = ParameterTable(
     drops=frozenset({"user", "style", "moderation"}),
-    extras=frozenset({"sampler"}),
     unknown_pass=False,
     pictures=PictureRules(format=False, own=True),
 )

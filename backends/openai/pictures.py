@@ -40,9 +40,7 @@ def draw(backend: OpenAIBackend, upstream: Upstream, request: ImageRequest) -> A
     )
 
 
-async def edit(
-    backend: OpenAIBackend, upstream: Upstream, request: ImageEditRequest
-) -> AsyncGenerator[Json]:
+async def edit(backend: OpenAIBackend, upstream: Upstream, request: ImageEditRequest) -> AsyncGenerator[Json]:
     """The events of an edit or of variations; see :class:`backends.base.EditImages`.
 
     OpenAI has retired its variations: there, and at Azure, a variation is an edit with a prompt of ours.
@@ -83,9 +81,8 @@ def edit_form(
     body.pop("prompt", None) if request.variation else body.setdefault("prompt", request.prompt)
     name = "image" if len(request.image) == 1 else "image[]"
     files = [(name, _file(data, f"image{at}")) for at, data in enumerate(request.image, 1)]
-    for extra in ("mask", "markup"):
-        if (data := getattr(request, extra)) is not None:
-            files.append((extra, _file(data, extra)))
+    overlays = {"mask": request.mask, "markup": request.markup}
+    files += [(extra, _file(data, extra)) for extra, data in overlays.items() if data is not None]
     return list(_fields(body)), files
 
 

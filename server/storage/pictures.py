@@ -1,7 +1,7 @@
 """Pictures that answers name by address: kept for a while, under names that nobody can guess.
 
-A picture belongs to the key that asked for it and takes room of its files. Its address needs no key, because a page
-shows it and a mail links to it: whoever has the address may read it until it expires.
+A picture belongs to the key that asked for it and takes room of its files. Its address needs no key, because a
+page shows it and a mail links to it: whoever has the address may read it until it expires.
 """
 
 from __future__ import annotations

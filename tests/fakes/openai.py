@@ -240,9 +240,7 @@ class FakeOpenAI(BatchRoutes):
             return self.refused(call, 400, f"Unknown parameter: '{min(extra)}'.", code="unknown_parameter")
         return await self._pictures(request, call, openai_media.typed_form(call.body), "image_edit")
 
-    async def _pictures(
-        self, request: web.Request, call: Call, body: Json, kind: str
-    ) -> web.StreamResponse:
+    async def _pictures(self, request: web.Request, call: Call, body: Json, kind: str) -> web.StreamResponse:
         document = openai_media.images(body)
         if not body.get("stream"):
             return await self.document(request, call, document)

@@ -97,6 +97,11 @@ ANSWER: tuple[Json, ...] = (chunk("Hello"), chunk(" there"), chunk(finish="stop"
 Script = Sequence[Json | RoundhouseError | asyncio.Event]
 
 
+def picture(number: int) -> str:
+    """The base64 of a drawn picture, which is a text."""
+    return base64.b64encode(f"pic{number}".encode()).decode()
+
+
 class FakeBackend:
     """Answers chats from ``script``: yields chunks, raises errors, waits for events."""
 
@@ -181,12 +186,12 @@ class FakeBackend:
     async def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncIterator[Json]:
         self.requests.append(request)
         for number in range(request.n or 1):
-            yield {"type": "image_generation.completed", "b64_json": f"cGlj{number}", "usage": {"total_tokens": 4}}
+            yield {"type": "image_generation.completed", "b64_json": picture(number), "usage": {"total_tokens": 4}}
 
     async def edit(self, upstream: Upstream, request: ImageEditRequest) -> AsyncIterator[Json]:
         self.requests.append(request)
         for number in range(request.n or 1):
-            yield {"type": "image_edit.completed", "b64_json": f"cGlj{number}", "usage": {"total_tokens": 4}}
+            yield {"type": "image_edit.completed", "b64_json": picture(number), "usage": {"total_tokens": 4}}
 
     async def apply_template(self, upstream: Upstream, request: ChatRequest) -> Json:
         self.requests.append(request)

@@ -19,10 +19,12 @@ from catalog.types import Json
 from server.api import ROUTERS
 from server.edge.contracts import JSON_LINES, ContractRoute
 from server.openapi import EVENT_SCHEMA
+from tests.fakes.pictures import encoded, quarters
 from tests.server.api.test_chat import BODY, events
 from tests.server.conftest import Gateway
 
 AUDIO = {"files": {"file": ("a.wav", b"RIFF")}}
+PICTURE = {"files": {"image": ("a.png", encoded(quarters(8, 6)))}}
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
 
 
@@ -95,6 +97,16 @@ ASKS = (
     Ask("get", "/v1/audio/voices"),
     post("/v1/images/generations", {"model": "p", "prompt": "a bird", "n": 2}),
     post("/v1/images/generations", {"model": "p", "prompt": "a bird", "stream": True}, SSE),
+    *(
+        Ask(
+            "post",
+            f"/v1/images/{what}",
+            media_type,
+            {**PICTURE, "data": {"model": "p", "prompt": "a hat", **fields}},
+        )
+        for what in ("edits", "variations")
+        for media_type, fields in (("application/json", {}), (SSE, {"stream": "true"}))
+    ),
     post("/tokenize", {"content": "Hi"}),
     post("/tokenize", {"messages": MESSAGES, "return_token_strs": True, "with_pieces": True}),
     post("/apply-template", {"messages": MESSAGES}),
@@ -189,7 +201,12 @@ ASKS = (
     Ask("get", "/ready"),
     Ask("get", "/metrics", "text/plain"),
 )
-ELSEWHERE = {("/v1/admin/pins", "get"), ("/v1/admin/pins", "post"), ("/api/pull", "post")} | {
+ELSEWHERE = {
+    ("/v1/images/files/{name}", "get"),
+    ("/v1/admin/pins", "get"),
+    ("/v1/admin/pins", "post"),
+    ("/api/pull", "post"),
+} | {
     ("/v1/models/{model_id:path}", "delete"),
     ("/v1/admin/keys/{key_id}", "delete"),
     ("/v1/admin/keys/{key_id}/rotate", "post"),

@@ -1,7 +1,7 @@
 """POST /v1/images/edits and /v1/images/variations: pictures that are changed.
 
-The pictures come as files of a multipart form, or, for edits, within JSON. Their kinds and sizes are read from their
-first bytes; only the process of a model decodes them.
+The pictures come as files of a multipart form, or, for edits, within JSON. Their kinds and sizes are read from
+their first bytes; only the process of a model decodes them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from starlette.responses import Response
 from backends.local.media import MAX_PIXELS_IN_ALL
 from backends.local.pictures.exif import orientation_of
 from backends.wire.answers import ImageEvent, ImageList
-from backends.wire.image_forms import FILES, MOST_FILES, fields_of
 from backends.wire.images import ImageEditBody, ImageEditRequest, ImageReference
+from backends.wire.images.forms import FILES, MOST_FILES, fields_of
 from backends.wire.media import decoded, is_data_url, read_data_url
 from backends.wire.pictures import Picture, checked_picture, has_transparency
 from catalog.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, UndecodableMedia
@@ -130,8 +130,8 @@ async def _part(value: UploadFile | str) -> bytes | str:
 def check_pictures(body: ImageEditRequest) -> None:
     """Look at the heads of the pictures.
 
-    Raises UndecodableMedia for data that is no PNG, JPEG or WebP, PayloadTooLarge for too many bytes or pixels, and
-    InvalidRequest for a mask that has no transparency or another size than the first picture.
+    Raises UndecodableMedia for data that is no PNG, JPEG or WebP, PayloadTooLarge for too many bytes or pixels,
+    and InvalidRequest for a mask that has no transparency or another size than the first picture.
     """
     sizes = [_checked(data, "image") for data in body.image]
     if sum(size.width * size.height for size in sizes) > MAX_PIXELS_IN_ALL:
@@ -140,13 +140,13 @@ def check_pictures(body: ImageEditRequest) -> None:
         picture = _checked(data, name)
         if picture.kind != "png" or not has_transparency(data):
             raise InvalidRequest(
-                f"The {name} must be a PNG with an alpha channel; a mask is transparent where the picture changes.",
+                f"The {name} must be a PNG with transparency; a mask is transparent where the picture changes.",
                 param=name,
             )
         if (picture.width, picture.height) != (sizes[0].width, sizes[0].height):
             raise InvalidRequest(
-                f"The {name} has {picture.width} x {picture.height} pixels, and the picture has {sizes[0].width} x "
-                f"{sizes[0].height}. Both need the same size.",
+                f"The {name} has {picture.width} x {picture.height} pixels, and the picture has "
+                f"{sizes[0].width} x {sizes[0].height}. Both need the same size.",
                 param=name,
             )
     if body.mask is not None and body.markup is not None:

@@ -33,9 +33,7 @@ _SHARED = ("background", "quality", "size")
     router,
     "POST",
     "/v1/images/generations",
-    Contract(
-        reads=ImageRequest, answers=ImageList, streams=ImageEvent, calls_model=True, raises=(RateLimited,)
-    ),
+    Contract(reads=ImageRequest, answers=ImageList, streams=ImageEvent, calls_model=True, raises=(RateLimited,)),
 )
 async def create_image(request: Request, body: ImageRequest) -> Response:
     """Draw pictures: whole, or as a stream of events with the pictures in the making."""

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from backends.wire.images import ImageEditRequest
-from server.storage.files import PICTURE
+from server.storage.pictures import UNKNOWN, media_type_of
+from server.storage.settings import StorageSettings
 from tests.fakes.openai_media import png
 from tests.fakes.pictures import encoded, quarters
 from tests.server.api.test_chat import events
 from tests.server.conftest import Gateway, Start
-from tests.server.edge.test_gate import KEYS
+from tests.server.edge.test_gate import BEARER, KEYS
+from tests.server.fakes import picture
 from tests.server.test_bad_input import error
 
 EDITS, VARIATIONS, DRAWINGS = "/v1/images/edits", "/v1/images/variations", "/v1/images/generations"
@@ -25,7 +27,12 @@ PICTURE_8X6 = encoded(quarters(8, 6))
 def png_head(width: int, height: int, colour: int = 6) -> bytes:
     """The head of a PNG of this size, whose pixels are missing."""
     head = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I4s", 13, b"IHDR") + head + struct.pack(">I", zlib.crc32(b"IHDR" + head))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I4s", 13, b"IHDR")
+        + head
+        + struct.pack(">I", zlib.crc32(b"IHDR" + head))
+    )
 
 
 async def edit(gateway: Gateway, path: str = EDITS, *, files: Any = None, **fields: Any) -> Any:
@@ -49,7 +56,7 @@ async def test_the_fields_of_a_form_have_their_types(gateway: Gateway) -> None:
     assert (request.input_fidelity, request.output_format, request.image) == ("high", "webp", (PICTURE_8X6,))
     assert request.model_extra == {"svg": {"model": "m"}}
     body = answer.json()
-    assert [one["b64_json"] for one in body["data"]] == ["cGlj0", "cGlj1"]
+    assert [one["b64_json"] for one in body["data"]] == [picture(0), picture(1)]
     assert body["usage"] == {"total_tokens": 4}
 
 
@@ -80,7 +87,7 @@ async def test_a_variation_has_no_prompt(gateway: Gateway) -> None:
 
 async def test_an_edit_without_a_prompt_is_refused(gateway: Gateway) -> None:
     answer = await gateway.client.post(EDITS, data={"model": "p"}, files={"image": ("a.png", PICTURE_8X6)})
-    assert error(answer, 400, "invalid_request_error")["param"] == "prompt"
+    assert error(answer, 400, "invalid_request")["param"] == "prompt"
 
 
 async def test_a_streamed_edit_has_events_of_edits(gateway: Gateway) -> None:
@@ -125,14 +132,14 @@ async def test_pictures_have_a_bound_in_all(gateway: Gateway) -> None:
     ("mask", "says"),
     [
         (png_head(8, 7), "8 x 7"),
-        (png_head(8, 6, colour=2), "alpha"),
+        (png_head(8, 6, colour=2), "transparency"),
         (encoded(quarters(8, 6), "jpeg"), "PNG"),
     ],
     ids=["size", "opaque", "jpeg"],
 )
 async def test_a_mask_that_fits_no_picture_is_refused(gateway: Gateway, mask: bytes, says: str) -> None:
     answer = await edit(gateway, files=[("image", ("a.png", PICTURE_8X6)), ("mask", ("m.png", mask))])
-    told = error(answer, 400, "invalid_request_error")
+    told = error(answer, 400, "invalid_request")
     assert (told["param"], says in told["message"]) == ("mask", True)
 
 
@@ -157,7 +164,7 @@ async def test_a_wrong_form_is_refused_by_its_field(
     gateway: Gateway, files: Any, fields: dict[str, str], param: str
 ) -> None:
     answer = await edit(gateway, files=files, **fields)
-    assert error(answer, 400, "invalid_request_error")["param"] == param
+    assert error(answer, 400, "invalid_request")["param"] == param
 
 
 async def test_a_form_above_the_limit_is_refused(start: Start) -> None:
@@ -185,72 +192,73 @@ async def test_an_edit_may_be_json_with_data_urls_and_files_of_the_caller(gatewa
 
 
 @pytest.mark.parametrize(
-    ("picture", "status", "code", "param"),
+    ("given", "status", "code", "param"),
     [
-        ({"image_url": "https://example.com/a.png"}, 400, "invalid_request_error", "images[0].image_url"),
+        ({"image_url": "https://example.com/a.png"}, 400, "invalid_request", "images[0].image_url"),
         ({"image_url": "data:image/png;base64,***"}, 400, "undecodable_media", "images[0].image_url"),
         ({"file_id": "file-none"}, 404, "not_found", "images[0].file_id"),
-        ({}, 400, "invalid_request_error", "images[0]"),
+        ({}, 400, "invalid_request", "images[0]"),
         (as_url(ZIP), 400, "undecodable_media", "image"),
     ],
 )
 async def test_a_picture_that_json_does_not_hold_is_refused(
-    gateway: Gateway, picture: dict[str, str], status: int, code: str, param: str
+    gateway: Gateway, given: dict[str, str], status: int, code: str, param: str
 ) -> None:
-    answer = await gateway.client.post(EDITS, json={"model": "p", "prompt": "a hat", "images": [picture]})
+    answer = await gateway.client.post(EDITS, json={"model": "p", "prompt": "a hat", "images": [given]})
     assert error(answer, status, code)["param"] == param
 
 
 # ---- addresses
 
 
+def bounded(gateway: Gateway, **settings: Any) -> None:
+    """Use other bounds for what is kept."""
+    runtime = gateway.services.runtime
+    assert runtime is not None
+    runtime.storage.configure(StorageSettings(**settings))
+
+
 async def drawn_url(gateway: Gateway, **headers: str) -> str:
     body = {"model": "p", "prompt": "a bird", "response_format": "url"}
     answer = await gateway.client.post(DRAWINGS, json=body, headers=headers)
     assert answer.status_code == 200, answer.text
-    (picture,) = answer.json()["data"]
-    assert "b64_json" not in picture
-    return str(picture["url"])
+    (drawn,) = answer.json()["data"]
+    assert "b64_json" not in drawn
+    return str(drawn["url"])
 
 
 async def test_the_address_of_a_picture_needs_no_key_and_cannot_be_guessed(start: Start) -> None:
-    async with start(api_keys=KEYS) as gateway:
-        bearer = {"Authorization": f"Bearer {KEYS[0]}"}
-        first, second = await drawn_url(gateway, **bearer), await drawn_url(gateway, **bearer)
+    async with start(**KEYS) as gateway:
+        first, second = await drawn_url(gateway, **BEARER), await drawn_url(gateway, **BEARER)
         assert first.startswith("http://localhost/v1/images/files/img_")
         assert first != second
         assert len(first.rpartition("img_")[2]) >= 43
         answer = await gateway.client.get(first)
-        assert (answer.status_code, answer.content) == (200, base64.b64decode("cGlj0"))
+        assert (answer.status_code, answer.content) == (200, b"pic0")
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert "sandbox" in answer.headers["content-security-policy"]
         error(await gateway.client.get("/v1/images/files/img_other"), 404, "not_found")
         assert (await gateway.client.get("/v1/models")).status_code == 401
 
 
-async def test_the_address_of_a_picture_expires(start: Start) -> None:
-    async with start(storage={"image_url_seconds": 0.000001}) as gateway:
-        error(await gateway.client.get(await drawn_url(gateway)), 404, "not_found")
+async def test_the_address_of_a_picture_expires(gateway: Gateway) -> None:
+    bounded(gateway, image_url_seconds=0.000001)
+    error(await gateway.client.get(await drawn_url(gateway)), 404, "not_found")
 
 
-async def test_pictures_with_addresses_take_the_room_of_their_keys_files(start: Start) -> None:
-    async with start(storage={"file_bytes_per_key": 5}) as gateway:
-        await drawn_url(gateway)
-        await drawn_url(gateway)
-        body = {"model": "p", "prompt": "a bird", "response_format": "url"}
-        error(await gateway.client.post(DRAWINGS, json=body), 429, "storage_full")
-        assert (await gateway.client.post(DRAWINGS, json={**body, "response_format": "b64_json"})).status_code == 200
+async def test_pictures_with_addresses_take_the_room_of_their_keys_files(gateway: Gateway) -> None:
+    bounded(gateway, file_bytes_per_key=5)
+    await drawn_url(gateway)
+    await drawn_url(gateway)
+    body = {"model": "p", "prompt": "a bird", "response_format": "url"}
+    error(await gateway.client.post(DRAWINGS, json=body), 429, "storage_full")
+    assert (await gateway.client.post(DRAWINGS, json={**body, "response_format": "b64_json"})).status_code == 200
 
 
-async def test_a_picture_is_served_by_its_own_kind(start: Start) -> None:
-    from server.storage.pictures import UNKNOWN, media_type_of
-
+async def test_a_picture_is_served_by_its_own_kind(gateway: Gateway) -> None:
     assert media_type_of(png()) == "image/png"
     assert media_type_of(encoded(quarters(4, 4), "jpeg")) == "image/jpeg"
     assert media_type_of(encoded(quarters(4, 4), "webp")) == "image/webp"
     assert media_type_of(b"<html>") == UNKNOWN
-    async with start() as gateway:
-        url = await drawn_url(gateway)
-        record = await gateway.services.runtime.storage.records.get(PICTURE, url.rpartition("/")[2])  # type: ignore[union-attr]
-        assert record is not None
-        assert record.body == {"bytes": 4, "media_type": UNKNOWN}
+    answer = await gateway.client.get(await drawn_url(gateway))
+    assert answer.headers["content-type"] == UNKNOWN

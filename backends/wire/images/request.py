@@ -48,9 +48,9 @@ class ImageEditRequest(ImageRequest):
     """Pictures to change: the fields of the multipart form, and the bytes of its files.
 
     ``image`` may be one file or several (``image[]``), PNG, JPEG or WebP. Where ``mask``, a PNG of the first
-    picture's size, is transparent, that picture is drawn anew. ``markup`` is a transparent PNG that is laid over it.
-    ``strength`` from 0 to 1, which is ours, is how far the result may depart from the picture. ``variation`` marks
-    POST /v1/images/variations, whose prompt is empty.
+    picture's size, is transparent, that picture is drawn anew. ``markup`` is a transparent PNG that is laid over
+    it. ``strength`` from 0 to 1, which is ours, is how far the result may depart from the picture. ``variation``
+    marks POST /v1/images/variations, whose prompt is empty.
     """
 
     prompt: Annotated[str, StringConstraints(max_length=32_000)] = ""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from backends.wire.images import MOST_PICTURES
+from backends.wire.images.request import MOST_PICTURES
 from catalog.errors import InvalidRequest
 from catalog.types import Json
 
@@ -22,7 +22,8 @@ _PLACE = re.compile(r"(\w{1,64})((?:\[\w{0,64}\]){0,3})")
 def fields_of(items: Iterable[tuple[str, str | bytes]]) -> Json:
     """The fields of an edit by the form's parts in their order; a file is bytes. ``image`` is a tuple.
 
-    Numbers are read where their field has numbers; validation is left to the request's type. Raises InvalidRequest.
+    Numbers are read where their field has numbers; validation is left to the request's type. Raises
+    InvalidRequest.
     """
     fields: dict[str, Any] = {}
     pictures: list[bytes] = []
