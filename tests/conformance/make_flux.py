@@ -94,8 +94,8 @@ def autoencoder(random: np.random.Generator) -> Tensors:
 
     def convolution(name: str, inner: int, outer: int, *, bias: bool = True) -> None:
         made[f"{name}.weight"] = _random(random, outer, inner, 3, 3)
-        if bias:
-            made[f"{name}.bias"] = _random(random, outer)
+        if bias:  # of zeros, so that few pixels are beyond black and white
+            made[f"{name}.bias"] = np.zeros(outer, np.float32)
 
     ends = {"encoder": ((3, _CHANNELS), (_CHANNELS, _LATENTS)), "decoder": ((_LATENTS, _CHANNELS), (_CHANNELS, 3))}
     resized = {"encoder": (2, 6, 10), "decoder": (6, 11, 16)}

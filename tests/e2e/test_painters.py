@@ -1,4 +1,4 @@
-"""Pictures that engines of this machine change, pixel by pixel, through a complete gateway, by ``make engines``."""
+"""Pictures that engines of this machine change, pixel by pixel, through a whole gateway; by ``make engines``."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def test_a_photograph_on_its_side_is_upright(client: openai.OpenAI, painter: Mod
 
 def test_variations_differ_and_tell_their_seeds(client: openai.OpenAI, painter: Model) -> None:
     picture = encoded(quarters(64, 48))
-    answer: Any = client.images.create_variation(model=painter.id, image=picture, n=2, extra_body={"seed": 5})
+    with pytest.warns(DeprecationWarning, match="deprecated"):  # OpenAI has retired them
+        answer: Any = client.images.create_variation(model=painter.id, image=picture, n=2, extra_body={"seed": 5})
     assert [one.seed for one in answer.data] == [5, 6]
     assert not np.array_equal(pixels_of(answer, 0), pixels_of(answer, 1))
 

@@ -44,6 +44,7 @@ class CppPainter:
                 setattr(params, path, settings[option])
         params.n_threads = settings["threads"]
         params.vae_decode_only = False
+        params.free_params_immediately = False  # the model paints more than once
         params.enable_mmap = True
         params.tae_preview_only = settings["taesd"] is not None and not settings["taesd_only"]
         params.diffusion_flash_attn = settings["flash_attention"]
@@ -94,7 +95,7 @@ class CppPainter:
 
         width, height, data = pixels
         form = (height, width, channels) if channels > 1 else (height, width)
-        return self._sd.SDImage.from_numpy(np.frombuffer(data, np.uint8).reshape(form))
+        return self._sd.SDImage.from_numpy(np.frombuffer(data, np.uint8).reshape(form).copy())
 
     def _tell(self, job: Job, connection: Connection) -> None:
         """Send each step of the sampling; other work of stable-diffusion.cpp reports progress, too."""

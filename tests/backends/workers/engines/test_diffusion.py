@@ -173,8 +173,8 @@ async def test_what_the_model_does_not_heed_is_left_out_and_named(
 ) -> None:
     pipeline.go.set()
     body = {
-        "model": "m", "prompt": "p", "negative_prompt": "blur", "style": "vivid", "partial_images": 2, "stream": True,
-        "background": "transparent", "quality": "high", "steps": 1, "sampler": "x",
+        "model": "m", "prompt": "p", "negative_prompt": "blur", "style": "vivid", "partial_images": 2,
+        "stream": True, "background": "transparent", "quality": "high", "steps": 1, "sampler": "x",
     }  # fmt: skip
     answer = await client.post("/v1/images/generations", json=body)
     assert answer.headers["x-roundhouse-dropped"] == "partial_images, background, quality, sampler"
