@@ -6,23 +6,21 @@ for the picture itself. Source: OpenAI's API reference and SDK types.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from backends.base import Upstream
 from backends.http.multipart import FormField, FormFile
 from backends.notices import tell
 from backends.openai.documents import image_events
 from backends.parameters import ParameterTable
+from backends.wire.common import WireModel
 from backends.wire.images import VARY, ImageEditRequest, ImageRequest
 from backends.wire.pictures import picture_kind
 from catalog.errors import UnsupportedParameter
 from catalog.types import Json
-
-if TYPE_CHECKING:
-    from backends.openai.backend import OpenAIBackend
 
 DRAWN, EDITED = "image_generation", "image_edit"
 """The beginnings of the types of events."""
@@ -32,7 +30,26 @@ _OF_VARIATIONS = frozenset({"model", "n", "size", "response_format", "user"})
 _NOT_SENT = frozenset({"prompt", "routing", "stream", "strict", "timings"})
 
 
-def draw(backend: OpenAIBackend, upstream: Upstream, request: ImageRequest) -> AsyncGenerator[Json]:
+class PictureServer(Protocol):
+    """The part of :class:`backends.openai.backend.OpenAIBackend` that pictures need."""
+
+    def parameters(self, upstream: Upstream) -> ParameterTable: ...
+
+    def body(self, request: WireModel, upstream: Upstream) -> Json: ...
+
+    def typed_events(
+        self,
+        upstream: Upstream,
+        path: str,
+        take_apart: Callable[[Any, Upstream], Iterator[Json]],
+        last: tuple[str, ...],
+        *,
+        room: int = 0,
+        **sent: Any,
+    ) -> AsyncGenerator[Json]: ...
+
+
+def draw(backend: PictureServer, upstream: Upstream, request: ImageRequest) -> AsyncGenerator[Json]:
     """The events of a drawing; see :class:`backends.base.Draw`."""
     body = _body(backend, upstream, request)
     return backend.typed_events(
@@ -40,7 +57,7 @@ def draw(backend: OpenAIBackend, upstream: Upstream, request: ImageRequest) -> A
     )
 
 
-async def edit(backend: OpenAIBackend, upstream: Upstream, request: ImageEditRequest) -> AsyncGenerator[Json]:
+async def edit(backend: PictureServer, upstream: Upstream, request: ImageEditRequest) -> AsyncGenerator[Json]:
     """The events of an edit or of variations; see :class:`backends.base.EditImages`.
 
     OpenAI has retired its variations: there, and at Azure, a variation is an edit with a prompt of ours.
@@ -94,7 +111,7 @@ def left_out(request: ImageEditRequest, table: ParameterTable) -> tuple[str, ...
     return tuple(sorted(named))
 
 
-def _body(backend: OpenAIBackend, upstream: Upstream, request: ImageRequest) -> Json:
+def _body(backend: PictureServer, upstream: Upstream, request: ImageRequest) -> Json:
     body = backend.body(request, upstream)
     asked = body.pop("response_format", None)
     if asked is not None and backend.parameters(upstream).pictures.format:

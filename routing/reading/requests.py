@@ -17,7 +17,7 @@ from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.images import ImageEditRequest, ImageRequest
+from backends.wire.images import ImageRequest
 from backends.wire.media import is_text, media_type_of
 from backends.wire.moderation.request import ModeratedImage, ModerationRequest
 from backends.wire.rerank import RerankRequest
@@ -30,6 +30,7 @@ from backends.wire.tokens import (
 )
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
+from catalog.names.languages import languages_of
 from catalog.prices.rates import tiers_of
 from routing.facts import Complexity, Confidence, Facts, Intent, Task
 from routing.prefix import Prefix
@@ -47,8 +48,9 @@ _CHARACTERS_PER_FILE_TOKEN = 30
 _CHARACTERS_PER_TEXT_TOKEN = 5
 """Characters of a text in base64 per token."""
 _TOKENS_PER_IMAGE = 800
-_TOKENS_PER_EDITED = 10_000
-"""Of a picture to be changed: 6,500 in high fidelity (OpenAI's image guide), at the dearer price of pictures."""
+_TOKENS_PER_EDITED = 10_000  # of 6,500 in high fidelity (OpenAI's image guide), at the dearer price of pictures
+_TOKENS_PER_SMALL_IMAGE = 300
+"""Of one with ``detail`` "low": 512 pixels a side at most. OpenAI counts 85, Qwen's models up to 324."""
 _TOKENS_PER_VIDEO = 18_000
 """A minute at 300 tokens a second (Gemini's guide on video), as an address does not tell the length."""
 _TOKENS_PER_AUDIO_BYTE = 1 / 4000
@@ -241,11 +243,20 @@ def read_transcription(
         requested=request.model,
         task=Task.TRANSCRIBE,
         units=len(request.file) / _AUDIO_BYTES_PER_MINUTE,
+        languages=languages_of((request.language, *request.languages)),
         parameters=_parameters(request),
         stream=request.stream,
         key=key,
         intent=_intent(request, headers),
     )
+
+
+def read_diarization(
+    request: TranscriptionRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
+) -> Facts:
+    """Facts of audio whose speakers are told apart, without words."""
+    facts = read_transcription(request, headers, key=key)
+    return replace(facts, capability=Capability.DIARIZE, languages=frozenset())
 
 
 def read_speech(request: SpeechRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
@@ -264,9 +275,11 @@ def read_speech(request: SpeechRequest, headers: Mapping[str, str] = _NO_HEADERS
 
 
 def read_image(request: ImageRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
-    """Facts of images to generate; a unit is an image."""
+    """Facts of images to generate or to change; a unit is an image that is made."""
     return Facts(
         capability=Capability.IMAGE,
+        features=frozenset({Capability.IMAGE_EDIT} if request.files else ()),
+        prompt_tokens=len(request.files) * _TOKENS_PER_EDITED,
         requested=request.model,
         task=Task.IMAGE,
         units=float(request.n or 1),
@@ -276,15 +289,6 @@ def read_image(request: ImageRequest, headers: Mapping[str, str] = _NO_HEADERS, 
         prompt_digest=_digest([request.prompt]),
         intent=_intent(request, headers),
     )
-
-
-def read_image_edit(
-    request: ImageEditRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
-) -> Facts:
-    """Facts of pictures to change; a unit is an image that is made."""
-    facts = read_image(request, headers, key=key)
-    given = len(request.image) + (request.mask is not None) + (request.markup is not None)
-    return replace(facts, features=frozenset({Capability.IMAGE_EDIT}), prompt_tokens=given * _TOKENS_PER_EDITED)
 
 
 def read_tokens(
@@ -390,7 +394,7 @@ def _message(message: Message, features: set[Capability], others: list[str]) -> 
 def _media(part: ContentPart, features: set[Capability]) -> int:
     if part.image_url is not None:
         features.add(Capability.VISION)
-        return _TOKENS_PER_IMAGE
+        return _TOKENS_PER_SMALL_IMAGE if part.image_url.get("detail") == "low" else _TOKENS_PER_IMAGE
     if part.input_audio is not None:
         features.add(Capability.AUDIO_INPUT)
         return round(len(str(part.input_audio.get("data", ""))) * _TOKENS_PER_AUDIO_BYTE) + 1
@@ -400,7 +404,7 @@ def _media(part: ContentPart, features: set[Capability]) -> int:
             return len(str(data)) // _CHARACTERS_PER_TEXT_TOKEN
         features.add(Capability.DOCUMENTS)
         return max(_TOKENS_PER_IMAGE, len(str(part.file.get("file_data", ""))) // _CHARACTERS_PER_FILE_TOKEN)
-    if part.type == "video_url":
+    if part.video_url is not None:
         features.add(Capability.VIDEO_INPUT)
         return _TOKENS_PER_VIDEO
     return 0

@@ -72,7 +72,10 @@ def clip(random: np.random.Generator) -> tuple[Tensors, Packed]:
         packed[f"{prefix}.{name}.weight"] = (outer, inner), np.resize(blocks, outer * inner // 32).view(np.uint8)
 
     def layer_norm(name: str) -> None:
-        small[f"{prefix}.{name}.weight"], small[f"{prefix}.{name}.bias"] = np.ones(width), np.zeros(width)
+        small[f"{prefix}.{name}.weight"], small[f"{prefix}.{name}.bias"] = (
+            np.ones(width, np.float32),
+            np.zeros(width, np.float32),
+        )
 
     matrix("embeddings.token_embedding", 49_408, width)
     small[f"{prefix}.embeddings.position_embedding.weight"] = _random(random, 77, width)
@@ -81,11 +84,11 @@ def clip(random: np.random.Generator) -> tuple[Tensors, Packed]:
         sides = {f"self_attn.{name}_proj": (width, width) for name in ("q", "k", "v", "out")}
         for name, shape in {**sides, "mlp.fc1": (inner, width), "mlp.fc2": (width, inner)}.items():
             matrix(f"{layer}.{name}", *shape)
-            small[f"{prefix}.{layer}.{name}.bias"] = np.zeros(shape[0])
+            small[f"{prefix}.{layer}.{name}.bias"] = np.zeros(shape[0], np.float32)
         layer_norm(f"{layer}.layer_norm1")
         layer_norm(f"{layer}.layer_norm2")
     layer_norm("final_layer_norm")
-    return {name: tensor.astype(np.float32) for name, tensor in small.items()}, packed
+    return small, packed
 
 
 def autoencoder(random: np.random.Generator) -> Tensors:
@@ -156,7 +159,7 @@ def _text(value: str) -> bytes:
 
 def _random(random: np.random.Generator, *shape: int) -> NDArray[np.float32]:
     fan = int(np.prod(shape[1:])) or 1
-    return (random.standard_normal(shape) / fan**0.5).astype(np.float32)
+    return np.asarray(random.standard_normal(shape) / fan**0.5, np.float32)
 
 
 def main() -> None:

@@ -43,6 +43,11 @@ class ImageRequest(WireModel):
     partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
     user: Identifier | None = None
 
+    @property
+    def files(self) -> tuple[bytes, ...]:
+        """All pictures that were sent with the request."""
+        return ()
+
 
 class ImageEditRequest(ImageRequest):
     """Pictures to change: the fields of the multipart form, and the bytes of its files.
@@ -62,6 +67,10 @@ class ImageEditRequest(ImageRequest):
     input_fidelity: Fidelity | None = None
     strength: Strength | None = None
     variation: SkipJsonSchema[bool] = Field(default=False, exclude=True)
+
+    @property
+    def files(self) -> tuple[bytes, ...]:
+        return (*self.image, *(data for data in (self.mask, self.markup) if data is not None))
 
 
 class ImageReference(WireModel):

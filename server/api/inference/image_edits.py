@@ -15,9 +15,9 @@ from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from backends.local.media import MAX_PIXELS_IN_ALL
-from backends.local.pictures.exif import orientation_of
-from backends.wire.answers import ImageEvent, ImageList
+from backends.pictures.exif import orientation_of
 from backends.wire.images import ImageEditBody, ImageEditRequest, ImageReference
+from backends.wire.images.answers import ImageEvent, ImageList
 from backends.wire.images.forms import FILES, MOST_FILES, fields_of
 from backends.wire.media import decoded, is_data_url, read_data_url
 from backends.wire.pictures import Picture, checked_picture, has_transparency

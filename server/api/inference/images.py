@@ -9,8 +9,8 @@ import time
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, Response
 
-from backends.wire.answers import ImageEvent, ImageList
 from backends.wire.images import ImageRequest
+from backends.wire.images.answers import ImageEvent, ImageList
 from catalog.errors import RateLimited, StreamBroken
 from catalog.types import Json
 from routing.calling.job import Job

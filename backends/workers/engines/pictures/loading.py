@@ -148,7 +148,7 @@ def place(pipeline: Any, options: DiffusionOptions, device: str) -> Any:
     free = _free(device)
     offload = offload_of(options, _sizes(pipeline), free)
     if options.tiling or (options.tiling is None and (offload != "none" or options.max_pixels > _LARGE)):
-        vae = getattr(pipeline, "vae", None)
+        vae: Any = getattr(pipeline, "vae", None)
         if hasattr(vae, "enable_tiling"):
             vae.enable_tiling()
     if offload == "model":
