@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 from backends.asking import AskedForms
-from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.audio import RealtimeRequest, SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
@@ -178,6 +178,16 @@ class Speak(Protocol):
     """``speak`` yields bytes of the requested audio format as they become ready."""
 
     def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncIterator[bytes]: ...
+
+
+@runtime_checkable
+class Converse(Protocol):
+    """``converse`` opens a realtime session: it yields the server's first event, and gives ``request`` the link.
+
+    Closing the iterator closes the connection.
+    """
+
+    def converse(self, upstream: Upstream, request: RealtimeRequest) -> AsyncIterator[Json]: ...
 
 
 @runtime_checkable

@@ -173,7 +173,10 @@ def _folder_facts(kind: Kind, folder: Path) -> dict[str, Any]:
             "capabilities": frozenset(capabilities),
             "languages": () if multilingual else ("en",),
         }
-    context = config.get("max_position_embeddings")
+    text = config.get("text_config")
+    context = config.get("max_position_embeddings") or (text if isinstance(text, dict) else {}).get(
+        "max_position_embeddings"
+    )
     limits: dict[str, Any] = {"context_window": context} if isinstance(context, int) else {}
     family = config.get("model_type")
     architectures = " ".join(map(str, config.get("architectures") or ()))
@@ -203,7 +206,17 @@ def _folder_facts(kind: Kind, folder: Path) -> dict[str, Any]:
         _json(folder / "tokenizer_config.json").get("chat_template") or (folder / "chat_template.jinja").exists()
     )
     capabilities = {Capability.COMPLETION, Capability.JSON_SCHEMA} | ({Capability.CHAT} if chat else set())
+    if chat:
+        capabilities |= {sense for sense, keys in _SENSES.items() if not keys.isdisjoint(config)}
     return {"family": family, "capabilities": frozenset(capabilities), "limits": Limits(**limits)}
+
+
+_SENSES = {
+    Capability.VISION: frozenset({"vision_config", "vision_tower", "image_token_id", "image_token_index"}),
+    Capability.VIDEO_INPUT: frozenset({"video_token_id", "video_token_index"}),
+    Capability.AUDIO_INPUT: frozenset({"audio_config", "audio_token_id", "audio_token_index"}),
+}
+"""The inputs of a chat model beside text, by keys of ``config.json`` that transformers writes for such models."""
 
 
 def _json(path: Path) -> dict[str, Any]:

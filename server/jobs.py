@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from backends.grounding.request import GroundingChat, GroundRequest
-from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.audio import RealtimeRequest, RealtimeTurn, SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
@@ -45,11 +45,12 @@ from routing.calling.watching.judgement import MakeJudge, judge_for
 from routing.facts import Facts
 from routing.reading import requests as reading
 from routing.reading.intent import is_auto
+from routing.reading.realtime import read_realtime
 from routing.reading.stand_ins import StandIn, embeds_by_choice
 from server.callers import Caller, Origin
 from server.functions import check_results, with_tools
 from server.runtime import Dispatches, Runtime
-from server.storage.provider_objects import refuse_objects
+from server.storage.provider_objects import refuse_addresses, refuse_in_texts, refuse_objects
 
 T = TypeVar("T")
 Opens = Callable[[Runtime, Job[T], Caller], AbstractAsyncContextManager[Answer[T]]]
@@ -143,12 +144,23 @@ def transcription_job(body: TranscriptionRequest, origin: Origin) -> Job[Json]:
 
 def diarization_job(body: TranscriptionRequest, origin: Origin) -> Job[Json]:
     """Tell the speakers of audio apart; items are ``transcript.text`` events without text."""
-    return _job(reading.read_diarization, operations.TRANSCRIBE, body, origin)
+    job = transcription_job(body, origin)
+    return replace(job, facts=replace(job.facts, capability=Capability.DIARIZE, languages=frozenset()))
 
 
 def speech_job(body: SpeechRequest, origin: Origin) -> Job[bytes]:
     """Speak a text; items are bytes of the audio format that was asked for."""
     return _job(reading.read_speech, operations.SPEAK, body, origin)
+
+
+def realtime_job(body: RealtimeRequest, origin: Origin) -> Job[Json]:
+    """Open a session at a provider; the first item is its ``session.created``, and the job lasts as long as it."""
+    return _job(read_realtime, operations.CONVERSE, body, origin)
+
+
+def realtime_turn_job(body: RealtimeTurn, origin: Origin) -> Job[Json]:
+    """Count one response of such a session; items are its events."""
+    return _job(read_realtime, operations.TURN, body, origin)
 
 
 def image_job(body: ImageRequest, origin: Origin) -> Job[Json]:
@@ -268,13 +280,19 @@ def permitted(facts: Facts, caller: Caller, catalog: Catalog) -> Facts:
 def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncContextManager[Answer[T]]:
     """Hand a job to the dispatcher, within the models and limits of the caller's key.
 
-    Raises as :func:`permitted`, and InvalidRequest where a request that is no chat names an object of a provider's
-    that the caller may not name (:mod:`server.history.files` reads chats). Entering raises RateLimited when the
-    key's own limits are used up, and InvalidRequest for a bound of the answer above a whole limit.
+    Raises as :func:`permitted`, and InvalidRequest where a request that is no chat, or the text of a chat, names
+    an object of a provider's that the caller may not name (:mod:`server.history.files` reads chats' parts).
+    Entering raises RateLimited when the key's own limits are used up, and InvalidRequest for a bound of the answer
+    above a whole limit.
     """
     assert job.facts.key == caller.id, "a job is opened for the caller that it was made for"
-    if (extras := job.request.model_extra) and not isinstance(job.request, ChatRequest):
-        refuse_objects(runtime.storage, caller, extras)
+    request = job.request
+    if isinstance(request, ChatRequest):
+        refuse_in_texts(runtime.storage, caller, request.messages)
+    elif request.model_extra:
+        refuse_objects(runtime.storage, caller, request.model_extra)
+    if isinstance(request, ModerationRequest) and request.has_images:
+        refuse_addresses(runtime.storage, caller, request.model_dump()["input"])
     facts = permitted(job.facts, caller, runtime.catalog)
     job = job if facts is job.facts else replace(job, facts=facts)
     opening: AbstractAsyncContextManager[Answer[T]]

@@ -30,6 +30,7 @@ from backends.openai.forms import dropped, of_this_model, rerank_body, speech_bo
 from backends.openai.models import rows_from_models
 from backends.openai.moderation import by_classifier, moderation_list
 from backends.openai.parameters import table_at
+from backends.openai.realtime import RealtimeCalls
 from backends.openai.sources import with_annotations
 from backends.parameters import ParameterTable, body_for
 from backends.plain import asks_plainly
@@ -62,7 +63,7 @@ _AFTER_DONE = 0.05
 """Seconds in which a stream may end after ``[DONE]``, so that its connection can be used again."""
 
 
-class OpenAIBackend:
+class OpenAIBackend(RealtimeCalls):
     """Chat, completions, embeddings, rerank, classification, audio and images over OpenAI's wire.
 
     A subclass is a kind of server that differs in one of the attributes or of the first three methods.
@@ -94,11 +95,6 @@ class OpenAIBackend:
     def parameters(self, upstream: Upstream) -> ParameterTable:
         """How this upstream treats the parameters of a request."""
         return table_at(upstream.base_url)
-
-    def path(self, upstream: Upstream, path: str) -> str:
-        """The path below this upstream's address for ``path`` of OpenAI's API."""
-        del upstream
-        return path
 
     def body(self, request: WireModel, upstream: Upstream) -> Json:
         """The body to send. Raises InvalidRequest for a field that no request may have."""

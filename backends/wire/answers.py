@@ -332,19 +332,15 @@ class Transcription(TypedDict):
     usage: NotRequired[dict[str, Any] | None]
 
 
-class TranscriptProgress(TypedDict):
-    """Seconds of the audio that were heard, and ``of`` how many, where the file tells."""
-
-    seconds: float
-    of: float | None
-
-
 class TranscriptEvent(TypedDict):
-    """One event of a streamed transcript: text as it is recognised, then the whole."""
+    """One event of a streamed transcript: text as it is recognised, then the whole.
+
+    ``progress`` has the ``seconds`` of the audio that were heard, and ``of`` how many, where the file tells.
+    """
 
     type: Literal["transcript.text.delta", "transcript.text.segment", "transcript.text.done"]
     delta: NotRequired[str]
-    progress: NotRequired[TranscriptProgress]
+    progress: NotRequired[dict[str, float | None]]
     text: NotRequired[str]
     language: NotRequired[str | None]
     language_probability: NotRequired[float]

@@ -13,6 +13,7 @@ from backends.base import (
     Chat,
     Classify,
     Complete,
+    Converse,
     Count,
     Describe,
     Draw,
@@ -28,6 +29,7 @@ from backends.base import (
 )
 from backends.grounding.asking import locate
 from backends.grounding.places import grounded
+from backends.wire.audio import RealtimeTurn
 from backends.wire.chat import ChatRequest
 from backends.wire.rerank import PairedRerank
 from backends.wire.tokens import DetokenizeRequest, DetokenizeTexts, TokenizeRequest, TokenizeTexts
@@ -39,6 +41,7 @@ from routing.calling.watching.observers import (
     ChunkObserver,
     ImageObserver,
     ObjectObserver,
+    RealtimeObserver,
     TranscriptObserver,
 )
 from routing.calling.watching.usage import most_prompt_tokens
@@ -144,6 +147,11 @@ async def _scored(backend: Rerank, upstream: Upstream, body: PairedRerank) -> Js
     return answer
 
 
+async def _turn(body: RealtimeTurn) -> AsyncIterator[Json]:
+    async for event in body.events:
+        yield event
+
+
 def _chunks(facts: Facts, model: str) -> AnswerObserver:
     return ChunkObserver(model, most_prompt_tokens(facts))
 
@@ -192,6 +200,17 @@ SPEAK: Operation[bytes] = Operation(
     lambda backend, upstream, body: backend.speak(upstream, body),
     lambda facts, _model: AudioObserver(facts.units),
 )
+CONVERSE: Operation[Json] = Operation(
+    Converse,
+    lambda backend, upstream, body: backend.converse(upstream, body),
+    lambda _facts, model: RealtimeObserver(model),
+)
+TURN: Operation[Json] = Operation(
+    Converse,
+    lambda _backend, _upstream, body: _turn(body),
+    lambda _facts, model: RealtimeObserver(model),
+)
+"""One response of an open session: the connection is there, and this counts what passes over it."""
 DRAW: Operation[Json] = Operation(
     Draw, lambda backend, upstream, body: backend.draw(upstream, body), lambda _facts, _model: ImageObserver()
 )

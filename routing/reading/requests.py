@@ -251,14 +251,6 @@ def read_transcription(
     )
 
 
-def read_diarization(
-    request: TranscriptionRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
-) -> Facts:
-    """Facts of audio whose speakers are told apart, without words."""
-    facts = read_transcription(request, headers, key=key)
-    return replace(facts, capability=Capability.DIARIZE, languages=frozenset())
-
-
 def read_speech(request: SpeechRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
     """Facts of a text to speak; a unit is a character."""
     return Facts(
@@ -314,9 +306,6 @@ def read_tokens(
         tokens_only=True,
         intent=_intent(request, headers),
     )
-
-
-# ---- parts
 
 
 def _textual(

@@ -41,7 +41,7 @@ async def test_the_pixels_of_all_pictures_of_a_request_are_bounded_together() ->
 async def test_a_video_is_the_lack_of_a_server_that_takes_none(url: str) -> None:
     with pytest.raises(CapabilityMismatch, match="takes no videos") as refused:
         await checked([{"type": "video_url", "video_url": {"url": url}}])
-    assert refused.value.lacks == {Capability.VIDEO_INPUT}
+    assert refused.value.lacks == frozenset({Capability.VIDEO_INPUT})
 
 
 @pytest.mark.parametrize(

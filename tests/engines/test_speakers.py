@@ -42,7 +42,8 @@ def said(text: str, voice: str) -> Samples:
 
     voices = HibariVoices(threads=2)
     speaker = next(each for each in voices.voices if each.name == voice)
-    pieces = list(voices.sentences(text, speaker, language=speaker.languages[0], speed=1.0))
+    read = voices.read(text, language=speaker.languages[0])
+    pieces = [voices.speak(piece, speaker, speed=1.0).samples for piece in read]
     return decode(_wav(np.concatenate(pieces), 24_000), rate=16_000, max_seconds=60, check=lambda: None)
 
 

@@ -251,6 +251,10 @@ class FakeAnswer(Answer[T]):
     def spent(self) -> float:
         return self._before + 0.25
 
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        return ()
+
     async def resume(self, error: RoundhouseError) -> None:
         raise error
 

@@ -168,6 +168,34 @@ class ImageObserver:
             self.usage = replace(tokens, units=self._images)
 
 
+class RealtimeObserver:
+    """Observes the events of a realtime session's response, of which ``response.done`` has the usage.
+
+    An event that is no response's, such as the first one of a session, costs nothing.
+    """
+
+    streamed = 0
+
+    def __init__(self, model: str) -> None:
+        self.begun = False
+        self.usage = Usage()
+        self.finish_reason: str | None = None
+        self._model = model
+
+    def see(self, item: dict[str, Any]) -> None:
+        self.begun = True
+        self.finish_reason = "stop"
+        if item.get("type") != "response.done":
+            return
+        response = item.get("response")
+        told = response.get("usage") if isinstance(response, dict) else None
+        if not isinstance(told, dict):
+            self.usage = Usage(known=False)
+            return
+        usage = {**told, "output_tokens_details": told.get("output_token_details")}
+        self.usage = token_usage(usage) or Usage(known=False)
+
+
 def _drawn(usage: Usage) -> Usage:
     """The tokens of an answer of pictures, which are of the pictures unless the answer says otherwise."""
     details = usage.details or UsageDetails()

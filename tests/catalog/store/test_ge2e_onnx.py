@@ -60,7 +60,8 @@ def _reference(tensors: dict[str, np.ndarray], mels: np.ndarray) -> np.ndarray:
     """PyTorch's LSTM (gates i, f, g, o), the linear layer, ReLU and the norm, for one sequence."""
 
     def sigmoid(x: np.ndarray) -> np.ndarray:
-        return 1 / (1 + np.exp(-x))
+        found: np.ndarray = 1 / (1 + np.exp(-x))
+        return found
 
     steps = list(mels.astype(np.float64))
     hidden = np.zeros(HIDDEN)
@@ -75,7 +76,7 @@ def _reference(tensors: dict[str, np.ndarray], mels: np.ndarray) -> np.ndarray:
             after.append(hidden)
         steps = after
     raw = np.maximum(tensors["linear.weight"].astype(np.float64) @ hidden + tensors["linear.bias"], 0)
-    return np.asarray(raw / np.linalg.norm(raw))
+    return np.asarray(raw / np.linalg.norm(raw), np.float64)
 
 
 def test_the_graph_computes_what_the_weights_say(tmp_path: Path) -> None:
