@@ -56,7 +56,7 @@ ModelId = Annotated[
 
 
 class Capability(StrEnum):
-    """Something that a model can do. The first group are endpoints; the second are features of a chat model."""
+    """Something that a model can do. The first group are endpoints; the second are features beside them."""
 
     CHAT = "chat"
     COMPLETION = "completion"
@@ -83,6 +83,7 @@ class Capability(StrEnum):
     AUDIO_INPUT = "audio_input"
     DOCUMENTS = "documents"
     WEB_SEARCH = "web_search"
+    IMAGE_EDIT = "image_edit"
 
 
 ENDPOINTS: frozenset[Capability] = frozenset(

@@ -53,7 +53,7 @@ from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.images import ImageRequest
+from backends.wire.images import ImageEditRequest, ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.sampling import Sampling
@@ -475,6 +475,11 @@ class LocalWorkerBackend:
         async with aclosing(film(self._http, upstream, request, self._openai.body(request, upstream))) as items:
             async for item in items:
                 yield item
+
+    async def edit(self, upstream: Upstream, request: ImageEditRequest) -> AsyncGenerator[Json]:
+        async with aclosing(self._openai.edit(upstream, request)) as events:
+            async for event in events:
+                yield event
 
     async def tokenize(self, upstream: Upstream, request: TokenizeRequest) -> Json:
         return await self._tokens.tokenize(upstream, request)

@@ -18,6 +18,7 @@ from backends.base import (
     Describe,
     Discard,
     Draw,
+    EditImages,
     Embed,
     EmbedContents,
     Film,
@@ -228,6 +229,11 @@ FILM: Operation[VideoItem] = Operation(
 )
 DISCARD: Operation[Json] = Operation(
     Discard, lambda backend, upstream, body: once(backend.discard(upstream, body)), _object
+)
+EDIT: Operation[Json] = Operation(
+    EditImages,
+    lambda backend, upstream, body: backend.edit(upstream, body),
+    lambda _facts, _model: ImageObserver(),
 )
 COUNT: Operation[Json] = Operation(
     Count, lambda backend, upstream, body: once(backend.count(upstream, body)), _object

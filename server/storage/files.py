@@ -32,7 +32,7 @@ from routing.state.records import Record, RecordQuery, every
 from server.callers import Caller
 from server.storage.storage import Storage
 
-FILE, PART = "file", "upload_part"
+FILE, PART, PICTURE = "file", "upload_part", "picture"
 TEMPORARY = ".tmp"
 SWEEP_EVERY = 600.0
 LEFT_OVER = 3600.0
@@ -152,7 +152,7 @@ class Files:
             for what in ("input", "results"):
                 with suppress(FileNotFoundError):
                     total += self.path(f"{record.id}.{what}").stat().st_size
-        for kind in (FILE, PART, VIDEOS):
+        for kind in (FILE, PART, PICTURE, VIDEOS):
             async for record in every(self.storage.records, RecordQuery(kind, owner=owner, limit=1000)):
                 total += record.body["bytes"]
         return total
@@ -203,7 +203,14 @@ class Files:
 
 
 VIDEOS = "video"
-_KINDS = {"file-": FILE, "part_": PART, "batch_": "batch", "msgbatch_": "message_batch", "video_": VIDEOS}
+_KINDS = {
+    "file-": FILE,
+    "part_": PART,
+    "img_": PICTURE,
+    "batch_": "batch",
+    "msgbatch_": "message_batch",
+    "video_": VIDEOS,
+}
 """The kinds of records by the beginning of their ids."""
 
 

@@ -72,6 +72,7 @@ OPTIONAL = [
     Row("smollm2.gguf-llama-cpp-python", _COUNT, _LITTLE, exact_tokens=True),
     # A diffusion step always completes; only comments are sent before the first picture.
     Row("painter-diffusion", ("/v1/images/generations", {"prompt": "a fox", "steps": 500}), {"steps": 10}),
+    Row("flux-stable-diffusion-cpp", ("/v1/images/generations", {"prompt": "a fox", "steps": 500}), {"steps": 10}),
 ]
 OPTIONAL += [
     Row(

@@ -22,7 +22,7 @@ from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.images import ImageRequest
+from backends.wire.images import ImageEditRequest, ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
@@ -99,6 +99,11 @@ _HEAD = {"id": "chatcmpl-1", "created": 1_700_000_000, "model": "parrot"}
 ANSWER: tuple[Json, ...] = (chunk("Hello"), chunk(" there"), chunk(finish="stop"), usage_chunk())
 
 Script = Sequence[Json | RoundhouseError | asyncio.Event]
+
+
+def picture(number: int) -> str:
+    """The base64 of a drawn picture, which is a text."""
+    return base64.b64encode(f"pic{number}".encode()).decode()
 
 
 class FakeBackend:
@@ -191,7 +196,12 @@ class FakeBackend:
     async def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncIterator[Json]:
         self.requests.append(request)
         for number in range(request.n or 1):
-            yield {"type": "image_generation.completed", "b64_json": f"cGlj{number}", "usage": {"total_tokens": 4}}
+            yield {"type": "image_generation.completed", "b64_json": picture(number), "usage": {"total_tokens": 4}}
+
+    async def edit(self, upstream: Upstream, request: ImageEditRequest) -> AsyncIterator[Json]:
+        self.requests.append(request)
+        for number in range(request.n or 1):
+            yield {"type": "image_edit.completed", "b64_json": picture(number), "usage": {"total_tokens": 4}}
 
     async def film(self, upstream: Upstream, request: VideoRequest) -> AsyncIterator[VideoItem]:
         async for item in self._play(request, self.video):
