@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+
 from backends.base import Upstream
 from backends.http.multipart import FormField, FormFile
 from backends.openai.pictures import left_out
 from backends.openai.videos import unsent
 from backends.parameters import ParameterTable, body_for, dropped_names, refuse_forbidden
 from backends.voices import mapped, openai_voice
-from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.audio import ClonedSpeech, SpeechRequest, TranscriptionRequest
 from backends.wire.common import WireModel
 from backends.wire.images import ImageEditRequest
 from backends.wire.rerank import RerankRequest
@@ -75,6 +77,8 @@ def speech_body(
     for name in _hints(request, table):
         del body[name]
     voice = spoken_voice(request, upstream, table)[0]
+    if isinstance(request, ClonedSpeech):
+        body["recording"] = base64.b64encode(request.recording).decode()
     if voice is None:
         voice = default_voice
     if voice is not None and voice != request.voice_name:
