@@ -24,6 +24,7 @@ from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from backends.wire.video.events import VideoItem
 from backends.wire.video.request import DiscardRequest, VideoRequest
@@ -131,6 +132,13 @@ class Embed(Protocol):
     """``embed`` answers with OpenAI's list object, vectors in the ``encoding_format`` asked for."""
 
     async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json: ...
+
+
+@runtime_checkable
+class EmbedContents(Protocol):
+    """``embed_contents`` embeds texts and pictures, together or apart, and answers as :class:`Embed`."""
+
+    async def embed_contents(self, upstream: Upstream, request: MixedEmbeddingRequest) -> Json: ...
 
 
 @runtime_checkable

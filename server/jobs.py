@@ -23,6 +23,7 @@ from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import PairedRerank, RerankRequest
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from backends.wire.tokens import (
     DetokenizeRequest,
     DetokenizeTexts,
@@ -47,6 +48,7 @@ from routing.calling.watching.judgement import MakeJudge, judge_for
 from routing.facts import Facts
 from routing.reading import requests as reading
 from routing.reading.intent import is_auto
+from routing.reading.mixed import read_mixed_embedding
 from routing.reading.realtime import read_realtime
 from routing.reading.stand_ins import StandIn, embeds_by_choice
 from routing.reading.videos import read_discard, read_video
@@ -92,6 +94,14 @@ def completion_job(body: CompletionRequest, origin: Origin) -> Job[Json]:
 def embedding_job(body: EmbeddingRequest, origin: Origin) -> Job[Json]:
     """Embed texts; the one item is the list of vectors."""
     return _job(reading.read_embedding, operations.EMBED, body, origin)
+
+
+def mixed_embedding_job(body: MixedEmbeddingRequest, origin: Origin) -> Job[Json]:
+    """Embed texts and pictures; the one item is the list of vectors. Raises InvalidRequest."""
+    plain = body.plain()
+    if plain is not None:
+        return embedding_job(plain, origin)
+    return _job(read_mixed_embedding, operations.EMBED_CONTENTS, body, origin)
 
 
 def vectors_job(body: EmbeddingRequest, origin: Origin) -> Job[Json]:

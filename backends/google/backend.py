@@ -20,6 +20,7 @@ from backends.translation import reading
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from backends.wire.video.events import VideoItem
 from backends.wire.video.request import DiscardRequest, VideoRequest
 from catalog.errors import RoundhouseError, UpstreamError
@@ -44,7 +45,7 @@ class GoogleBackend:
         """See :class:`backends.base.Backend`."""
         if isinstance(request, ChatRequest):
             return translate(request, upstream).dropped
-        if isinstance(request, EmbeddingRequest):
+        if isinstance(request, EmbeddingRequest | MixedEmbeddingRequest):
             return embeddings.translate(request, upstream)[1]
         if isinstance(request, VideoRequest):
             check_video(request, upstream)
@@ -92,8 +93,15 @@ class GoogleBackend:
             query = {"pageSize": discovery.PAGE, "pageToken": str(token)}
         return discovery.rows_from_models(server, entries)
 
+    async def embed_contents(self, upstream: Upstream, request: MixedEmbeddingRequest) -> Json:
+        """See :class:`backends.base.EmbedContents`."""
+        return await self._embedded(upstream, request)
+
     async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json:
         """The list object; see :class:`backends.base.Embed`. Batches are sent one after another."""
+        return await self._embedded(upstream, request)
+
+    async def _embedded(self, upstream: Upstream, request: EmbeddingRequest | MixedEmbeddingRequest) -> Json:
         bodies, _ = embeddings.translate(request, upstream)
         answers = [
             await self._client.post_json(

@@ -28,6 +28,7 @@ from backends.local.completions import (
 from backends.local.conversation import alternating, has_neighbours, renderable
 from backends.local.media import with_media
 from backends.local.merge import collected, merged
+from backends.local.mixed import LocalMixedEmbeddings
 from backends.local.model.effort import effort_arguments
 from backends.local.model.grammars import Grammars, root_of
 from backends.local.model.speech import speak_timed
@@ -56,6 +57,7 @@ from backends.wire.images import ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.sampling import Sampling
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from backends.wire.video.events import VideoItem
 from backends.wire.video.request import VideoRequest
@@ -93,6 +95,7 @@ class LocalWorkerBackend:
         self._films = Films(self._fetcher)
         self._likelihoods = Likelihoods(http, worker_error)
         self._tokens = WorkerTokens(http, worker_error)
+        self._mixed = LocalMixedEmbeddings(self._openai, self._tokens, self._with_media)
         self._checker = Checker()
         http.at_close(self._checker.aclose)
         self._grammars = Grammars(http)
@@ -104,7 +107,7 @@ class LocalWorkerBackend:
         dropped = self._openai.dropped(request, upstream)
         if isinstance(request, TranscriptionRequest):  # a worker takes the language of a translation, too
             return tuple(name for name in dropped if name != "language")
-        if isinstance(request, EmbeddingRequest | RerankRequest):
+        if isinstance(request, EmbeddingRequest | MixedEmbeddingRequest | RerankRequest):
             dropped += without_effect(upstream, request)
         return dropped
 
@@ -164,8 +167,10 @@ class LocalWorkerBackend:
 
     async def _seen(self, request: ChatRequest, upstream: Upstream) -> Json:
         """The body with pictures of checked bytes: llama-server would fetch an address by itself."""
+        return await self._with_media(self._openai.body(request, upstream), upstream)
+
+    async def _with_media(self, body: Json, upstream: Upstream) -> Json:
         reads = STB if upstream.engine in (None, "llamacpp") else None
-        body = self._openai.body(request, upstream)
         films = self._films if upstream.engine == "vllm" else None
         return await with_media(body, self._fetcher, self._redrawer, reads=reads, films=films)
 
@@ -400,6 +405,10 @@ class LocalWorkerBackend:
         # parsed and written once more here.
         prompted = await with_prompts(upstream, request, self._ids)
         return await self._openai.embed(upstream, prompted, over="base64")
+
+    async def embed_contents(self, upstream: Upstream, request: MixedEmbeddingRequest) -> Json:
+        """See :class:`backends.base.EmbedContents`."""
+        return await self._mixed.embed(upstream, request)
 
     async def rerank(self, upstream: Upstream, request: RerankRequest) -> Json:
         return await self._openai.rerank(upstream, with_query_prompt(upstream, request))

@@ -27,6 +27,7 @@ from backends.openai.documents import (
     transcript_events,
 )
 from backends.openai.forms import dropped, of_this_model, rerank_body, speech_body, transcription_form
+from backends.openai.mixed import MixedEmbeddings
 from backends.openai.models import rows_from_models
 from backends.openai.moderation import by_classifier, moderation_list
 from backends.openai.parameters import table_at
@@ -66,7 +67,7 @@ _AFTER_DONE = 0.05
 """Seconds in which a stream may end after ``[DONE]``, so that its connection can be used again."""
 
 
-class OpenAIBackend(RealtimeCalls, OpenAIVideos):
+class OpenAIBackend(RealtimeCalls, OpenAIVideos, MixedEmbeddings):
     """Chat, completions, embeddings, rerank, classification, audio, images, videos, realtime over OpenAI's wire.
 
     A subclass is a kind of server that differs in one of the attributes or of the first three methods.

@@ -12,6 +12,7 @@ from openai.types.responses.input_token_count_params import InputTokenCountParam
 
 from catalog.types import Json
 from tests.fakes import openai_chat, openai_media
+from tests.fakes.films import VideoRoutes
 from tests.fakes.openai_batches import BatchRoutes
 from tests.fakes.openai_responses import (
     answered,
@@ -21,7 +22,6 @@ from tests.fakes.openai_responses import (
     response_events,
 )
 from tests.fakes.server import Call, Route
-from tests.fakes.videos import VideoRoutes
 
 DONE = b"data: [DONE]\n\n"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from backends.base import Upstream
+from backends.grounding.request import GroundingChat
 from backends.openai.moderation import by_scores
 from backends.queueing import Need
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
@@ -127,7 +128,8 @@ class FakeBackend:
         return ()
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
-        async for item in self._play(request, self.script):
+        found = (chunk('{"boxes": []}'), chunk(finish="stop"), usage_chunk())
+        async for item in self._play(request, found if isinstance(request, GroundingChat) else self.script):
             yield {**item}
 
     async def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncIterator[Json]:

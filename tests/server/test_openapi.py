@@ -21,7 +21,7 @@ from server.api import ROUTERS
 from server.edge.contracts import JSON_LINES, ContractRoute
 from server.edge.sockets.passage import SOCKET_PATHS
 from server.openapi import EVENT_SCHEMA
-from tests.fakes.videos import tiny_mp4
+from tests.fakes.films import tiny_mp4
 from tests.server.api.test_chat import BODY, events
 from tests.server.conftest import Gateway
 

@@ -30,7 +30,7 @@ from backends.workers.program.threads import CancelSignal, WorkCancelled
 from backends.workers.spec import WorkerSpec
 from catalog.errors import CapabilityMismatch, InvalidRequest, UndecodableMedia
 from tests.conformance.capability_checks import events
-from tests.fakes.videos import brightness, tiny_mp4
+from tests.fakes.films import brightness, tiny_mp4
 
 SPEC = WorkerSpec(engine="diffusion-video", model_id="filmer", socket="unused", api_key="k")
 ROOM = 10_000_000
