@@ -146,9 +146,9 @@ def transcription_form(
         form.append(("stream", "true"))
     if request.language is not None and all_fields:
         form.append(("language", request.language))
-    if request.prompt is not None:
+    if request.prompt is not None and "prompt" not in table.drops:
         form.append(("prompt", request.prompt))
-    if request.temperature is not None:
+    if request.temperature is not None and "temperature" not in table.drops:
         form.append(("temperature", repr(request.temperature)))
     if request.vad_filter is not None and "vad_filter" not in table.drops:
         form.append(("vad_filter", "true" if request.vad_filter else "false"))
@@ -179,7 +179,8 @@ def _transcription_dropped(
     dropped: list[str] = []
     if request.vad_filter is not None and "vad_filter" in table.drops:
         dropped.append("vad_filter")
-    dropped += (name for name in sorted(table.drops & (_LISTED | {"chunking_strategy"})) if getattr(request, name))
+    others = {"chunking_strategy", "prompt", "temperature"}
+    dropped += (name for name in sorted(table.drops & (_LISTED | others)) if getattr(request, name))
     if request.translate and request.language is not None:
         dropped.append("language")
     known = {"routing", "strict", "timings", *taken}
