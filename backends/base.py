@@ -200,8 +200,8 @@ class Draw(Protocol):
 
 
 @runtime_checkable
-class Film(Protocol):
-    """``film`` yields the events of :mod:`backends.wire.video.events`, and the bytes of an MP4 between them.
+class Animate(Protocol):
+    """``animate`` yields the events of :mod:`backends.wire.video.events`, and the bytes of an MP4 between them.
 
     A server that works without a connection is looked at until it has finished; with ``request.accepted`` it is
     not asked again, but looked at from there. Closing the iterator leaves such work as it is. Raises
@@ -209,7 +209,7 @@ class Film(Protocol):
     read.
     """
 
-    def film(self, upstream: Upstream, request: VideoRequest) -> AsyncIterator[VideoItem]: ...
+    def animate(self, upstream: Upstream, request: VideoRequest) -> AsyncIterator[VideoItem]: ...
 
 
 @runtime_checkable

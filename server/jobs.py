@@ -180,7 +180,7 @@ def image_job(body: ImageRequest, origin: Origin) -> Job[Json]:
 
 def video_job(body: VideoRequest, origin: Origin, *, provider_key: str | None = None) -> Job[VideoItem]:
     """Make a video; items are events and bytes. ``provider_key`` is that of the work that it goes on from."""
-    return replace(_job(read_video, operations.FILM, body, origin), provider_key=provider_key)
+    return replace(_job(read_video, operations.ANIMATE, body, origin), provider_key=provider_key)
 
 
 def discard_job(body: DiscardRequest, origin: Origin, *, provider_key: str | None = None) -> Job[Json]:

@@ -108,9 +108,9 @@ class GoogleBackend:
         with reading("Google"):
             return embeddings.assemble(request, upstream, answers)
 
-    def film(self, upstream: Upstream, request: VideoRequest) -> AsyncIterator[VideoItem]:
-        """A video in the making; see :class:`backends.base.Film`."""
-        return self.videos().film(upstream, request)
+    def animate(self, upstream: Upstream, request: VideoRequest) -> AsyncIterator[VideoItem]:
+        """A video in the making; see :class:`backends.base.Animate`."""
+        return self.videos().animate(upstream, request)
 
     async def discard(self, upstream: Upstream, request: DiscardRequest) -> Json:
         """See :class:`backends.base.Discard`."""

@@ -37,7 +37,7 @@ from backends.local.prompting import with_prompts, with_query_prompt, without_ef
 from backends.local.refusals import worker_error
 from backends.local.stops import Counts, counted, stopped
 from backends.local.tool_schema import chosen_tools, has_calls, told_calls
-from backends.local.videos import film
+from backends.local.videos import animate
 from backends.notices import DROPPED, note, tell
 from backends.openai.backend import OpenAIBackend, checked
 from backends.openai.moderation import THRESHOLD, by_classifier, by_scores, texts_of
@@ -462,8 +462,8 @@ class LocalWorkerBackend:
             async for event in events:
                 yield event
 
-    async def film(self, upstream: Upstream, request: VideoRequest) -> AsyncGenerator[VideoItem]:
-        async with aclosing(film(self._http, upstream, request, self._openai.body(request, upstream))) as items:
+    async def animate(self, upstream: Upstream, request: VideoRequest) -> AsyncGenerator[VideoItem]:
+        async with aclosing(animate(self._http, upstream, request, self._openai.body(request, upstream))) as items:
             async for item in items:
                 yield item
 

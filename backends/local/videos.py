@@ -23,10 +23,10 @@ CONTENT = "video.content"
 """The worker's event with a piece of the file."""
 
 
-async def film(
+async def animate(
     http: HttpClient, upstream: Upstream, request: VideoRequest, body: Json
 ) -> AsyncGenerator[VideoItem]:
-    """See :class:`backends.base.Film`; ``body`` are the parameters that the engine takes.
+    """See :class:`backends.base.Animate`; ``body`` are the parameters that the engine takes.
 
     A worker tells that it is alive between its steps, so that silence is a fault and slowness is none. Raises
     StreamBroken for an answer that ends early.

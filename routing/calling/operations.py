@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from backends.base import (
+    Animate,
     Chat,
     Classify,
     Complete,
@@ -19,7 +20,6 @@ from backends.base import (
     Discard,
     Draw,
     Embed,
-    Film,
     Moderate,
     Rerank,
     Speak,
@@ -217,9 +217,9 @@ TURN: Operation[Json] = Operation(
 DRAW: Operation[Json] = Operation(
     Draw, lambda backend, upstream, body: backend.draw(upstream, body), lambda _facts, _model: ImageObserver()
 )
-FILM: Operation[VideoItem] = Operation(
-    Film,
-    lambda backend, upstream, body: backend.film(upstream, body),
+ANIMATE: Operation[VideoItem] = Operation(
+    Animate,
+    lambda backend, upstream, body: backend.animate(upstream, body),
     lambda facts, _model: VideoObserver(facts.units, facts.tiers),
 )
 DISCARD: Operation[Json] = Operation(

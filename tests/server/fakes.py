@@ -191,7 +191,7 @@ class FakeBackend:
         for number in range(request.n or 1):
             yield {"type": "image_generation.completed", "b64_json": f"cGlj{number}", "usage": {"total_tokens": 4}}
 
-    async def film(self, upstream: Upstream, request: VideoRequest) -> AsyncIterator[VideoItem]:
+    async def animate(self, upstream: Upstream, request: VideoRequest) -> AsyncIterator[VideoItem]:
         async for item in self._play(request, self.video):
             yield item
 
