@@ -111,7 +111,7 @@ class Facts:
     is the caller's bound on each of the ``choices`` (answers to all prompts) or ``None``. ``key`` is the id of
     the caller's API key. ``prompt_digest`` identifies a repeated prompt without storing it. ``units`` is the
     amount of work not measured in tokens: characters to speak, images, minutes of audio, seconds of video.
-    ``tokens_only`` marks a request that only splits or joins tokens and decodes nothing. ``hosted`` marks one
+    ``tokens_only`` marks a request that only splits or joins tokens, or deletes. ``hosted`` marks one
     that may make the provider run tools of its own, such as a search, whose results are prompt tokens too.
     ``allowed`` lists the models that the caller's key may use, as ids or patterns; empty means all. ``tiers``
     names the service, speed and region that are asked for, where they are not the standard ones. ``searches``

@@ -92,8 +92,8 @@ class GoogleVideos:
         self._interactions = interactions
         self._vertex = vertex
 
-    async def animate(self, upstream: Upstream, request: VideoRequest) -> AsyncGenerator[VideoItem]:
-        """See :class:`backends.base.Animate`."""
+    async def film(self, upstream: Upstream, request: VideoRequest) -> AsyncGenerator[VideoItem]:
+        """See :class:`backends.base.Film`."""
         made = self._veo(upstream, request) if is_veo(upstream.model) else self._omni(upstream, request)
         async for item in made:
             yield item

@@ -44,8 +44,8 @@ class OpenAIVideos:
         """The path below this upstream's address for ``path`` of OpenAI's API."""
         raise NotImplementedError
 
-    async def animate(self, upstream: Upstream, request: VideoRequest) -> AsyncGenerator[VideoItem]:
-        """See :class:`backends.base.Animate`."""
+    async def film(self, upstream: Upstream, request: VideoRequest) -> AsyncGenerator[VideoItem]:
+        """See :class:`backends.base.Film`."""
         name = request.accepted or await self._ask(upstream, request)
         yield accepted(name)
         place = self.path(upstream, f"/videos/{quote(name, safe='')}")

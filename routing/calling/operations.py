@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from backends.base import (
-    Animate,
     Chat,
     Classify,
     Complete,
@@ -19,7 +18,10 @@ from backends.base import (
     Describe,
     Discard,
     Draw,
+    EditImages,
     Embed,
+    EmbedContents,
+    Film,
     Moderate,
     Rerank,
     Speak,
@@ -177,6 +179,9 @@ COMPLETE: Operation[Json] = Operation(
 EMBED: Operation[Json] = Operation(
     Embed, lambda backend, upstream, body: once(backend.embed(upstream, body)), _object
 )
+EMBED_CONTENTS: Operation[Json] = Operation(
+    EmbedContents, lambda backend, upstream, body: once(backend.embed_contents(upstream, body)), _object
+)
 RERANK: Operation[Json] = Operation(
     Rerank,
     lambda backend, upstream, body: once(backend.rerank(upstream, body)),
@@ -217,13 +222,18 @@ TURN: Operation[Json] = Operation(
 DRAW: Operation[Json] = Operation(
     Draw, lambda backend, upstream, body: backend.draw(upstream, body), lambda _facts, _model: ImageObserver()
 )
-ANIMATE: Operation[VideoItem] = Operation(
-    Animate,
-    lambda backend, upstream, body: backend.animate(upstream, body),
+FILM: Operation[VideoItem] = Operation(
+    Film,
+    lambda backend, upstream, body: backend.film(upstream, body),
     lambda facts, _model: VideoObserver(facts.units, facts.tiers),
 )
 DISCARD: Operation[Json] = Operation(
     Discard, lambda backend, upstream, body: once(backend.discard(upstream, body)), _object
+)
+EDIT: Operation[Json] = Operation(
+    EditImages,
+    lambda backend, upstream, body: backend.edit(upstream, body),
+    lambda _facts, _model: ImageObserver(),
 )
 COUNT: Operation[Json] = Operation(
     Count, lambda backend, upstream, body: once(backend.count(upstream, body)), _object

@@ -53,7 +53,7 @@ async def made(backend: Any, upstream: Upstream, request: VideoRequest) -> tuple
     events: list[Json] = []
     data = b""
     item: VideoItem
-    async for item in backend.animate(upstream, request):
+    async for item in backend.film(upstream, request):
         if isinstance(item, bytes):
             data += item
         else:
@@ -159,7 +159,7 @@ async def test_a_video_that_was_not_made_costs_no_second_and_says_why(
         fake.video_ending = {"status": "failed", "error": {"code": code, "message": "Because."}}
         last: VideoItem = b""
         with pytest.raises(kind, match="Because") as failed:
-            async for item in OpenAIBackend(http).animate(at(fake), asked()):
+            async for item in OpenAIBackend(http).film(at(fake), asked()):
                 last = item
         assert failed.value.code == code
         assert last == {"type": "video.completed", "seconds": 0}

@@ -89,11 +89,11 @@ class VertexBackend:
             raise CapabilityMismatch(f"'{upstream.model}' does not embed.", param="model")
         return await self._gemini.embed(upstream, request)
 
-    def animate(self, upstream: Upstream, request: VideoRequest) -> AsyncIterator[VideoItem]:
-        """A video in the making; see :class:`backends.base.Animate`."""
+    def film(self, upstream: Upstream, request: VideoRequest) -> AsyncIterator[VideoItem]:
+        """A video in the making; see :class:`backends.base.Film`."""
         if publisher_of(upstream.model) != GOOGLE:
             raise CapabilityMismatch(f"'{upstream.model}' makes no videos.", param="model")
-        return self._gemini.animate(upstream, request)
+        return self._gemini.film(upstream, request)
 
     async def discard(self, upstream: Upstream, request: DiscardRequest) -> Json:
         """See :class:`backends.base.Discard`."""

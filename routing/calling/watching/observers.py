@@ -206,7 +206,7 @@ class VideoObserver:
     streamed = 0
 
     def __init__(self, asked: float, resolution: tuple[str, ...] = ()) -> None:
-        """``asked`` are the seconds asked for, which count where the server does not tell."""
+        """``asked`` are seconds, which count where the server tells none; ``resolution`` is the tier."""
         self.tier = resolution
         self.begun = False
         self.usage = Usage(known=False)

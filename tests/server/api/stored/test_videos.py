@@ -329,13 +329,13 @@ async def test_work_that_no_request_waits_for_is_tried_again_where_that_may_help
     async with start() as gateway:
         monkeypatch.setattr("server.videos.work.rest_after", lambda _error, _tries: 0.0)
         tries = iter([(UpstreamError("Overloaded."),), (UpstreamError("Overloaded."),), MADE])
-        original = gateway.backend.animate
+        original = gateway.backend.film
 
-        def animate(upstream: Any, request: Any) -> Any:
+        def film(upstream: Any, request: Any) -> Any:
             gateway.backend.video = next(tries)
             return original(upstream, request)
 
-        monkeypatch.setattr(gateway.backend, "animate", animate)
+        monkeypatch.setattr(gateway.backend, "film", film)
         monkeypatch.setattr("server.api.stored.videos.PATIENCE", 0.0)
         answer = await gateway.client.post("/v1/videos", json=ASK)
         async with asyncio.timeout(20):
