@@ -21,9 +21,10 @@ from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.images import ImageRequest
+from backends.wire.images import ImageEditRequest, ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from backends.wire.video.events import VideoItem
 from backends.wire.video.request import DiscardRequest, VideoRequest
@@ -134,6 +135,13 @@ class Embed(Protocol):
 
 
 @runtime_checkable
+class EmbedContents(Protocol):
+    """``embed_contents`` embeds texts and pictures, together or apart, and answers as :class:`Embed`."""
+
+    async def embed_contents(self, upstream: Upstream, request: MixedEmbeddingRequest) -> Json: ...
+
+
+@runtime_checkable
 class Rerank(Protocol):
     """``rerank`` answers ``{"results": [{"index", "relevance_score"}], "usage": {...}}``, scores in [0, 1]."""
 
@@ -217,6 +225,17 @@ class Discard(Protocol):
     """``discard`` ends a server's work on a video and deletes what it has: ``{"deleted": true}``."""
 
     async def discard(self, upstream: Upstream, request: DiscardRequest) -> Json: ...
+
+
+@runtime_checkable
+class EditImages(Protocol):
+    """``edit`` yields OpenAI's events of edits, ending in one ``image_edit.completed`` per picture.
+
+    ``request.variation`` asks for pictures that vary the one given, without a prompt. Raises UnsupportedParameter
+    for a mask, a markup or a number of pictures that the model's server does not take.
+    """
+
+    def edit(self, upstream: Upstream, request: ImageEditRequest) -> AsyncIterator[Json]: ...
 
 
 @runtime_checkable

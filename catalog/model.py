@@ -56,7 +56,7 @@ ModelId = Annotated[
 
 
 class Capability(StrEnum):
-    """Something that a model can do. The first group are endpoints; the second are features of a chat model."""
+    """Something that a model can do. The first group are endpoints; the second are features beside them."""
 
     CHAT = "chat"
     COMPLETION = "completion"
@@ -81,8 +81,10 @@ class Capability(StrEnum):
     VISION = "vision"
     VIDEO_INPUT = "video_input"
     AUDIO_INPUT = "audio_input"
+    CLONE = "clone"
     DOCUMENTS = "documents"
     WEB_SEARCH = "web_search"
+    IMAGE_EDIT = "image_edit"
 
 
 ENDPOINTS: frozenset[Capability] = frozenset(

@@ -227,7 +227,10 @@ def _parts(rates: Rates, usage: Usage, details: UsageDetails | None) -> tuple[tu
 def _units(price: Price, usage: Usage, capability: Capability | None) -> Decimal | None:
     units = _UNITS if capability is None else tuple(filter(None, [UNITS.get(capability)]))
     rates = {Decimal(str(rate)) / per for name, per in units if (rate := getattr(price, name)) is not None}
-    return Decimal(str(usage.units)) * rates.pop() * NANO if len(rates) == 1 else None
+    if len(rates) != 1:
+        return None
+    tiers = usage.details.tiers if capability is Capability.VIDEO and usage.details is not None else ()
+    return Decimal(str(usage.units)) * rates.pop() * NANO * (price.rates.factor(tiers) if tiers else 1)
 
 
 def _tools(price: Price, details: UsageDetails, unknown: list[str]) -> int | Decimal:

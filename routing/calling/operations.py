@@ -18,7 +18,9 @@ from backends.base import (
     Describe,
     Discard,
     Draw,
+    EditImages,
     Embed,
+    EmbedContents,
     Film,
     Moderate,
     Rerank,
@@ -177,6 +179,9 @@ COMPLETE: Operation[Json] = Operation(
 EMBED: Operation[Json] = Operation(
     Embed, lambda backend, upstream, body: once(backend.embed(upstream, body)), _object
 )
+EMBED_CONTENTS: Operation[Json] = Operation(
+    EmbedContents, lambda backend, upstream, body: once(backend.embed_contents(upstream, body)), _object
+)
 RERANK: Operation[Json] = Operation(
     Rerank,
     lambda backend, upstream, body: once(backend.rerank(upstream, body)),
@@ -220,10 +225,15 @@ DRAW: Operation[Json] = Operation(
 FILM: Operation[VideoItem] = Operation(
     Film,
     lambda backend, upstream, body: backend.film(upstream, body),
-    lambda facts, _model: VideoObserver(facts.units),
+    lambda facts, _model: VideoObserver(facts.units, facts.tiers),
 )
 DISCARD: Operation[Json] = Operation(
     Discard, lambda backend, upstream, body: once(backend.discard(upstream, body)), _object
+)
+EDIT: Operation[Json] = Operation(
+    EditImages,
+    lambda backend, upstream, body: backend.edit(upstream, body),
+    lambda _facts, _model: ImageObserver(),
 )
 COUNT: Operation[Json] = Operation(
     Count, lambda backend, upstream, body: once(backend.count(upstream, body)), _object

@@ -11,6 +11,13 @@ from catalog.model import Capability
 from routing.facts import Facts, Task
 from routing.reading.intent import check_misplaced, read_intent
 
+_TIERS: tuple[tuple[int, tuple[str, ...]], ...] = (
+    (360, ("360p",)),
+    (480, ("480p",)),
+    (768, ()),
+    (1152, ("1080p",)),
+)
+"""Resolutions by the most pixels of the shorter side."""
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _NOT_PARAMETERS = frozenset({"model", "prompt", "routing", "timings"}) | INTERNAL
 
@@ -32,11 +39,20 @@ def read_video(request: VideoRequest, headers: Mapping[str, str] = _NO_HEADERS, 
         task=Task.VIDEO,
         units=float(request.seconds),
         parameters=frozenset(request.model_fields_set - _NOT_PARAMETERS),
+        tiers=_resolution(request.size),
         stream=True,
         key=key,
         prompt_digest=blake2b(request.prompt.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest(),
         intent=read_intent(request.model, extra.get("routing"), headers),
     )
+
+
+def _resolution(size: str | None) -> tuple[str, ...]:
+    """The tier of a size, by its shorter side; none for 720 pixels, the usual ones."""
+    if size is None:
+        return ()
+    short = min(int(side) for side in size.split("x"))
+    return next((tier for most, tier in _TIERS if short <= most), ("4k",))
 
 
 def read_discard(request: DiscardRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:

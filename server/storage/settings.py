@@ -40,6 +40,9 @@ class StorageSettings(Section):
     )
     file_bytes: int = Field(default=512 * MIB, gt=0, description="largest uploaded file")
     file_bytes_per_key: int = Field(default=4096 * MIB, gt=0, description="room for one key's files, in all")
+    image_url_seconds: float = Field(
+        default=3600.0, gt=0, description="seconds for which the address of a picture works that an answer names"
+    )
     batches: int = Field(default=2, ge=0, description="batches that one process works on at a time; 0: none")
     batch_lines: int = Field(default=50_000, gt=0, description="most lines of a batch")
     batch_concurrency: int = Field(default=16, gt=0, description="lines of a batch that are asked at a time")

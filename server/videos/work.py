@@ -152,6 +152,7 @@ class VideoWork:
         origin = Origin(caller, token_hex(16), internal["headers"])
         job = video_job(body, origin, provider_key=internal["key"])
         if internal["begun"] and internal["accepted"] is None and not self._is_local(job.facts, caller):
+            making.begun = True  # it is not tried again
             raise Unavailable("The server stopped while it asked for this video. Ask again.")
         if not await making.change(internal={"begun": True}):
             return

@@ -16,8 +16,8 @@ from backends.pictures.films import Films, demuxer_of
 from backends.settings import FetchSettings
 from backends.wire.chat import ChatRequest, ContentPart
 from catalog.errors import InvalidRequest, PayloadTooLarge, RoundhouseError, UndecodableMedia, UnsupportedParameter
-from tests.fakes.films import time_in, video
 from tests.fakes.pictures import decoded
+from tests.fakes.videos import time_in, video
 
 ENDLESS = video(14_000.0, kind="mkv", rate=Fraction(1, 2000))
 """Seven frames of two thousand seconds each."""

@@ -24,11 +24,11 @@ from catalog.errors import (
     UpstreamProtocolError,
 )
 from catalog.types import Json
+from tests.fakes.films import tiny_mp4
 from tests.fakes.google_videos import FakeGoogleVideos
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.pictures import encoded, quarters
 from tests.fakes.server import Fault
-from tests.fakes.videos import tiny_mp4
 
 PICTURE = encoded(quarters(16, 16))
 OMNI, VEO = "gemini-omni-1.2-flash", "veo-3.1-generate-001"

@@ -14,6 +14,7 @@ from backends.workers.engines.registry import Engines, builtin_engines
 from catalog.model import Capability, Model, PathSource
 
 _FOLDER = os.environ.get("ROUNDHOUSE_ENGINES")
+_PICTURES = frozenset({Capability.IMAGE, Capability.IMAGE_EDIT})
 _LANGUAGE = frozenset({Capability.CHAT, Capability.COMPLETION, Capability.JSON_SCHEMA})
 
 
@@ -46,7 +47,20 @@ def _rows() -> list[Model]:
             _row("diffusion-video", name, frozenset({Capability.VIDEO, *more}), options=_SMALL)
             for name, more in _FILMERS.items()
         ),
-        _row("diffusion", "painter", frozenset({Capability.IMAGE}), options={"size": "64x64", "steps": 4}),
+        _row("diffusion", "painter", _PICTURES, options={"size": "64x64", "steps": 4}),
+        _row(
+            "stable-diffusion-cpp",
+            "flux/flux.gguf",
+            _PICTURES,
+            id="flux-stable-diffusion-cpp",
+            options={
+                "size": "64x64",
+                "steps": 4,
+                "guidance_scale": 1.0,
+                "taesd_only": True,
+                "taesd": str(Path(_FOLDER or "").absolute() / "models/flux/taesd.safetensors"),
+            },
+        ),
     ]
 
 

@@ -19,8 +19,8 @@ from openai.types import Video
 from catalog.model import Capability, Model, PathSource
 from tests.conformance.optional import models, pythons
 from tests.e2e.serving import Served, served
+from tests.fakes.films import brightness, tiny_mp4
 from tests.fakes.pictures import encoded, quarters
-from tests.fakes.videos import brightness, tiny_mp4
 
 FILMERS = [row for row in models().values() if Capability.VIDEO in row.capabilities]
 ASK: Any = {"prompt": "A fox at dawn.", "seconds": "2", "size": "64x32"}

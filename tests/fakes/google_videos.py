@@ -17,8 +17,8 @@ from google.genai._gaos.types.interactions.videocontent import VideoContentParam
 from google.genai._gaos.types.interactions.videoresponseformat import VideoResponseFormatParam
 
 from catalog.types import Json
+from tests.fakes.films import tiny_mp4
 from tests.fakes.server import Call, FakeServer, Route
-from tests.fakes.videos import tiny_mp4
 
 _PARTS = {"text": TextContentParam, "image": ImageContentParam, "video": VideoContentParam}
 

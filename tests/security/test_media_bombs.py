@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from backends.pictures import program
-from tests.fakes.films import video
 from tests.fakes.pictures import encoded, quarters
+from tests.fakes.videos import video
 from tests.security.conftest import CHAT, OpenSite
 
 MIB = 2**20

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from backends.base import Upstream
+from backends.grounding.request import GroundingChat
 from backends.openai.moderation import by_scores
 from backends.queueing import Need
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
@@ -21,7 +22,7 @@ from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.images import ImageRequest
+from backends.wire.images import ImageEditRequest, ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
@@ -100,6 +101,11 @@ ANSWER: tuple[Json, ...] = (chunk("Hello"), chunk(" there"), chunk(finish="stop"
 Script = Sequence[Json | RoundhouseError | asyncio.Event]
 
 
+def picture(number: int) -> str:
+    """The base64 of a drawn picture, which is a text."""
+    return base64.b64encode(f"pic{number}".encode()).decode()
+
+
 class FakeBackend:
     """Answers chats from ``script``: yields chunks, raises errors, waits for events."""
 
@@ -127,7 +133,8 @@ class FakeBackend:
         return ()
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
-        async for item in self._play(request, self.script):
+        found = (chunk('{"boxes": []}'), chunk(finish="stop"), usage_chunk())
+        async for item in self._play(request, found if isinstance(request, GroundingChat) else self.script):
             yield {**item}
 
     async def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncIterator[Json]:
@@ -189,7 +196,12 @@ class FakeBackend:
     async def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncIterator[Json]:
         self.requests.append(request)
         for number in range(request.n or 1):
-            yield {"type": "image_generation.completed", "b64_json": f"cGlj{number}", "usage": {"total_tokens": 4}}
+            yield {"type": "image_generation.completed", "b64_json": picture(number), "usage": {"total_tokens": 4}}
+
+    async def edit(self, upstream: Upstream, request: ImageEditRequest) -> AsyncIterator[Json]:
+        self.requests.append(request)
+        for number in range(request.n or 1):
+            yield {"type": "image_edit.completed", "b64_json": picture(number), "usage": {"total_tokens": 4}}
 
     async def film(self, upstream: Upstream, request: VideoRequest) -> AsyncIterator[VideoItem]:
         async for item in self._play(request, self.video):

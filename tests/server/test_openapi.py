@@ -21,12 +21,14 @@ from server.api import ROUTERS
 from server.edge.contracts import JSON_LINES, ContractRoute
 from server.edge.sockets.passage import SOCKET_PATHS
 from server.openapi import EVENT_SCHEMA
-from tests.fakes.videos import tiny_mp4
+from tests.fakes.films import tiny_mp4
+from tests.fakes.pictures import encoded, quarters
 from tests.server.api.test_chat import BODY, events
 from tests.server.conftest import Gateway
 
 VIDEO = {"model": "parrot", "prompt": "A fox."}
 AUDIO = {"files": {"file": ("a.wav", b"RIFF")}}
+PICTURE = {"files": {"image": ("a.png", encoded(quarters(8, 6)))}}
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
 
 
@@ -119,6 +121,16 @@ ASKS = (
     post("/v1/videos/{video_id}/remix", {"prompt": "At dusk."}),
     Ask("post", "/v1/videos/{video_id}/cancel"),
     Ask("delete", "/v1/videos/{video_id}"),
+    *(
+        Ask(
+            "post",
+            f"/v1/images/{what}",
+            media_type,
+            {**PICTURE, "data": {"model": "p", "prompt": "a hat", **fields}},
+        )
+        for what in ("edits", "variations")
+        for media_type, fields in (("application/json", {}), (SSE, {"stream": "true"}))
+    ),
     post("/tokenize", {"content": "Hi"}),
     post("/tokenize", {"messages": MESSAGES, "return_token_strs": True, "with_pieces": True}),
     post("/apply-template", {"messages": MESSAGES}),
@@ -213,7 +225,12 @@ ASKS = (
     Ask("get", "/ready"),
     Ask("get", "/metrics", "text/plain"),
 )
-ELSEWHERE = {("/v1/admin/pins", "get"), ("/v1/admin/pins", "post"), ("/api/pull", "post")} | {
+ELSEWHERE = {
+    ("/v1/images/files/{name}", "get"),
+    ("/v1/admin/pins", "get"),
+    ("/v1/admin/pins", "post"),
+    ("/api/pull", "post"),
+} | {
     ("/v1/models/{model_id:path}", "delete"),
     ("/v1/admin/keys/{key_id}", "delete"),
     ("/v1/admin/keys/{key_id}/rotate", "post"),

@@ -205,8 +205,9 @@ class VideoObserver:
 
     streamed = 0
 
-    def __init__(self, asked: float) -> None:
-        """``asked`` are the seconds asked for, which count where the server does not tell."""
+    def __init__(self, asked: float, resolution: tuple[str, ...] = ()) -> None:
+        """``asked`` are seconds, which count where the server tells none; ``resolution`` is the tier."""
+        self.tier = resolution
         self.begun = False
         self.usage = Usage(known=False)
         self.finish_reason: str | None = None
@@ -222,8 +223,8 @@ class VideoObserver:
             self.begun = True
             self.finish_reason = "stop"
             made = item.get("seconds")
-            tokens = Usage() if item.get("usage") is None else _believed(item)
-            self.usage = replace(tokens, units=self._asked if made is None else float(made))
+            details = UsageDetails(tiers=self.tier) if self.tier else None
+            self.usage = Usage(units=self._asked if made is None else float(made), details=details)
 
 
 def _drawn(usage: Usage) -> Usage:

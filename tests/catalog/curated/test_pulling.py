@@ -195,7 +195,7 @@ def test_a_pipeline_of_videos_is_pulled_for_its_engine_with_what_it_makes_them_f
     with serve(FakeHub({repository: Repository(files)})) as running:
         store = Store(tmp_path, hub=Hub(endpoint=running.address))
         row = pull_named(store, named(name), machine(80, "cuda"))
-    assert (row.engine, row.capabilities) == ("diffusion-video", {Capability.VIDEO, *takes})
+    assert (row.engine, row.capabilities) == ("diffusion-video", frozenset({Capability.VIDEO, *takes}))
     assert row.options["steps"] >= 40
     folder = store.path(row)
     assert [path.name for path in folder.rglob("*.safetensors")] == ["diffusion_pytorch_model.safetensors"]

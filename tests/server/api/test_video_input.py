@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from catalog.types import Json
-from tests.fakes.films import time_in, video
 from tests.fakes.openai import FakeOpenAI
+from tests.fakes.videos import time_in, video
 from tests.security.conftest import OpenSite, logs, provider, rows, site
 
 __all__ = ["logs", "provider", "site"]

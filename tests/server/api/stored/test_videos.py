@@ -17,8 +17,8 @@ from openai.types import Video
 from backends.wire.video.events import accepted, completed, progress
 from catalog.errors import UndecodableMedia, UpstreamError, WorkerFailed
 from server.storage import runner as runner_module
+from tests.fakes.films import tiny_mp4
 from tests.fakes.pictures import encoded, quarters
-from tests.fakes.videos import tiny_mp4
 from tests.server.api.test_openai_sdk import sdk
 from tests.server.conftest import Gateway, Start
 
