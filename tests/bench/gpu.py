@@ -1,9 +1,9 @@
 """Models on a GPU, from a hub: ``make bench-gpu``, or ``make bench-gpu MODELS="qwen3-8b whisper-large-v3"``.
 
-Without ``ROUNDHOUSE_BENCH_MODELS`` it pulls what ``roundhouse recommend`` names here. A complete server serves them,
-and each endpoint of each model is asked: the figures are those of its clients. A model that cannot be pulled or does
-not answer is named in the note, and the others are measured. Nothing of it needs a GPU to run, so that the starter
-models try the benchmark itself.
+Without ``ROUNDHOUSE_BENCH_MODELS`` it pulls what ``roundhouse recommend`` names here. A complete server serves
+them, and each endpoint of each model is asked: the figures are those of its clients. A model that cannot be
+pulled or does not answer is named in the note, and the others are measured. Nothing of it needs a GPU to run,
+so that the starter models try the benchmark itself.
 """
 
 from __future__ import annotations
