@@ -23,6 +23,7 @@ from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageEditRequest, ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import PairedRerank, RerankRequest
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from backends.wire.tokens import (
     DetokenizeRequest,
     DetokenizeTexts,
@@ -30,6 +31,8 @@ from backends.wire.tokens import (
     TokenizeRequest,
     TokenizeTexts,
 )
+from backends.wire.video.events import VideoItem
+from backends.wire.video.request import DiscardRequest, VideoRequest
 from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, ModelNotFound, NotPermitted
 from catalog.model import Capability, Model
@@ -45,8 +48,10 @@ from routing.calling.watching.judgement import MakeJudge, judge_for
 from routing.facts import Facts
 from routing.reading import requests as reading
 from routing.reading.intent import is_auto
+from routing.reading.mixed import read_mixed_embedding
 from routing.reading.realtime import read_realtime
 from routing.reading.stand_ins import StandIn, embeds_by_choice
+from routing.reading.videos import read_discard, read_video
 from server.callers import Caller, Origin
 from server.functions import check_results, with_tools
 from server.runtime import Dispatches, Runtime
@@ -89,6 +94,14 @@ def completion_job(body: CompletionRequest, origin: Origin) -> Job[Json]:
 def embedding_job(body: EmbeddingRequest, origin: Origin) -> Job[Json]:
     """Embed texts; the one item is the list of vectors."""
     return _job(reading.read_embedding, operations.EMBED, body, origin)
+
+
+def mixed_embedding_job(body: MixedEmbeddingRequest, origin: Origin) -> Job[Json]:
+    """Embed texts and pictures; the one item is the list of vectors. Raises InvalidRequest."""
+    plain = body.plain()
+    if plain is not None:
+        return embedding_job(plain, origin)
+    return _job(read_mixed_embedding, operations.EMBED_CONTENTS, body, origin)
 
 
 def vectors_job(body: EmbeddingRequest, origin: Origin) -> Job[Json]:
@@ -195,6 +208,16 @@ def _check_image(body: ImageRequest) -> None:
         )
 
 
+def video_job(body: VideoRequest, origin: Origin, *, provider_key: str | None = None) -> Job[VideoItem]:
+    """Make a video; items are events and bytes. ``provider_key`` is that of the work that it goes on from."""
+    return replace(_job(read_video, operations.FILM, body, origin), provider_key=provider_key)
+
+
+def discard_job(body: DiscardRequest, origin: Origin, *, provider_key: str | None = None) -> Job[Json]:
+    """End a video at its maker and delete it there."""
+    return replace(_job(read_discard, operations.DISCARD, body, origin), provider_key=provider_key)
+
+
 def count_job(chat: Job[Json], model: str) -> Job[Json]:
     """Count the prompt tokens of a chat's job by the tokenizer of ``model``; the one item has them."""
     job = _undecoded(chat, operations.COUNT)
@@ -254,6 +277,7 @@ JOBS: dict[Capability, tuple[type[WireModel], Callable[[Any, Origin], Job[Any]]]
     Capability.MODERATE: (ModerationRequest, moderation_job),
     Capability.SPEAK: (SpeechRequest, speech_job),
     Capability.IMAGE: (ImageRequest, image_job),
+    Capability.VIDEO: (VideoRequest, video_job),
 }
 """The body and the job of each capability that a JSON body asks for."""
 

@@ -24,7 +24,10 @@ _GEMINI = frozenset(
     }
 )
 """Inputs and features of every Gemini for chats; the list does not tell. Other families may lack some."""
-_OTHER_ANSWERS = re.compile(r"-(?:tts|live|native-audio|computer-use)\b")
+_OTHER_ANSWERS = re.compile(r"-(?:tts|live|native-audio|computer-use|omni)\b")
+_FILMS = re.compile(r"^(?:veo-|gemini-omni)")
+"""Models that make videos. What Omni lists as its methods is not what it serves."""
+_VIDEOS = frozenset({Capability.VIDEO, Capability.VISION, Capability.VIDEO_INPUT})
 """Models that are called for something else than a text, or need tools of their own."""
 
 
@@ -39,6 +42,8 @@ def described(entry: Json) -> Mapping[str, Any] | None:
     # The wire calls them methods, Google's SDK supported_actions.
     actions = entry.get("supportedGenerationMethods") or entry.get("supportedActions") or ()
     context, most = entry.get("inputTokenLimit"), entry.get("outputTokenLimit")
+    if _FILMS.match(name):
+        return {"name": name, "capabilities": _VIDEOS}
     if "generateContent" in actions and _PICTURES.search(name) is not None:
         return {"name": name, "context": context, "capabilities": DRAWS, "limits": Limits()}
     if "generateContent" in actions and _OTHER_ANSWERS.search(name) is None:

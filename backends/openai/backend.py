@@ -27,11 +27,13 @@ from backends.openai.documents import (
     transcript_events,
 )
 from backends.openai.forms import dropped, of_this_model, rerank_body, speech_body, transcription_form
+from backends.openai.mixed import MixedEmbeddings
 from backends.openai.models import rows_from_models
 from backends.openai.moderation import by_classifier, moderation_list
 from backends.openai.parameters import table_at
 from backends.openai.realtime import RealtimeCalls
 from backends.openai.sources import with_annotations
+from backends.openai.videos import OpenAIVideos
 from backends.parameters import ParameterTable, body_for
 from backends.plain import asks_plainly
 from backends.streams.assemble import chat_chunks, completion_chunks
@@ -63,8 +65,8 @@ _AFTER_DONE = 0.05
 """Seconds in which a stream may end after ``[DONE]``, so that its connection can be used again."""
 
 
-class OpenAIBackend(RealtimeCalls):
-    """Chat, completions, embeddings, rerank, classification, audio and images over OpenAI's wire.
+class OpenAIBackend(RealtimeCalls, OpenAIVideos, MixedEmbeddings):
+    """Chat, completions, embeddings, rerank, classification, audio, images, videos, realtime over OpenAI's wire.
 
     A subclass is a kind of server that differs in one of the attributes or of the first three methods.
     """

@@ -14,6 +14,7 @@ from backends.base import Upstream
 from backends.wire.classify import ClassifyRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.rerank import RerankRequest
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from catalog.errors import UnsupportedParameter, UpstreamProtocolError
 from catalog.types import Json
 
@@ -22,7 +23,7 @@ def _wrong(upstream: Upstream, what: str) -> UpstreamProtocolError:
     return UpstreamProtocolError(f"The endpoint '{upstream.endpoint}' answered with {what}.")
 
 
-def embedding_list(document: Json, request: EmbeddingRequest, upstream: Upstream) -> Json:
+def embedding_list(document: Json, request: EmbeddingRequest | MixedEmbeddingRequest, upstream: Upstream) -> Json:
     """OpenAI's list, in the order of the inputs and in the caller's encoding.
 
     Some servers ignore ``encoding_format``. Raises UpstreamProtocolError when a vector is missing,

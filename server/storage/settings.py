@@ -51,6 +51,11 @@ class StorageSettings(Section):
         description="lines that a provider's batch API does not take or answer are asked one by one, at the full "
         "price; false: they are refused",
     )
+    videos: int = Field(
+        default=16,
+        ge=0,
+        description="videos that one process works on at a time, beside those that a provider works on; 0: none",
+    )
     background: int = Field(default=64, ge=0, description="background responses that one process makes at a time")
 
 

@@ -18,6 +18,13 @@ _PICTURES = frozenset({Capability.IMAGE, Capability.IMAGE_EDIT})
 _LANGUAGE = frozenset({Capability.CHAT, Capability.COMPLETION, Capability.JSON_SCHEMA})
 
 
+_FILMERS = {
+    "wan": frozenset({Capability.VIDEO_INPUT}),
+    "ltx": frozenset({Capability.VIDEO_INPUT, Capability.VISION}),
+}
+_SMALL = {"size": "64x32", "steps": 4, "fps": 4}
+
+
 def _row(engine: str, folder: str, capabilities: frozenset[Capability], **fields: object) -> Model:
     path = str(Path(_FOLDER or "") / "models" / folder)
     return Model.model_validate(
@@ -36,6 +43,10 @@ def _rows() -> list[Model]:
         _row("mlx", "smollm2", _LANGUAGE),
         _row("vllm", "smollm2", _LANGUAGE, options={"cpu_kv_cache_gib": 1, "enforce_eager": True}),
         _row("llama-cpp-python", "smollm2.gguf", _LANGUAGE),
+        *(
+            _row("diffusion-video", name, frozenset({Capability.VIDEO, *more}), options=_SMALL)
+            for name, more in _FILMERS.items()
+        ),
         _row("diffusion", "painter", _PICTURES, options={"size": "64x64", "steps": 4}),
         _row(
             "stable-diffusion-cpp",

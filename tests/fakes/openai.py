@@ -13,6 +13,7 @@ from openai.types.responses.input_token_count_params import InputTokenCountParam
 
 from catalog.types import Json
 from tests.fakes import openai_chat, openai_media
+from tests.fakes.films import VideoRoutes
 from tests.fakes.openai_batches import BatchRoutes
 from tests.fakes.openai_responses import (
     answered,
@@ -32,7 +33,7 @@ def event(payload: Any, name: str = "") -> bytes:
     return head + b"data: " + orjson.dumps(payload) + b"\n\n"
 
 
-class FakeOpenAI(BatchRoutes):
+class FakeOpenAI(BatchRoutes, VideoRoutes):
     """``reply`` is what its chat models say; without ``keeps_form`` also when JSON is asked for.
 
     ``output`` are items that a response has whatever is asked, ``ending`` fields of its document (a status of
@@ -89,6 +90,7 @@ class FakeOpenAI(BatchRoutes):
             ("POST", f"{self.prefix}/images/edits", self.edit),
             ("POST", f"{self.prefix}/images/variations", self.vary),
             *self.batch_routes(),
+            *self.video_routes(),
         ]
 
     async def compact(self, request: web.Request, call: Call) -> web.StreamResponse:

@@ -28,6 +28,9 @@ def vector(text: str, dimensions: int) -> list[float]:
 
 def embeddings(body: Json) -> Json:
     """OpenAI's list of embeddings."""
+    if "messages" in body:
+        content = [part for message in body["messages"] for part in message["content"]]
+        body = {**body, "input": " ".join(part.get("text") or part["image_url"]["url"][-40:] for part in content)}
     given = body["input"]
     many = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
     texts = [item if isinstance(item, str) else " ".join(map(str, item)) for item in many]

@@ -47,7 +47,7 @@ function heard(lines, event) {
 }
 
 function Conversation({ models }) {
-  const voices = useLoad(async (signal) => (await getJson("v1/audio/voices", { signal })).data);
+  const voices = useLoad(async (signal) => (await getJson("v1/audio/voices", { signal })).data.filter((each) => each.object === "voice"));
   const [model, setModel] = useState("auto");
   const [voice, setVoice] = useState("");
   const [mode, setMode] = useState("open");
