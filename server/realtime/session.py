@@ -18,6 +18,7 @@ from server.realtime.beta import to_current
 from server.realtime.configuration import Configuration, check_response
 from server.realtime.context import Outlet, SessionContext, refused
 from server.realtime.events import (
+    SHORT,
     AudioAppend,
     ClientEvent,
     ItemCreate,
@@ -128,7 +129,12 @@ class RealtimeSession:
             runtime.catalog.replicas(runtime.standing(name))
 
     async def _append(self, event: AudioAppend) -> None:
-        audio = decode_audio(event.audio, "audio")
+        long = len(event.audio) > SHORT
+        audio = (
+            await asyncio.to_thread(decode_audio, event.audio, "audio")
+            if long
+            else decode_audio(event.audio, "audio")
+        )
         async for moment in self._ears.hear(audio):
             await self._turn(moment)
 

@@ -58,7 +58,7 @@ class SocketPassage:
         given = request_id(headers.get("x-request-id"))
         self._id_header = (b"x-request-id", given.encode())
         self._send = send
-        scope[SERVICES], scope[REQUEST_ID], scope[TRACE], scope[CALLER] = services, given, token_hex(8), ANONYMOUS
+        scope[SERVICES], scope[REQUEST_ID], scope[TRACE], scope[CALLER] = services, given, token_hex(16), ANONYMOUS
         tokens = structlog.contextvars.bind_contextvars(request_id=given, trace=scope[TRACE])
         totals, of_totals = begin_totals()
         try:
