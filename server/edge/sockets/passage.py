@@ -69,7 +69,7 @@ class SocketPassage:
             took = perf_counter() - began
             scope[STATUS] = self._status
             path = scope["path"]
-            services.metrics.request(path if path in SOCKET_PATHS else "other", "GET", self._status, took)
+            services.metrics.session(path if path in SOCKET_PATHS else "other", self._status)
             if services.settings.log.access:
                 client = scope.get("client")
                 key, address = scope[CALLER].id, client[0] if client else ""
