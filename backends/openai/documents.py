@@ -166,8 +166,11 @@ def transcript_events(document: Any, upstream: Upstream) -> Iterator[Json]:
     yield {"type": "transcript.text.done", **rest}
 
 
-def image_events(document: Any, upstream: Upstream) -> Iterator[Json]:
-    """The events of a stream that says the same as a plain list of images; the usage is on the last."""
+def image_events(document: Any, upstream: Upstream, made: str = "image_generation") -> Iterator[Json]:
+    """The events of a stream that says the same as a plain list of images; the usage is on the last.
+
+    ``made`` is the beginning of their type.
+    """
     images = document.get("data") if isinstance(document, dict) else None
     if not isinstance(images, list) or not images or any(type(image) is not dict for image in images):
         raise _wrong(upstream, "no image")
@@ -176,7 +179,7 @@ def image_events(document: Any, upstream: Upstream) -> Iterator[Json]:
     }
     for position, image in enumerate(images):
         event = {
-            "type": "image_generation.completed",
+            "type": f"{made}.completed",
             "created_at": document.get("created"),
             **shared,
             **image,

@@ -24,10 +24,12 @@ _CHECKED_FEATURES = frozenset(
         Capability.VISION,
         Capability.VIDEO_INPUT,
         Capability.AUDIO_INPUT,
+        Capability.CLONE,
         Capability.DOCUMENTS,
         Capability.TOOLS,
         Capability.JSON_SCHEMA,
         Capability.WEB_SEARCH,
+        Capability.IMAGE_EDIT,
     }
 )
 """Features that a named model's row must list. Discovered rows are exempt: their features are unknown."""

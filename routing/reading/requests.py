@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from backends.parameters import is_elsewhere
-from backends.wire.audio import RealtimeRequest, RealtimeTurn, SpeechRequest, TranscriptionRequest
+from backends.wire.audio import ClonedSpeech, SpeechRequest, TranscriptionRequest
 from backends.wire.chat import NO_PAID_TOOLS, ChatRequest, Message, PaidTools, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
@@ -43,6 +43,8 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _TOKENS_PER_MESSAGE = 4
 _TOKENS_PER_TOOL = 8
 _TOKENS_PER_CALL = 8
+_TOKENS_PER_EDITED = 10_000
+"""Of 6,500 in high fidelity (OpenAI's image guide), at the dearer price of pictures."""
 _TOKENS_PER_SEARCH = 4000
 """Tokens of the results that a model reads; the providers count them as input, or charge a fixed block."""
 _AUDIO_BYTES_PER_MINUTE = 8000 * 60
@@ -240,18 +242,11 @@ def read_transcription(
     )
 
 
-def read_diarization(
-    request: TranscriptionRequest, headers: Mapping[str, str] = NO_HEADERS, *, key: str = ""
-) -> Facts:
-    """Facts of audio whose speakers are told apart, without words."""
-    facts = read_transcription(request, headers, key=key)
-    return replace(facts, capability=Capability.DIARIZE, languages=frozenset())
-
-
 def read_speech(request: SpeechRequest, headers: Mapping[str, str] = NO_HEADERS, *, key: str = "") -> Facts:
     """Facts of a text to speak; a unit is a character."""
     return Facts(
         capability=Capability.SPEAK,
+        features=frozenset({Capability.CLONE}) if isinstance(request, ClonedSpeech) else frozenset(),
         requested=request.model,
         task=Task.SPEECH,
         units=float(len(request.input)),
@@ -263,23 +258,12 @@ def read_speech(request: SpeechRequest, headers: Mapping[str, str] = NO_HEADERS,
     )
 
 
-def read_realtime(
-    request: RealtimeRequest | RealtimeTurn, headers: Mapping[str, str] = NO_HEADERS, *, key: str = ""
-) -> Facts:
-    """Facts of a session with a model that hears and speaks itself, or of one of its responses."""
-    intent = _intent(request, headers)
-    facts = Facts(
-        Capability.REALTIME, requested=request.model, output_tokens=0, stream=True, key=key, intent=intent
-    )
-    if isinstance(request, RealtimeTurn):
-        return replace(facts, prompt_tokens=request.prompt_tokens, output_tokens=request.most)
-    return facts
-
-
 def read_image(request: ImageRequest, headers: Mapping[str, str] = NO_HEADERS, *, key: str = "") -> Facts:
-    """Facts of images to generate; a unit is an image."""
+    """Facts of images to generate or to change; a unit is an image that is made."""
     return Facts(
         capability=Capability.IMAGE,
+        features=frozenset({Capability.IMAGE_EDIT} if request.files else ()),
+        prompt_tokens=len(request.files) * _TOKENS_PER_EDITED,
         requested=request.model,
         task=Task.IMAGE,
         units=float(request.n or 1),
@@ -314,9 +298,6 @@ def read_tokens(
         tokens_only=True,
         intent=_intent(request, headers),
     )
-
-
-# ---- parts
 
 
 def _textual(

@@ -23,7 +23,7 @@ from server.edge.access_log import AccessLog, Served
 from server.edge.callers import presented_key
 from server.edge.disconnect import ClientGone, ResponseCut
 from server.edge.errors import ANTHROPIC_PATHS, as_error, error_response
-from server.edge.heads import RandomHex, check_host, check_origin, request_id
+from server.edge.heads import RandomHex, check_forwarded, check_host, check_origin, request_id
 from server.edge.services import Services, passing
 from server.edge.sockets.passage import SocketPassage
 from server.observability.totals import Totals, begin_totals, end_totals
@@ -32,6 +32,9 @@ from server.ui.pages import is_file, is_page
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """Paths that are answered without a key."""
+
+OPEN_BELOW = ("/v1/images/files/", "/images/files/")
+"""Below these, the name of a picture is the secret that opens it."""
 
 UNLOGGED = OPEN_PATHS | {"/v1/admin/log"}
 """Paths without an access line: probes, and the look at the log, which would fill the log with itself."""
@@ -137,6 +140,7 @@ class _Passage:
 
     async def _pass(self, headers: Headers, receive: Receive) -> None:
         scope, services = self._scope, self._services
+        check_forwarded(scope)
         check_host(headers.get("host"), services.settings.server)
         if scope["path"] in OPEN_PATHS or (scope["method"] != "POST" and _is_open(scope, headers, services)):
             await self._app(scope, receive, self._send_marked)
@@ -188,9 +192,11 @@ def _is_file(scope: Scope) -> bool:
 
 
 def _is_open(scope: Scope, headers: Headers, services: Services) -> bool:
-    """Whether a request needs no key: a look for whether a server is there, or for a file of the console."""
+    """Whether a request needs no key: a look for a server, for a picture by its secret name, for the console."""
     method, path = scope["method"], scope["path"]
     if method == "HEAD" and path in PROBED_PATHS:
+        return True
+    if method in ("GET", "HEAD") and path.startswith(OPEN_BELOW):
         return True
     return method in ("GET", "HEAD") and services.settings.server.console and is_page(path, headers)
 

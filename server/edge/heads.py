@@ -9,8 +9,10 @@ from collections.abc import Callable, Collection
 from secrets import token_hex
 
 from starlette.datastructures import Headers
+from starlette.types import Scope
 
 from catalog.errors import InvalidRequest, NotPermitted
+from server.scope import FORWARDED_FAULT
 from server.settings import ServerSettings
 
 _PAGE = 4096
@@ -48,6 +50,13 @@ def request_id(given: str | None, random: Callable[[int], str] = token_hex) -> s
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given
     return f"req_{random(12)}"
+
+
+def check_forwarded(scope: Scope) -> None:
+    """Raises InvalidRequest for a request whose reverse proxy sent a malformed header."""
+    fault = scope.get(FORWARDED_FAULT)
+    if fault is not None:
+        raise InvalidRequest(f"The reverse proxy's header {fault} is malformed. Correct the proxy's settings.")
 
 
 def check_host(host: str | None, settings: ServerSettings) -> None:

@@ -25,7 +25,7 @@ from server.edge.access_log import AccessLog, Served
 from server.edge.auth import Keys
 from server.edge.callers import MAX_KEY, presented_key
 from server.edge.errors import NOTHING_HERE, as_error, error_response
-from server.edge.heads import check_host, origin_allowed, request_id
+from server.edge.heads import check_forwarded, check_host, origin_allowed, request_id
 from server.edge.services import Services, passing
 from server.observability.totals import begin_totals, end_totals
 from server.scope import CALLER, REQUEST_ID, SECRET, SERVICES, STATUS, TRACE
@@ -81,6 +81,7 @@ class SocketPassage:
 
     async def _pass(self, headers: Headers, receive: Receive) -> None:
         scope, services = self._scope, self._services
+        check_forwarded(scope)
         check_host(headers.get("host"), services.settings.server)
         if scope["path"] not in SOCKET_PATHS:
             raise NotFound(NOTHING_HERE)
