@@ -56,7 +56,7 @@ ModelId = Annotated[
 
 
 class Capability(StrEnum):
-    """Something that a model can do. The first group are endpoints; the second are features of a chat model."""
+    """Something that a model can do. The first group are endpoints; the second are features beside them."""
 
     CHAT = "chat"
     COMPLETION = "completion"
@@ -84,6 +84,7 @@ class Capability(StrEnum):
     CLONE = "clone"
     DOCUMENTS = "documents"
     WEB_SEARCH = "web_search"
+    IMAGE_EDIT = "image_edit"
 
 
 ENDPOINTS: frozenset[Capability] = frozenset(
@@ -208,6 +209,7 @@ UNITS: dict[Capability, Unit] = {
     Capability.DIARIZE: Unit("minute", 1),
     Capability.SPEAK: Unit("character", 1_000_000),
     Capability.IMAGE: Unit("image", 1),
+    Capability.VIDEO: Unit("video", 1),
     Capability.RERANK: Unit("search", 1_000),
 }
 """The units of the capabilities that are not priced by tokens alone."""

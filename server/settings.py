@@ -70,6 +70,7 @@ class LimitSettings(Section):
 
     body_bytes: int = Field(default=32 * MIB, gt=0, description="largest JSON body")
     audio_bytes: int = Field(default=128 * MIB, gt=0, description="largest multipart body with audio")
+    image_bytes: int = Field(default=64 * MIB, gt=0, description="largest multipart body with pictures to change")
     form_fields: int = Field(default=64, gt=0, description="most fields of a multipart body")
     form_field_bytes: int = Field(
         default=MIB, gt=0, description="largest field of a multipart body, other than its file"

@@ -26,11 +26,11 @@ from backends.local.completions import (
     refuse_empty,
 )
 from backends.local.conversation import alternating, has_neighbours, renderable
-from backends.local.media import with_media
+from backends.local.media import MediaCalls, WorkerWire
 from backends.local.merge import collected, merged
+from backends.local.mixed import LocalMixedEmbeddings
 from backends.local.model.effort import effort_arguments
 from backends.local.model.grammars import Grammars, root_of
-from backends.local.model.speech import speak_timed
 from backends.local.model.tokens import WorkerTokens, only_llamacpp
 from backends.local.parameters import table_of
 from backends.local.prompting import with_prompts, with_query_prompt, without_effect
@@ -38,23 +38,23 @@ from backends.local.refusals import worker_error
 from backends.local.stops import Counts, counted, stopped
 from backends.local.tool_schema import chosen_tools, has_calls, told_calls
 from backends.notices import DROPPED, note, tell
-from backends.openai.backend import OpenAIBackend, checked
+from backends.openai.backend import checked
 from backends.openai.moderation import THRESHOLD, by_classifier, by_scores, texts_of
-from backends.parameters import ParameterTable
 from backends.pictures.films import Films
+from backends.pictures.media import with_media
 from backends.pictures.redrawing import STB, Redrawer
 from backends.streams.assemble import chat_chunks, completion_chunks
 from backends.streams.shapes import PROGRESS
-from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.audio import TranscriptionRequest
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.images import ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.sampling import Sampling
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
 from catalog.errors import (
     CapabilityMismatch,
@@ -69,27 +69,18 @@ _ALTERNATE = "must alternate"
 """The words with which templates (Gemma's, Mistral's, Llama 2's) refuse neighbours of one role."""
 
 
-class _WorkerWire(OpenAIBackend):
-    """OpenAI's wire as workers take it: always streamed, since closing a plain call does not stop their work."""
-
-    default_voice = None
-    streams_transcripts = True
-
-    def parameters(self, upstream: Upstream) -> ParameterTable:
-        return table_of(upstream.engine)
-
-
-class LocalWorkerBackend:
+class LocalWorkerBackend(MediaCalls):
     """Calls llama-server and our own worker app over the Unix socket of the pool's lease."""
 
     def __init__(self, http: HttpClient) -> None:
         self._http = http
-        self._openai = _WorkerWire(http)
+        self._openai = WorkerWire(http)
         self._fetcher = Fetcher(http.settings.fetch)
         self._redrawer = Redrawer()
         self._films = Films(self._fetcher)
         self._likelihoods = Likelihoods(http, worker_error)
         self._tokens = WorkerTokens(http, worker_error)
+        self._mixed = LocalMixedEmbeddings(self._openai, self._tokens, self._with_media)
         self._checker = Checker()
         http.at_close(self._checker.aclose)
         self._grammars = Grammars(http)
@@ -101,7 +92,7 @@ class LocalWorkerBackend:
         dropped = self._openai.dropped(request, upstream)
         if isinstance(request, TranscriptionRequest):  # a worker takes the language of a translation, too
             return tuple(name for name in dropped if name != "language")
-        if isinstance(request, EmbeddingRequest | RerankRequest):
+        if isinstance(request, EmbeddingRequest | MixedEmbeddingRequest | RerankRequest):
             dropped += without_effect(upstream, request)
         return dropped
 
@@ -161,8 +152,10 @@ class LocalWorkerBackend:
 
     async def _seen(self, request: ChatRequest, upstream: Upstream) -> Json:
         """The body with pictures of checked bytes: llama-server would fetch an address by itself."""
+        return await self._with_media(self._openai.body(request, upstream), upstream)
+
+    async def _with_media(self, body: Json, upstream: Upstream) -> Json:
         reads = STB if upstream.engine in (None, "llamacpp") else None
-        body = self._openai.body(request, upstream)
         films = self._films if upstream.engine == "vllm" else None
         return await with_media(body, self._fetcher, self._redrawer, reads=reads, films=films)
 
@@ -398,6 +391,10 @@ class LocalWorkerBackend:
         prompted = await with_prompts(upstream, request, self._ids)
         return await self._openai.embed(upstream, prompted, over="base64")
 
+    async def embed_contents(self, upstream: Upstream, request: MixedEmbeddingRequest) -> Json:
+        """See :class:`backends.base.EmbedContents`."""
+        return await self._mixed.embed(upstream, request)
+
     async def rerank(self, upstream: Upstream, request: RerankRequest) -> Json:
         return await self._openai.rerank(upstream, with_query_prompt(upstream, request))
 
@@ -438,26 +435,6 @@ class LocalWorkerBackend:
         scores, used = await self._likelihoods.moderate(root_of(upstream), texts_of(request, upstream))
         usage = {"prompt_tokens": used, "total_tokens": used}
         return {**by_scores(scores, THRESHOLD), "scoring": "likelihood", "usage": usage}
-
-    async def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncGenerator[Json]:
-        async with aclosing(self._openai.transcribe(upstream, request)) as events:
-            async for event in events:
-                yield event
-
-    async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncGenerator[bytes]:
-        """Bytes of audio; with times of words they are :class:`~backends.streams.noted.NotedAudio`."""
-        if request.timestamp_granularities:
-            speech = speak_timed(self._http, upstream, request)
-        else:
-            speech = self._openai.speak(upstream, request)
-        async with aclosing(speech) as chunks:
-            async for chunk in chunks:
-                yield chunk
-
-    async def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncGenerator[Json]:
-        async with aclosing(self._openai.draw(upstream, request)) as events:
-            async for event in events:
-                yield event
 
     async def tokenize(self, upstream: Upstream, request: TokenizeRequest) -> Json:
         return await self._tokens.tokenize(upstream, request)

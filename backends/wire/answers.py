@@ -368,30 +368,6 @@ class SpeechEvent(TypedDict):
     usage: NotRequired[dict[str, int]]
 
 
-class Image(TypedDict):
-    b64_json: NotRequired[str]
-    url: NotRequired[str]
-    revised_prompt: NotRequired[str]
-    seed: NotRequired[int]
-
-
-class ImageList(TypedDict):
-    """The pictures drawn; ``created`` is Unix seconds."""
-
-    created: int
-    data: list[Image]
-    output_format: NotRequired[str]
-    usage: NotRequired[dict[str, Any]]
-
-
-class ImageEvent(TypedDict):
-    """One event of streamed drawing: a picture in the making, or a completed one."""
-
-    type: Literal["image_generation.partial_image", "image_generation.completed"]
-    b64_json: NotRequired[str]
-    partial_image_index: NotRequired[int]
-
-
 class ResponseUsage(TypedDict):
     input_tokens: int
     output_tokens: int

@@ -70,8 +70,8 @@ class WeightFiles(Section):
 
 ENGINES: Mapping[str, str] = MappingProxyType(
     {
-        "gguf": "llamacpp", "mlx": "mlx", "vllm": "vllm", "onnx": "onnx", "whisper": "whisper", "speech": "speech",
-        "diffusion": "diffusion",
+        "gguf": "llamacpp", "mlx": "mlx", "vllm": "vllm", "onnx": "onnx", "whisper": "whisper",
+        "asr": "onnx-asr", "speech": "speech", "diffusion": "diffusion", "video": "diffusion-video",
     }
 )  # fmt: skip
 """Engines, by the field of an entry that has its form."""
@@ -112,8 +112,10 @@ class Entry(Section):
     vllm: WeightFiles | None = None
     onnx: WeightFiles | None = None
     whisper: WeightFiles | None = None
+    asr: WeightFiles | None = None
     speech: WeightFiles | None = None
     diffusion: WeightFiles | None = None
+    video: WeightFiles | None = None
     weights: WeightFiles | None = Field(default=None, description="a form that no engine here runs")
     tool_parser: str | None = None
     reasoning_parser: str | None = None
@@ -128,7 +130,9 @@ class Entry(Section):
     @model_validator(mode="after")
     def _somewhere(self) -> Entry:
         if not any(True for _ in self.repositories()):
-            raise ValueError("it has no form: give gguf, mlx, vllm, onnx, whisper, speech, diffusion or weights")
+            raise ValueError(
+                "it has no form: give gguf, mlx, vllm, onnx, whisper, asr, speech, diffusion, video or weights"
+            )
         return self
 
     @property

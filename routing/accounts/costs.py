@@ -90,7 +90,7 @@ def cost_of(price: Price, usage: Usage, capability: Capability | None = None) ->
         unknown += [f"tier {tier}" for tier in tiers]
     tokens = _tokens(rates, usage, details, unknown)
     units: Decimal | None = None
-    if usage.units:
+    if usage.units or capability is Capability.VIDEO:  # one that failed has no second, and costs nothing
         counted = usage.input or usage.output
         if not (counted and rates.priced) or not _OF_ANSWERS.isdisjoint(unknown):
             units = _units(price, usage, capability)
@@ -227,7 +227,10 @@ def _parts(rates: Rates, usage: Usage, details: UsageDetails | None) -> tuple[tu
 def _units(price: Price, usage: Usage, capability: Capability | None) -> Decimal | None:
     units = _UNITS if capability is None else tuple(filter(None, [UNITS.get(capability)]))
     rates = {Decimal(str(rate)) / per for name, per in units if (rate := getattr(price, name)) is not None}
-    return Decimal(str(usage.units)) * rates.pop() * NANO if len(rates) == 1 else None
+    if len(rates) != 1:
+        return None
+    tiers = usage.details.tiers if capability is Capability.VIDEO and usage.details is not None else ()
+    return Decimal(str(usage.units)) * rates.pop() * NANO * (price.rates.factor(tiers) if tiers else 1)
 
 
 def _tools(price: Price, details: UsageDetails, unknown: list[str]) -> int | Decimal:

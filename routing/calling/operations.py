@@ -16,8 +16,12 @@ from backends.base import (
     Converse,
     Count,
     Describe,
+    Discard,
     Draw,
+    EditImages,
     Embed,
+    EmbedContents,
+    Film,
     Moderate,
     Rerank,
     Speak,
@@ -32,6 +36,7 @@ from backends.wire.audio import RealtimeTurn
 from backends.wire.chat import ChatRequest
 from backends.wire.rerank import PairedRerank
 from backends.wire.tokens import DetokenizeRequest, DetokenizeTexts, TokenizeRequest, TokenizeTexts
+from backends.wire.video.events import VideoItem
 from catalog.errors import UpstreamProtocolError
 from catalog.types import Json
 from routing.calling.watching.observers import (
@@ -42,6 +47,7 @@ from routing.calling.watching.observers import (
     ObjectObserver,
     RealtimeObserver,
     TranscriptObserver,
+    VideoObserver,
 )
 from routing.calling.watching.usage import most_prompt_tokens
 from routing.facts import Facts
@@ -173,6 +179,9 @@ COMPLETE: Operation[Json] = Operation(
 EMBED: Operation[Json] = Operation(
     Embed, lambda backend, upstream, body: once(backend.embed(upstream, body)), _object
 )
+EMBED_CONTENTS: Operation[Json] = Operation(
+    EmbedContents, lambda backend, upstream, body: once(backend.embed_contents(upstream, body)), _object
+)
 RERANK: Operation[Json] = Operation(
     Rerank,
     lambda backend, upstream, body: once(backend.rerank(upstream, body)),
@@ -212,6 +221,19 @@ TURN: Operation[Json] = Operation(
 """One response of an open session: the connection is there, and this counts what passes over it."""
 DRAW: Operation[Json] = Operation(
     Draw, lambda backend, upstream, body: backend.draw(upstream, body), lambda _facts, _model: ImageObserver()
+)
+FILM: Operation[VideoItem] = Operation(
+    Film,
+    lambda backend, upstream, body: backend.film(upstream, body),
+    lambda facts, _model: VideoObserver(facts.units, facts.tiers),
+)
+DISCARD: Operation[Json] = Operation(
+    Discard, lambda backend, upstream, body: once(backend.discard(upstream, body)), _object
+)
+EDIT: Operation[Json] = Operation(
+    EditImages,
+    lambda backend, upstream, body: backend.edit(upstream, body),
+    lambda _facts, _model: ImageObserver(),
 )
 COUNT: Operation[Json] = Operation(
     Count, lambda backend, upstream, body: once(backend.count(upstream, body)), _object

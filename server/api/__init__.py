@@ -7,6 +7,7 @@ from server.api.inference import (
     completions,
     embeddings,
     grounding,
+    image_edits,
     images,
     infill,
     messages,
@@ -37,7 +38,7 @@ from server.api.ollama import answers as ollama_answers
 from server.api.ollama import models as ollama_models
 from server.api.ollama import store as ollama_store
 from server.api.retrieval import cohere, score, tei
-from server.api.stored import batches, conversations, files, message_batches, uploads, voices
+from server.api.stored import batches, conversations, files, message_batches, uploads, videos, voices
 from server.api.stored import completions as stored_chats
 from server.api.stored import responses as stored_responses
 
@@ -54,6 +55,7 @@ ROUTERS = (
     audio.router,
     realtime.router,
     images.router,
+    image_edits.router,
     grounding.router,
     tokens.router,
     infill.router,
@@ -69,6 +71,7 @@ ROUTERS = (
     batches.router,
     message_batches.router,
     uploads.router,
+    videos.router,
     voices.router,
     route.router,
     traces.router,

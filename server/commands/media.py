@@ -27,8 +27,8 @@ app = typer.Typer()
 Model = Annotated[
     str, typer.Option("--model", "-m", help="A model, an alias or auto.", autocompletion=complete_model)
 ]
-_MOST_TEXT, _MOST_AUDIO = 64 * 2**20, 128 * 2**20
-"""Bytes of a file to embed or to speak, and of a recording."""
+_MOST_TEXT, _MOST_AUDIO, _MOST_PICTURE = 64 * 2**20, 128 * 2**20, 50 * 2**20
+"""Bytes of a file to embed or to speak, of a recording, and of a picture to change."""
 _BATCH = 128
 """Texts of one embeddings request."""
 _SPOKEN = 4000
@@ -206,6 +206,12 @@ def draw(
     seed: Annotated[
         int | None, typer.Option(help="The same seed draws the same picture, where the model can.")
     ] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="A picture to change; several for models that take them.")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="A PNG that is transparent where the picture is to change.")
+    ] = None,
     negative: Annotated[
         str | None, typer.Option(help="What must not be in the picture, where the model can.")
     ] = None,
@@ -214,7 +220,7 @@ def draw(
     key: Key = None,
     config: Config = None,
 ) -> None:
-    """Draw pictures into files; of several, picture.png, picture-2.png and so on."""
+    """Draw pictures into files, or change pictures; of several, picture.png, picture-2.png and so on."""
     form = (output.suffix[1:].lower() if output is not None else "png").replace("jpg", "jpeg")
     if form not in ("png", "jpeg", "webp"):
         raise UsageError(f"--output: {output} must end in .png, .jpeg or .webp.")
@@ -230,8 +236,16 @@ def draw(
     }
     body = {name: value for name, value in body.items() if value is not None}
     check_fields(ImageRequest, body)
+    if mask is not None and not image:
+        raise UsageError("--mask is for a picture to change: name it with --image.")
+    files = [("image[]", (one.name, _bytes(one, _MOST_PICTURE))) for one in image or ()]
+    files += [] if mask is None else [("mask", (mask.name, _bytes(mask, _MOST_PICTURE)))]
     client = reach(url, key, config)
-    response = client.request("POST", "/v1/images/generations", json=body)
+    if files:
+        fields = {name: str(value) for name, value in body.items()}
+        response = client.request("POST", "/v1/images/edits", data=fields, files=files)
+    else:
+        response = client.request("POST", "/v1/images/generations", json=body)
     for place, picture in enumerate(response.json()["data"], 1):
         if output is None:
             target = _new_file("picture", form)

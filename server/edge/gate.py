@@ -33,6 +33,9 @@ from server.ui.pages import is_file, is_page
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """Paths that are answered without a key."""
 
+OPEN_BELOW = ("/v1/images/files/", "/images/files/")
+"""Below these, the name of a picture is the secret that opens it."""
+
 UNLOGGED = OPEN_PATHS | {"/v1/admin/log"}
 """Paths without an access line: probes, and the look at the log, which would fill the log with itself."""
 
@@ -189,9 +192,11 @@ def _is_file(scope: Scope) -> bool:
 
 
 def _is_open(scope: Scope, headers: Headers, services: Services) -> bool:
-    """Whether a request needs no key: a look for whether a server is there, or for a file of the console."""
+    """Whether a request needs no key: a look for a server, for a picture by its secret name, for the console."""
     method, path = scope["method"], scope["path"]
     if method == "HEAD" and path in PROBED_PATHS:
+        return True
+    if method in ("GET", "HEAD") and path.startswith(OPEN_BELOW):
         return True
     return method in ("GET", "HEAD") and services.settings.server.console and is_page(path, headers)
 

@@ -32,7 +32,7 @@ from routing.state.records import Record, RecordQuery, every
 from server.callers import Caller
 from server.storage.storage import Storage
 
-FILE, PART = "file", "upload_part"
+FILE, PART, PICTURE, VIDEOS = "file", "upload_part", "picture", "video"
 VOICE, CONSENT = "voice", "voice_consent"
 TEMPORARY = ".tmp"
 SWEEP_EVERY = 600.0
@@ -147,13 +147,13 @@ class Files:
             raise _full(room)
 
     async def used(self, owner: str) -> int:
-        """The bytes of all files of an owner, with parts of uploads and what message batches keep."""
+        """The bytes of all files of an owner, with parts of uploads, videos, and what message batches keep."""
         total = 0
         async for record in every(self.storage.records, RecordQuery("message_batch", owner=owner, limit=1000)):
             for what in ("input", "results"):
                 with suppress(FileNotFoundError):
                     total += self.path(f"{record.id}.{what}").stat().st_size
-        for kind in (FILE, PART, VOICE, CONSENT):
+        for kind in (FILE, PART, PICTURE, VIDEOS, VOICE, CONSENT):
             async for record in every(self.storage.records, RecordQuery(kind, owner=owner, limit=1000)):
                 total += record.body["bytes"]
         return total
@@ -206,8 +206,10 @@ class Files:
 _KINDS = {
     "file-": FILE,
     "part_": PART,
+    "img_": PICTURE,
     "batch_": "batch",
     "msgbatch_": "message_batch",
+    "video_": VIDEOS,
     "voice_": VOICE,
     "cons_": CONSENT,
 }

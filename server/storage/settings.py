@@ -40,6 +40,9 @@ class StorageSettings(Section):
     )
     file_bytes: int = Field(default=512 * MIB, gt=0, description="largest uploaded file")
     file_bytes_per_key: int = Field(default=4096 * MIB, gt=0, description="room for one key's files, in all")
+    image_url_seconds: float = Field(
+        default=3600.0, gt=0, description="seconds for which the address of a picture works that an answer names"
+    )
     batches: int = Field(default=2, ge=0, description="batches that one process works on at a time; 0: none")
     batch_lines: int = Field(default=50_000, gt=0, description="most lines of a batch")
     batch_concurrency: int = Field(default=16, gt=0, description="lines of a batch that are asked at a time")
@@ -47,6 +50,11 @@ class StorageSettings(Section):
         default=True,
         description="lines that a provider's batch API does not take or answer are asked one by one, at the full "
         "price; false: they are refused",
+    )
+    videos: int = Field(
+        default=16,
+        ge=0,
+        description="videos that one process works on at a time, beside those that a provider works on; 0: none",
     )
     background: int = Field(default=64, ge=0, description="background responses that one process makes at a time")
 

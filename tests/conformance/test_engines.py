@@ -60,6 +60,8 @@ ROWS = [
     ),
     # CTranslate2 cannot be interrupted while it decodes a window of 30 seconds, which is one repeat.
     Row("whisper-tiny.en", ("/v1/audio/transcriptions", {"repeats": 8}), {"repeats": 1}, exact_tokens=True),
+    # The turns are told at the end, as they hang together.
+    Row("resemblyzer", ("/v1/audio/transcriptions", {"repeats": 40}), {"repeats": 1}, streams=False),
     Row(
         "hibari",
         ("/v1/audio/speech", {"input": f"{SENTENCE}\n" * 1000, "response_format": "pcm"}),
@@ -72,6 +74,13 @@ OPTIONAL = [
     Row("smollm2.gguf-llama-cpp-python", _COUNT, _LITTLE, exact_tokens=True),
     # A diffusion step always completes; only comments are sent before the first picture.
     Row("painter-diffusion", ("/v1/images/generations", {"prompt": "a fox", "steps": 500}), {"steps": 10}),
+    Row("flux-stable-diffusion-cpp", ("/v1/images/generations", {"prompt": "a fox", "steps": 500}), {"steps": 10}),
+]
+OPTIONAL += [
+    Row(
+        f"{name}-diffusion-video", ("/v1/videos", {"prompt": "a fox", "seconds": "1", "steps": 500}), {"steps": 10}
+    )
+    for name in ("wan", "ltx")
 ]
 ROWS += [row for row in OPTIONAL if row.model in models()]
 

@@ -21,6 +21,7 @@ from backends.local.backend import LocalWorkerBackend
 from backends.pictures.films import Films
 from backends.settings import FetchSettings
 from backends.wire.chat import ChatRequest
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from catalog.discovery import rows_from_folder
 from catalog.errors import CapabilityMismatch, InvalidRequest
 from catalog.model import Capability
@@ -190,3 +191,45 @@ async def test_frames_of_a_video_are_seen(seeing: Worker, backend: LocalWorkerBa
     frames = await Films(Fetcher(FetchSettings())).in_frames(request)
     _, usage = await answer(seeing, backend, frames)
     assert usage["prompt_tokens"] >= 3 * TOKENS
+
+
+def url_of(pixels: Any) -> str:
+    return f"data:image/png;base64,{base64.b64encode(encoded(pixels)).decode()}"
+
+
+@pytest.fixture(scope="module")
+def embedding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A worker that embeds texts and pictures."""
+    folder = tmp_path_factory.mktemp("vectors")
+    _, path = starter("smollm2-135m-instruct")
+    assert path is not None
+    (folder / "vectors-Q4_1.gguf").symlink_to(path)
+    write_projector(folder / "mmproj-F16.gguf", embedding_length=576)
+    (found,) = rows_from_folder(folder)
+    kinds = frozenset({Capability.EMBED, Capability.VISION})
+    row = found.model_copy(update={"capabilities": kinds, "options": {**found.options, "pooling": "mean"}})
+    with worker("llamacpp", folder / "vectors-Q4_1.gguf", row=row, slots=1) as running:
+        yield running
+
+
+async def test_pictures_and_texts_become_vectors_that_depend_on_both(
+    embedding: Worker, backend: LocalWorkerBackend
+) -> None:
+    upright: Json = {"image_url": url_of(UPRIGHT)}
+    black: Json = {"image_url": url_of(np.zeros_like(UPRIGHT))}
+    given = [upright, black, {"content": [upright, {"text": "a cat"}]}, "a cat", upright]
+    answer = await backend.embed_contents(at(embedding), MixedEmbeddingRequest.model_validate({"input": given}))
+    vectors = np.array([row["embedding"] for row in answer["data"]])
+    assert vectors.shape == (5, 576)
+    lengths = np.linalg.norm(vectors, axis=1)
+    near = vectors @ vectors.T / np.outer(lengths, lengths)
+    assert near[0, 4] > 0.9999
+    assert max(near[0, 1], near[0, 2], near[0, 3], near[2, 3]) < 0.9999
+    assert answer["usage"]["prompt_tokens"] >= 4 * TOKENS
+
+
+async def test_a_chat_with_a_picture_becomes_one_vector(embedding: Worker, backend: LocalWorkerBackend) -> None:
+    part = {"type": "image_url", "image_url": {"url": url_of(UPRIGHT)}}
+    chat = MixedEmbeddingRequest.model_validate({"messages": [{"role": "user", "content": [part]}]})
+    (row,) = (await backend.embed_contents(at(embedding), chat))["data"]
+    assert len(row["embedding"]) == 576
