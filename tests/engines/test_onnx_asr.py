@@ -33,7 +33,7 @@ def make_tones(folder: Path) -> Path:
 
     low, high = np.zeros(CHANNELS, np.float32), np.zeros(CHANNELS, np.float32)
     low[3:8], high[60:70] = 0.2, 0.1
-    weights = {
+    weights: dict[str, np.ndarray] = {
         "kernel": np.stack([low, high])[:, :, None].repeat(STRIDE, axis=2) / STRIDE,
         "rest": np.array([-9.0, 0.8], np.float32)[None, :, None],
     }
