@@ -92,6 +92,21 @@ ENGINES: Mapping[str, ParameterTable] = {
         drops=frozenset({"user", "quality", "style", "background", "moderation", "partial_images"}),
         unknown_pass=False,
     ),
+    "onnx-painter": ParameterTable(
+        drops=frozenset(
+            {
+                "user",
+                "quality",
+                "style",
+                "moderation",
+                "partial_images",
+                "negative_prompt",
+                "steps",
+                "guidance_scale",
+            }
+        ),
+        unknown_pass=False,
+    ),
 }
 """Engines whose parameters differ; the rest have :data:`WORKER`. For llama-server, the backend
 turns an effort into arguments of the chat template."""

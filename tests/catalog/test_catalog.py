@@ -33,6 +33,7 @@ def test_the_starter_models_are_built_in_and_pinned() -> None:
         "all-minilm-l6-v2",
         "whisper-tiny.en",
         "hibari",
+        "doodle",
     }
     assert {row.id for row in rows if row.optional} == {"gemma-3-270m", "all-minilm-l6-v2-int8"}
     for row in rows:
