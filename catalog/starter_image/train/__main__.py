@@ -35,8 +35,15 @@ def main() -> None:
     pictures, owners = _pictures(emojis, work / "pictures.npz")
     _say(f"{len(emojis)} subjects, {len(pictures)} pictures")
 
+    if "reader" in asked.parts:
+        _read(emojis, asked)
+    if "painter" in asked.parts:
+        _draw(emojis, pictures, owners, asked)
+
+
+def _read(emojis: list[Emoji], asked: argparse.Namespace) -> None:
     learned, held = texts.make_texts(emojis, SEED)
-    vectors = _vectors([text.prompt for text in (*learned, *held)], work / "vectors.npz", asked)
+    vectors = _vectors([text.prompt for text in (*learned, *held)], asked.work / "vectors.npz", asked)
     seen, unseen = vectors[: len(learned)], vectors[len(learned) :]
     _say(f"{len(learned)} texts to learn, {len(held)} held out")
     fitted = reader.fit(learned, seen, len(emojis), epochs=asked.epochs, seed=SEED)
@@ -44,7 +51,13 @@ def main() -> None:
         _say(str(reading))
     export.export_reader(fitted, OUT / "reader.onnx")
 
-    painter, codes = drawing.fit(pictures, seconds=60 * asked.minutes, seed=SEED, report=_say)
+
+def _draw(
+    emojis: list[Emoji], pictures: NDArray[np.uint8], owners: list[tuple[int, str]], asked: argparse.Namespace
+) -> None:
+    painter, codes = drawing.fit(
+        pictures, seconds=60 * asked.minutes, wait=60 * asked.wait, seed=SEED, report=_say
+    )
     export.export_painter(painter, codes, OUT / "painter.onnx")
     _describe(emojis, owners, OUT / "subjects.json")
     rounded = export.quantised(codes) * np.float32(drawing.CODE_RANGE / 127)
@@ -55,8 +68,10 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m catalog.starter_image.train", description=__doc__)
     parser.add_argument("work", type=Path, help="folder for what is fetched and computed")
     parser.add_argument("--encoder", type=Path, required=True, help="folder of the starter all-minilm-l6-v2")
+    parser.add_argument("--parts", nargs="+", default=["reader", "painter"], choices=["reader", "painter"])
     parser.add_argument("--minutes", type=float, default=20, help="processor time for learning to draw")
-    parser.add_argument("--epochs", type=int, default=12, help="passes over the texts for learning to read")
+    parser.add_argument("--wait", type=float, default=1e4, help="minutes by the clock, at most, for the same")
+    parser.add_argument("--epochs", type=int, default=3, help="passes over the texts for learning to read")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 

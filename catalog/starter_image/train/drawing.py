@@ -45,7 +45,7 @@ def rasterised(drawing: str) -> NDArray[np.uint8]:
     return pixels.round().astype(np.uint8)
 
 
-class Residual(nn.Module):
+class Residual(nn.Module):  # type: ignore[misc]  # torch has no types here
     """Two convolutions of 3x3 beside a shortcut; the second begins with zeros."""
 
     def __init__(self, width: int) -> None:
@@ -58,7 +58,7 @@ class Residual(nn.Module):
         return x + self.second(functional.silu(self.first(functional.silu(x))))
 
 
-class Painter(nn.Module):
+class Painter(nn.Module):  # type: ignore[misc]
     """Codes [n, CHANNELS, GRID, GRID] to pictures [n, 4, SIDE, SIDE], premultiplied, about 0 to 1."""
 
     def __init__(self, basis: NDArray[np.float32], mean: NDArray[np.float32]) -> None:
@@ -104,7 +104,7 @@ def principal(pictures: NDArray[np.uint8], seed: int) -> tuple[NDArray[np.float3
 def patches(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Pictures [n, SIDE, SIDE, 4] as [n * GRID * GRID, 4 * PATCH * PATCH], from 0 to 1."""
     parts = pictures.reshape(-1, GRID, PATCH, GRID, PATCH, 4).transpose(0, 1, 3, 5, 2, 4)
-    return parts.reshape(-1, 4 * PATCH * PATCH).astype(np.float32) / 255
+    return np.divide(parts.reshape(-1, 4 * PATCH * PATCH), 255, dtype=np.float32)
 
 
 def loss_of(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -121,10 +121,11 @@ def fit(
     pictures: NDArray[np.uint8],
     *,
     seconds: float,
+    wait: float,
     seed: int,
     report: Callable[[str], None],
 ) -> tuple[Painter, NDArray[np.float32]]:
-    """Train for so many seconds of processor time; return the network and the codes."""
+    """Train for ``seconds`` of processor time, at most ``wait`` by the clock; return the network and the codes."""
     torch.manual_seed(seed)
     start, basis, mean = principal(pictures, seed)
     painter = Painter(basis, mean).to(memory_format=torch.channels_last)
@@ -134,9 +135,12 @@ def fit(
     network = torch.optim.AdamW(painter.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0)
     latents = torch.optim.SparseAdam(codes.parameters(), lr=0.02)
     rng = np.random.default_rng(seed)
-    began, order, step, recent = time.process_time(), np.zeros(0, int), 0, 0.0
-    while (spent := time.process_time() - began) < seconds:
-        share = spent / seconds
+    began, opened, order, step, recent = time.process_time(), time.monotonic(), np.zeros(0, int), 0, 0.0
+    while True:
+        spent = time.process_time() - began
+        share = max(spent / seconds, (time.monotonic() - opened) / wait)
+        if share >= 1:
+            break
         for group in network.param_groups:
             group["lr"] = 1.5e-3 * min(1.0, (step + 1) / 100) * (1 - 0.97 * share)
         for group in latents.param_groups:

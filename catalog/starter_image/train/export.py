@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from catalog.starter_image.train.drawing import CHANNELS, CODE_RANGE, GRID, PATCH, SIDE, Painter, Residual
-from catalog.starter_image.train.reader import Reader
+from catalog.starter_image.train.reader import SCALE, Reader
 
 _OPSET = 17
 _IR = 9
@@ -24,17 +25,17 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
 
-    def node(self, kind: str, *inputs: str, **attributes: object) -> str:
+    def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
         name = f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
         return name
 
-    def named(self, kind: str, source: str, name: str, **attributes: object) -> None:
+    def named(self, kind: str, source: str, name: str, **attributes: Any) -> None:
         self.nodes.append(helper.make_node(kind, [source], [name], **attributes))
 
-    def constant(self, value: NDArray[np.generic]) -> str:
+    def constant(self, value: NDArray[Any] | np.float32) -> str:
         name = f"weight_{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(value, name))
+        self.weights.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
     def weight(self, value: NDArray[np.float32]) -> str:
@@ -71,12 +72,12 @@ class Graph:
 def export_reader(reader: Reader, path: Path) -> None:
     """``vector`` [n, 384] to ``subjects`` [n, subjects] and ``colours`` [n, 12], both logits."""
     graph = Graph()
-    moved = graph.node(
-        "Add", "vector", graph.linear(graph.node("Relu", graph.linear("vector", reader.widen)), reader.narrow)
-    )
+    large = graph.node("Mul", "vector", graph.constant(np.float32(SCALE)))
+    wide = graph.node("Relu", graph.linear(large, reader.widen))
+    moved = graph.node("Add", "vector", graph.linear(wide, reader.narrow))
     scores = graph.node("MatMul", moved, graph.weight(_array(reader.keys).T))
     graph.named("Identity", graph.node("Add", scores, graph.weight(_array(reader.bias))), "subjects")
-    shade = graph.node("Relu", graph.linear("vector", reader.shade))
+    shade = graph.node("Relu", graph.linear(large, reader.shade))
     graph.named("Identity", graph.linear(shade, reader.colour), "colours")
     width = reader.widen.in_features
     graph.save(
@@ -91,7 +92,8 @@ def export_reader(reader: Reader, path: Path) -> None:
 
 def quantised(codes: NDArray[np.float32]) -> NDArray[np.int8]:
     """The codes in 8 bits; 127 is CODE_RANGE."""
-    return np.rint(codes * (127 / CODE_RANGE)).astype(np.int8)
+    rounded: NDArray[np.int8] = np.rint(codes * (127 / CODE_RANGE)).astype(np.int8)
+    return rounded
 
 
 def export_painter(painter: Painter, codes: NDArray[np.float32], path: Path) -> None:

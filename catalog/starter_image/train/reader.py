@@ -15,12 +15,13 @@ from catalog.starter_image.train.texts import COLOURS, Text
 
 HIDDEN = 512
 _BATCH = 512
-_SCALE = 20.0
-_NOISE = 0.02
+SCALE = 20.0
+"""Factor of vectors, whose numbers are about 0.05, and of the keys, so that their products are logits."""
+_NOISE = 0.03
 """Standard deviation of noise on each number of a vector (of length 1, 384 numbers), against learning by heart."""
 
 
-class Reader(nn.Module):
+class Reader(nn.Module):  # type: ignore[misc]  # torch has no types here
     """Vectors [n, 384] to logits of the subjects [n, subjects] and of no colour or one of COLOURS [n, 12]."""
 
     def __init__(self, keys: NDArray[np.float32]) -> None:
@@ -28,7 +29,7 @@ class Reader(nn.Module):
         width = keys.shape[1]
         self.widen = nn.Linear(width, HIDDEN)
         self.narrow = nn.Linear(HIDDEN, width)
-        self.keys = nn.Parameter(torch.from_numpy(keys * _SCALE))
+        self.keys = nn.Parameter(torch.from_numpy(keys * SCALE))
         self.bias = nn.Parameter(torch.zeros(len(keys)))
         self.shade = nn.Linear(width, 128)
         self.colour = nn.Linear(128, len(COLOURS) + 1)
@@ -36,8 +37,9 @@ class Reader(nn.Module):
         nn.init.zeros_(self.narrow.bias)
 
     def forward(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        moved = vectors + self.narrow(torch.relu(self.widen(vectors)))
-        return moved @ self.keys.T + self.bias, self.colour(torch.relu(self.shade(vectors)))
+        large = vectors * SCALE
+        moved = vectors + self.narrow(torch.relu(self.widen(large)))
+        return moved @ self.keys.T + self.bias, self.colour(torch.relu(self.shade(large)))
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def fit(texts: Sequence[Text], vectors: NDArray[np.float32], subjects: int, *, e
             loss.backward()
             optimizer.step()
             schedule.step()
-    return reader.eval()
+    reader.eval()
+    return reader
 
 
 def measure(reader: Reader, texts: Sequence[Text], vectors: NDArray[np.float32]) -> list[Reading]:

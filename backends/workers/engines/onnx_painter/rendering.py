@@ -14,8 +14,11 @@ from catalog.errors import UnsupportedParameter
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 Pixels = NDArray[np.float32]
-_SHARPNESS = 1.6
+_SHARPNESS = 1.0
 """How much of the difference from its blurred copy an enlarged picture is given back."""
+
+_MISSED = 0.03
+"""Error of the network's opacities."""
 
 
 def on_canvas(
@@ -30,21 +33,34 @@ def on_canvas(
     enlarged = _resampled(source, width, height, size)
     alpha = enlarged[..., 3:]
     if opaque:
-        return np.rint(255 * (enlarged[..., :3] + 1 - alpha).clip(0, 1)).astype(np.uint8)
-    straight = np.where(alpha > 0, enlarged[..., :3] / np.maximum(alpha, 1e-4), 0).clip(0, 1)
-    return np.rint(255 * np.concatenate([straight, alpha], axis=-1)).astype(np.uint8)
+        return _bytes(enlarged[..., :3] + 1 - alpha)
+    straight = np.where(alpha > 0, enlarged[..., :3] / np.maximum(alpha, 1e-4), 0)
+    return _bytes(np.concatenate([straight, alpha], axis=-1))
+
+
+def _bytes(values: Pixels) -> NDArray[np.uint8]:
+    rounded: NDArray[np.uint8] = np.rint(255 * values.clip(0, 1)).astype(np.uint8)
+    return rounded
 
 
 def _resampled(source: Pixels, width: int, height: int, size: float) -> Pixels:
     """Enlarge by cubic convolution, then sharpen within the values of the neighbourhood, so that nothing rings."""
     side = len(source)
     across, down = (_matrix(side, length, size, _cubic, 2.0) for length in (width, height))
-    even = _applied(source, across, down)
-    blurred = _applied(_applied(source, *[_matrix(side, side, side, _tent, 2.0)] * 2), across, down)
-    low, high = (_nearest(extreme, width, height, size) for extreme in _extremes(source))
-    sharp = np.clip(even + _SHARPNESS * (even - blurred), low, high).clip(0, 1)
-    sharp[..., :3] = np.minimum(sharp[..., :3], sharp[..., 3:])
-    return sharp
+    soft_across, soft_down = (_matrix(side, length, size, _linear, 1.0) for length in (width, height))
+    blur = _matrix(side, side, side, _tent, 2.0)
+    even, blurred = _applied(source, across, down), _applied(_applied(source, blur, blur), across, down)
+    low, high = (_applied(extreme, soft_across, soft_down) for extreme in _extremes(source))
+    return _settled(np.clip(even + _SHARPNESS * (even - blurred), low, high).clip(0, 1))
+
+
+def _settled(pixels: Pixels) -> Pixels:
+    """Opacities that the network missed by a little are made whole, and no colour is brighter than its opacity."""
+    alpha = pixels[..., 3:]
+    whole = ((alpha - _MISSED) / (1 - 2 * _MISSED)).clip(0, 1)
+    rgb = pixels[..., :3] * np.where(alpha > _MISSED, whole / np.maximum(alpha, _MISSED), 0)
+    settled: Pixels = np.concatenate([np.minimum(rgb, whole), whole], axis=-1)
+    return settled
 
 
 def _applied(source: Pixels, across: Pixels, down: Pixels) -> Pixels:
@@ -73,22 +89,15 @@ def _tent(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return (2 - x).clip(0, 2) / 4
 
 
+def _linear(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (1 - x).clip(0, 1)
+
+
 def _extremes(source: Pixels) -> tuple[Pixels, Pixels]:
     """The least and the greatest value in the 3x3 neighbourhood of each pixel, with transparency around."""
-    padded = np.pad(source, ((2, 2), (2, 2), (0, 0)))
+    padded = np.pad(source, ((1, 1), (1, 1), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))
     return windows.min((-2, -1)), windows.max((-2, -1))
-
-
-def _nearest(padded: Pixels, width: int, height: int, size: float) -> Pixels:
-    """The values of ``padded``, which has one pixel more at each side, at the places of the canvas."""
-    side = len(padded) - 2
-
-    def places(length: int) -> NDArray[np.int64]:
-        at = np.floor((np.arange(length) + 0.5 - (length - size) / 2) * side / size).astype(np.int64)
-        return np.clip(at, -1, side) + 1
-
-    return padded[places(height)][:, places(width)]
 
 
 def encode(pixels: NDArray[np.uint8], kind: ImageFormat, compression: int | None) -> bytes:

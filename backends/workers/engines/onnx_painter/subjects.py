@@ -14,11 +14,11 @@ from catalog.errors import ModelUnavailable
 
 LIKELY = 0.35
 """Subjects that are at least so likely as the likeliest one may be drawn."""
-COLOURED = 0.5
+COLOURED = 0.7
 """Probability from which a prompt asks for a colour."""
 
 
-class Subject(BaseModel):
+class Drawable(BaseModel):
     """Something that the model has learned to draw: ``rows`` are its codes by style, -1 for none."""
 
     model_config = ConfigDict(frozen=True)
@@ -36,7 +36,7 @@ class Repertoire(BaseModel):
     side: int = Field(gt=0)
     styles: tuple[str, ...]
     colours: tuple[str, ...]
-    subjects: tuple[Subject, ...] = Field(min_length=1)
+    subjects: tuple[Drawable, ...] = Field(min_length=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,4 +91,5 @@ def choose(
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     weights: NDArray[np.float64] = np.exp(logits.astype(np.float64) - logits.max())
-    return weights / weights.sum()
+    chances: NDArray[np.float64] = weights / weights.sum()
+    return chances

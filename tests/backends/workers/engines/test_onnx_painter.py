@@ -14,7 +14,7 @@ from backends.wire.images import ImageRequest
 from backends.workers.engines.onnx_painter.colours import TONES, recoloured
 from backends.workers.engines.onnx_painter.engine import unused
 from backends.workers.engines.onnx_painter.rendering import encode, on_canvas
-from backends.workers.engines.onnx_painter.subjects import Repertoire, Subject, choose, read_repertoire
+from backends.workers.engines.onnx_painter.subjects import Drawable, Repertoire, choose, read_repertoire
 from catalog.errors import ModelUnavailable
 from catalog.starter_image.train.texts import COLOURS
 
@@ -25,9 +25,9 @@ REPERTOIRE = Repertoire(
     styles=("flat", "round"),
     colours=("red", "blue"),
     subjects=(
-        Subject(name="car", mirrored=True, rows=(0, 1)),
-        Subject(name="van", mirrored=True, rows=(2, -1)),
-        Subject(name="letter A", mirrored=False, rows=(3, 4)),
+        Drawable(name="car", mirrored=True, rows=(0, 1)),
+        Drawable(name="van", mirrored=True, rows=(2, -1)),
+        Drawable(name="letter A", mirrored=False, rows=(3, 4)),
     ),
 )
 NO_COLOUR = np.array([9, 0, 0], np.float32)
@@ -83,7 +83,7 @@ def test_signs_are_never_mirrored() -> None:
 def test_a_colour_is_taken_only_where_the_prompt_surely_asks_for_it(
     colours: tuple[float, ...], expected: str | None, told: str
 ) -> None:
-    only_flat = REPERTOIRE.model_copy(update={"subjects": (Subject(name="car", mirrored=True, rows=(0,)),)})
+    only_flat = REPERTOIRE.model_copy(update={"subjects": (Drawable(name="car", mirrored=True, rows=(0,)),)})
     motif = choose(only_flat, logits(9), logits(*colours), 1)
     assert (motif.colour, motif.told) == (expected, told)
 
