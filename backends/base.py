@@ -55,12 +55,12 @@ class Upstream:
     ``endpoint`` is the name in logs, metrics and breakers. With ``uds``, connections go to that Unix socket,
     ``base_url`` gives only the path, and each request has a connection of its own. With ``addresses`` (IP), they
     go to one of those, and the host in ``base_url`` is not resolved. ``parameters``, ``max_output_tokens`` and
-    ``reasons`` (whether the model does) come from the model's row, ``wire`` from it or its endpoint; ``engine`` is
-    that of a local worker, ``prompts`` its row's option, and ``templated`` whether its model has a chat template.
-    ``voices`` are the voice maps of the row and its endpoint, ``options`` those of a remote row, ``moderation``
-    the labels of a row that moderates. ``asked`` remembers which forms of a request the server refused; the
-    upstreams of a row's keys share it. ``cloud`` is the account of an endpoint that authenticates by more than a
-    key.
+    ``reasons`` (whether the model does) and ``family`` come from the model's row, ``wire`` from it or its
+    endpoint; ``engine`` is that of a local worker, ``prompts`` its row's option, and ``templated`` whether its
+    model has a chat template. ``voices`` are the voice maps of the row and its endpoint, ``options`` those of a
+    remote row, ``moderation`` the labels of a row that moderates. ``asked`` remembers which forms of a request the
+    server refused; the upstreams of a row's keys share it. ``cloud`` is the account of an endpoint that
+    authenticates by more than a key.
     """
 
     endpoint: str
@@ -77,6 +77,7 @@ class Upstream:
     max_output_tokens: int | None = None
     wire: Wire = "chat"
     reasons: bool = False
+    family: str | None = None
     engine: str | None = None
     templated: bool = True
     prompts: Mapping[str, str] = field(default_factory=_nothing)

@@ -1,14 +1,15 @@
-"""Fetches pictures by the URLs in a chat request, for local models. Off unless the operator lists hosts.
+"""Fetches pictures and videos by the URLs in a chat request. Off unless the operator lists hosts.
 
-A remote provider fetches URLs from its own network: its backend passes them on unread. A local worker never
-fetches. So only this module opens connections that a caller asked for, guarded against request forgery (SSRF):
+A remote provider fetches URLs from its own network: its backend passes them on unread, but for a video that a
+model gets as frames. A local worker never fetches. So only this module opens connections that a caller asked for,
+guarded against request forgery (SSRF):
 
 - the URL is matched against a strict grammar, smaller than any client's, so that no two parsers can disagree about
   its host; an IP address in any notation is refused;
 - the host and the port are on the operator's lists;
 - the name is looked up once, all its IP addresses must be public, and the connection goes to those addresses, not
   to the result of a second lookup (DNS rebinding);
-- redirects are refused, bytes and seconds are bounded, and the body must be a picture.
+- redirects are refused, bytes and seconds are bounded, and the body must be a picture or a video.
 
 Source of the special-purpose ranges: the IANA registries of IPv4 and IPv6 special-purpose addresses.
 """
@@ -21,9 +22,9 @@ import ipaddress
 import re
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from backends.base import Timeouts, Upstream
 from backends.http import HttpClient
@@ -35,6 +36,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Looks up a host and port; returns IP addresses as text. Raises OSError when the name has none."""
 
+_Kind = Literal["image", "video"]
+_NOUNS: Mapping[_Kind, str] = {"image": "picture", "video": "video"}
 MAX_URL = 2048
 _URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)+)"
@@ -77,21 +80,19 @@ def target_of(url: str, settings: FetchSettings) -> Target:
     """Parse a URL. Raises InvalidRequest unless the grammar and the operator's lists allow it."""
     if not settings.hosts:
         raise InvalidRequest(
-            "This server does not fetch pictures by address. Send the picture itself as a data: URL "
+            "This server does not fetch pictures by address, nor videos. Send the data itself as a data: URL "
             "('data:image/png;base64,...'), or have the operator list hosts in [backends.fetch].",
             param="messages",
         )
     found = _URL.fullmatch(url) if len(url) <= MAX_URL else None
     if found is None:
-        raise InvalidRequest(
-            "A picture's address must be plain: http or https, a host name, and a path.", param="messages"
-        )
+        raise InvalidRequest("An address must be plain: http or https, a host name, and a path.", param="messages")
     scheme, host = found["scheme"].lower(), found["host"].lower()
     port = int(found["port"] or {"http": 80, "https": 443}[scheme])
     if _NUMBER.fullmatch(host.rpartition(".")[2]) or not _listed(host, settings.hosts):
-        raise InvalidRequest("Pictures are not fetched from this host.", param="messages")
+        raise InvalidRequest("Nothing is fetched from this host.", param="messages")
     if port not in settings.ports:
-        raise InvalidRequest("Pictures are not fetched from this port.", param="messages")
+        raise InvalidRequest("Nothing is fetched from this port.", param="messages")
     return Target(scheme, host, port, found["rest"] or "/")
 
 
@@ -109,7 +110,7 @@ async def look_up(host: str, port: int) -> Sequence[str]:
 
 
 class Fetcher:
-    """Fetches pictures and returns them as ``data:`` URLs."""
+    """Fetches pictures and videos."""
 
     def __init__(
         self, settings: FetchSettings, *, resolve: Resolve = look_up, public: Callable[[Address], bool] = is_public
@@ -125,25 +126,32 @@ class Fetcher:
 
         Raises InvalidRequest (not allowed, or the fetch failed), UndecodableMedia, PayloadTooLarge.
         """
+        data = await self._fetched(url, "image", self._settings.max_bytes)
+        picture = checked_picture(data)
+        return f"data:image/{picture.kind};base64,{base64.b64encode(data).decode()}"
+
+    async def fetch_video(self, url: str) -> bytes:
+        """Fetch a video; returns its bytes, which nobody has looked at. Raises as :meth:`fetch`."""
+        return await self._fetched(url, "video", self._settings.max_video_bytes)
+
+    async def _fetched(self, url: str, kind: _Kind, limit: int) -> bytes:
         target = target_of(url, self._settings)
         try:
             async with asyncio.timeout(self._settings.timeout):
                 addresses = await self._checked(target)
-                data = await self._read(target, addresses)
+                return await self._read(target, addresses, kind, limit)
         except (TimeoutError, OSError, UpstreamError):
             # No cause: a caller must not learn from it whether a host is down, closed or slow (port scanning).
-            raise InvalidRequest("The picture could not be fetched.", param="messages") from None
-        picture = checked_picture(data)
-        return f"data:image/{picture.kind};base64,{base64.b64encode(data).decode()}"
+            raise InvalidRequest(f"The {_NOUNS[kind]} could not be fetched.", param="messages") from None
 
     async def _checked(self, target: Target) -> tuple[Address, ...]:
         found = await self._resolve(target.host, target.port)
         addresses = tuple(ipaddress.ip_address(text.partition("%")[0]) for text in found)
         if not addresses or not all(self._public(address) for address in addresses):
-            raise InvalidRequest("Pictures are not fetched from this host.", param="messages")
+            raise InvalidRequest("Nothing is fetched from this host.", param="messages")
         return addresses
 
-    async def _read(self, target: Target, addresses: tuple[Address, ...]) -> bytes:
+    async def _read(self, target: Target, addresses: tuple[Address, ...], kind: _Kind, limit: int) -> bytes:
         seconds = self._settings.timeout
         upstream = Upstream(
             endpoint="pictures",
@@ -153,18 +161,19 @@ class Fetcher:
             addresses=tuple(map(str, addresses)),
             timeouts=Timeouts(connect=seconds, first_byte=seconds, idle=seconds, total=seconds),
         )
-        headers = {"accept": "image/*"}
+        headers = {"accept": f"{kind}/*"}
+        noun = _NOUNS[kind]
         try:
             async with self._http.open(upstream, "GET", target.path, headers=headers, errors=_refusal) as response:
                 if response.status != 200:
                     raise _refusal(response.status)
-                if not response.media_type.startswith("image/") or "content-encoding" in response.headers:
-                    raise UndecodableMedia("The picture's address does not lead to a picture.", param="messages")
+                if not response.media_type.startswith(f"{kind}/") or "content-encoding" in response.headers:
+                    raise UndecodableMedia(f"The {noun}'s address does not lead to a {noun}.", param="messages")
                 data = bytearray()
                 async for piece in response.iter_bytes(sys.maxsize):
                     data += piece
-                    if len(data) > self._settings.max_bytes:
-                        raise PayloadTooLarge("The picture at the address is too large.", param="messages")
+                    if len(data) > limit:
+                        raise PayloadTooLarge(f"The {noun} at the address is too large.", param="messages")
                 return bytes(data)
         finally:
             self._http.close_idle()
@@ -172,7 +181,7 @@ class Fetcher:
 
 def _refusal(status: int, *_: object) -> RoundhouseError:
     return InvalidRequest(
-        f"The picture could not be fetched: its server answered {status}. Redirects are not followed.",
+        f"It could not be fetched: its server answered {status}. Redirects are not followed.",
         param="messages",
     )
 

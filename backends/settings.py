@@ -15,7 +15,7 @@ from catalog.validation.section import Section
 
 
 class FetchSettings(Section):
-    """The hosts from which pictures in a chat may be fetched by URL; with none, no picture is fetched."""
+    """The hosts from which pictures and videos in a chat may be fetched by URL; with none, nothing is fetched."""
 
     hosts: tuple[Annotated[str, StringConstraints(pattern=r"^(\*\.)?[a-z0-9.-]+$")], ...] = Field(
         default=(),
@@ -25,8 +25,11 @@ class FetchSettings(Section):
     ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = Field(
         default=(80, 443), description="ports of those hosts that may be connected to"
     )
-    timeout: float = Field(default=10.0, gt=0, description="seconds for a whole picture, its lookup included")
+    timeout: float = Field(
+        default=10.0, gt=0, description="seconds for a whole picture or video, its lookup included"
+    )
     max_bytes: int = Field(default=20 * 1024 * 1024, gt=0, description="largest picture, in bytes")
+    max_video_bytes: int = Field(default=64 * 1024 * 1024, gt=0, description="largest video, in bytes")
 
 
 class BackendSettings(Section):

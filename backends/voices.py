@@ -14,6 +14,7 @@ from typing import Literal
 from backends.base import Upstream
 from backends.wire.audio import SpeechRequest
 from catalog.errors import UnsupportedParameter
+from catalog.model import Model
 
 OPENAI_VOICES: Mapping[str, Literal["female", "male"] | None] = {
     "alloy": None,
@@ -62,7 +63,29 @@ _NEAREST: Mapping[str, str] = {
     "heart": "nova",
     "heart-british": "nova",
 }
-_KOKORO = re.compile(r"[a-z]([fm])_([a-z]+)")
+_KOKORO = re.compile(r"([a-z])([fm])_([a-z]+)")
+_KOKORO_LANGUAGES: Mapping[str, str] = {
+    "a": "en-US", "b": "en-GB", "e": "es", "f": "fr", "h": "hi", "i": "it", "j": "ja", "p": "pt-BR", "z": "zh",
+}  # fmt: skip
+"""By the first letter of a voice's name. Source: Kokoro's VOICES.md."""
+
+Gender = Literal["female", "male"]
+
+
+def kokoro_voice(name: str) -> tuple[str, Gender] | None:
+    """The language (BCP 47) and gender that the name of a voice of Kokoro tells, None for another name."""
+    match = _KOKORO.fullmatch(name.casefold())
+    if match is None or match[1] not in _KOKORO_LANGUAGES:
+        return None
+    return _KOKORO_LANGUAGES[match[1]], "female" if match[2] == "f" else "male"
+
+
+def described(model: Model, voice: str) -> tuple[tuple[str, ...], Gender | None]:
+    """The languages and the gender of a voice of a model, as far as its name or the row tells them."""
+    if model.family == "kokoro" and (told := kokoro_voice(voice)) is not None:
+        return (told[0],), told[1]
+    common = openai_voice(voice)
+    return model.languages, None if common is None else OPENAI_VOICES[common]
 
 
 def openai_voice(name: str) -> str | None:
@@ -72,7 +95,7 @@ def openai_voice(name: str) -> str | None:
         return lowered
     if (match := _KOKORO.fullmatch(lowered)) is not None:
         # Kokoro has voices such as "af_alloy"
-        return match[2] if match[2] in OPENAI_VOICES else ("nova" if match[1] == "f" else "echo")
+        return match[3] if match[3] in OPENAI_VOICES else ("nova" if match[2] == "f" else "echo")
     return _NEAREST.get(lowered.split(" - ")[0])
 
 

@@ -40,8 +40,9 @@ class Index:
     local models); ``load_seconds``, ``base_seconds``, ``prefill`` and ``decode`` (tokens per second) from the
     catalogue, else estimated from the model's size or price; ``small`` are models known to have few weights,
     ``superseded`` those whose endpoint also serves their successor; ``retires`` in seconds of wall-clock time from
-    which ``auto`` leaves a model (infinite without an announced end). ``endless`` are the rows, shape (m,), whose
-    answers cannot be bounded. ``resolver`` replaces the index's own lookup by name (:meth:`replicas`).
+    which ``auto`` leaves a model (infinite without an announced end). ``one_language`` are models known to have no
+    other; ``listed_languages`` are all that rows name. ``endless`` are the rows, shape (m,), whose answers cannot
+    be bounded. ``resolver`` replaces the index's own lookup by name (:meth:`replicas`).
     """
 
     def __init__(
@@ -96,6 +97,9 @@ class Index:
         }
         self.prices_until = min((m.price.changes for m in rows if m.price.changes > wall), default=np.inf)
         self.retires = _column((_retires(m) for m in rows), np.inf)
+        self._languages = [frozenset(map(_language, m.languages)) for m in rows]
+        self.listed_languages: frozenset[str] = frozenset().union(*self._languages)
+        self.one_language: Bools = np.array([len(known) == 1 for known in self._languages], dtype=bool)
         self._capable: dict[int, Bools] = {}
         self._tagged: dict[str, Bools] = {}
         self._allowed: dict[tuple[str, ...], Bools] = {}
@@ -164,6 +168,10 @@ class Index:
             if mask.any():
                 self._tagged[tag] = mask
         return mask
+
+    def knowing(self, languages: frozenset[str]) -> Bools:
+        """Mask, shape (n,), of the rows that know all of these languages, or of which it is not known."""
+        return np.array([not known or languages <= known for known in self._languages], dtype=bool)
 
     def allowed(self, patterns: tuple[str, ...]) -> Bools:
         """Mask, shape (n,), of the rows that a key with these patterns may use. Do not write to it."""
@@ -289,6 +297,10 @@ def _bits(capabilities: Iterable[Capability]) -> int:
     for capability in capabilities:
         bits |= _BIT[capability]
     return bits
+
+
+def _language(tag: str) -> str:
+    return tag.split("-")[0].lower()
 
 
 def _column(values: Iterable[float | None], missing: float) -> Floats:

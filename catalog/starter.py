@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from catalog.catalog import Catalog
-from catalog.model import Model
-from catalog.store.progress import Progress, silent
+from catalog.errors import PullError
+from catalog.model import ENDPOINTS, Model
+from catalog.store.progress import Progress, PullEvent, Stage, silent
 from catalog.store.store import Store
+from catalog.store.transfer import ChecksumMismatch
 
 TAG = "starter"
 
@@ -32,11 +34,26 @@ def ensure(
 ) -> dict[str, Path]:
     """Pull the starter models, and those named in ``also``, that are not on disk yet; return all paths by id.
 
-    Uses no network when all are on disk. Raises PullError, ChecksumMismatch, EngineMissing; models that were
-    finished before the error stay.
+    Uses no network when all are on disk. A starter model that cannot be had is skipped, and the event says so, if
+    the others do all that it does: a registry that is out of reach must not keep the server from starting. Raises
+    PullError, ChecksumMismatch, EngineMissing; models that were finished before the error stay.
     """
-    wanted = {row.id: row for row in starters(catalog)}
-    for name in also:
-        row = catalog.resolve(name)
-        wanted[row.id] = row
-    return {model_id: store.pull(row, progress) for model_id, row in wanted.items()}
+    rows = {row.id: row for row in starters(catalog)}
+    named = {row.id: row for row in map(catalog.resolve, also)}
+    paths: dict[str, Path] = {}
+    failed: dict[str, PullError] = {}
+    for row in {**rows, **named}.values():
+        try:
+            paths[row.id] = store.pull(row, progress)
+        except ChecksumMismatch:
+            raise
+        except PullError as error:
+            if row.id in named:
+                raise
+            failed[row.id] = error
+    done = {each for model_id in paths for each in catalog.resolve(model_id).capabilities & ENDPOINTS}
+    for model_id, error in failed.items():
+        if not rows[model_id].capabilities & ENDPOINTS <= done:
+            raise error
+        progress(PullEvent(model_id, Stage.SKIPPED, reason=error.message))
+    return paths

@@ -118,7 +118,8 @@ class Facts:
     ``uncounted`` are what the called one may: containers, and the names of tools of unknown cost.
     ``prefix`` is the prompt of a chat as a chain of blocks. ``probe`` marks a request of the server's own that
     measures models: it teaches their speed and reliability, and neither their quality nor the usual length of
-    answers. ``stands_for`` is the name that the caller wrote where ``requested`` stands in for it.
+    answers. ``stands_for`` is the name that the caller wrote where ``requested`` stands in for it. ``languages``
+    are the codes of those that sound is said to be in; none: it is not known.
     """
 
     capability: Capability
@@ -145,5 +146,6 @@ class Facts:
     uncounted: tuple[str, ...] = ()
     probe: bool = False
     stands_for: str | None = None
+    languages: frozenset[str] = frozenset()
     intent: Intent = field(default_factory=Intent)
     prefix: Prefix | None = field(default=None, compare=False, repr=False)

@@ -19,7 +19,9 @@ import numpy as np
 import structlog
 
 from backends.base import Backend, Checks, Timeouts
+from backends.fetch import Fetcher
 from backends.http import HttpClient
+from backends.pictures.films import Films
 from backends.registry import backends
 from backends.workers.engines.registry import Engines, builtin_engines
 from backends.workers.observer import WorkerObserver
@@ -332,6 +334,7 @@ def _dispatcher(clock: Clock, metrics: Metrics, memory: _Memory, calls: _Calls, 
         batched_sinks=(memory.learner, memory.persistence, memory.prefixes),
         after_batch=memory.estimator.refresh,
         clock=clock,
+        frames=Films(Fetcher(calls.http.settings.fetch)).in_frames,
     )
 
 

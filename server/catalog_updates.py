@@ -32,7 +32,7 @@ from routing.upstreams.provider_keys import KeyPools, SecretResolver
 from server.models.rows import NONE_REGISTERED, Registered, RegisteredRows
 from server.settings import STATE_FILE, Settings
 
-_SPOKEN = frozenset({Capability.SPEAK, Capability.TRANSCRIBE, Capability.TRANSLATE})
+_SPOKEN = frozenset({Capability.SPEAK, Capability.TRANSCRIBE, Capability.TRANSLATE, Capability.DIARIZE})
 DISK_INTERVAL = 5.0
 """Seconds between two looks at the disk for models that were pulled or removed."""
 

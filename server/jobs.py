@@ -13,6 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
+from backends.grounding.request import GroundingChat, GroundRequest
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.classify import ClassifyRequest
@@ -67,7 +68,16 @@ def chat_job(body: ChatRequest, origin: Origin, *, kept: tuple[str, ...] = ()) -
     if not isinstance(body, TranslatedChat):
         check_results(body.messages)
     body = with_tools(body)
-    return _job(reading.read_chat, operations.CHAT, body, origin, judge=judge_for(body), kept=kept)
+    job = _job(reading.read_chat, operations.CHAT, body, origin, judge=judge_for(body), kept=kept)
+    if Capability.VISION in job.facts.features:
+        return replace(job, operation=operations.CHAT_WITH_PICTURES)
+    return job
+
+
+def ground_job(body: GroundRequest, origin: Origin) -> Job[Json]:
+    """Find things in a picture; the one item has their places."""
+    job = _job(reading.read_chat, operations.GROUND, GroundingChat.of(body), origin)
+    return replace(job, left_out=body.unknown())
 
 
 def completion_job(body: CompletionRequest, origin: Origin) -> Job[Json]:
@@ -129,6 +139,11 @@ def moderation_job(body: ModerationRequest, origin: Origin) -> Job[Json]:
 def transcription_job(body: TranscriptionRequest, origin: Origin) -> Job[Json]:
     """Transcribe or translate audio; items are ``transcript.text`` events."""
     return _job(reading.read_transcription, operations.TRANSCRIBE, body, origin)
+
+
+def diarization_job(body: TranscriptionRequest, origin: Origin) -> Job[Json]:
+    """Tell the speakers of audio apart; items are ``transcript.text`` events without text."""
+    return _job(reading.read_diarization, operations.TRANSCRIBE, body, origin)
 
 
 def speech_job(body: SpeechRequest, origin: Origin) -> Job[bytes]:

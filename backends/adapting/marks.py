@@ -22,7 +22,7 @@ MADE_FOR: Mapping[str, str] = {"extra_content": "gemini", "thinking_blocks": "cl
 No server refuses a caller's chat for what the gateway has put into an earlier answer, and none reads what another
 provider's model thought.
 """
-UNREAD = frozenset({"annotations", "index", "parsed"})
+UNREAD = frozenset({"annotations", "grounding", "index", "parsed"})
 """Fields of an answer that tell most models nothing when they come back; leaving them out is not told."""
 
 _READ = MARKS | UNREAD | {"custom", "refusal", "video_url"}

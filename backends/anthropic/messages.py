@@ -27,6 +27,7 @@ from backends.wire.media import (
     read_data_url,
     text_of,
 )
+from backends.wire.seeing.videos import takes_no_videos
 from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
@@ -190,6 +191,8 @@ def _block(part: ContentPart, dropped: Dropped) -> Json:
             block = {**_document(part.file or {}), **citing(part)}
         case "input_audio":
             raise CapabilityMismatch("Anthropic's models take no audio.", param="messages")
+        case "video_url":
+            raise takes_no_videos("Anthropic's API")
         case _:
             raise InvalidRequest(f"Unknown content part {part.type!r}.", param="messages")
     return _with_cache(block, part)

@@ -13,79 +13,12 @@ from backends.http.multipart import FormField, FormFile
 from backends.translation import Dropped
 from backends.wire.audio import MAX_TERMS, TranscriptionRequest
 from catalog.errors import CapabilityMismatch, UnsupportedParameter
+from catalog.names.languages import two_letters
 from catalog.types import Json
 
 SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！", "؟", "।")  # noqa: RUF001  full-width marks are intended
 LONG_PAUSE = 1.0
 """Seconds of silence that end a segment within a sentence."""
-
-_ISO_639_1 = {
-    "eng": "en",
-    "deu": "de",
-    "ger": "de",
-    "fra": "fr",
-    "fre": "fr",
-    "spa": "es",
-    "por": "pt",
-    "ita": "it",
-    "nld": "nl",
-    "dut": "nl",
-    "pol": "pl",
-    "rus": "ru",
-    "ukr": "uk",
-    "ces": "cs",
-    "cze": "cs",
-    "slk": "sk",
-    "swe": "sv",
-    "dan": "da",
-    "nor": "no",
-    "nob": "no",
-    "fin": "fi",
-    "hun": "hu",
-    "ron": "ro",
-    "rum": "ro",
-    "bul": "bg",
-    "ell": "el",
-    "gre": "el",
-    "tur": "tr",
-    "ara": "ar",
-    "heb": "he",
-    "fas": "fa",
-    "per": "fa",
-    "hin": "hi",
-    "ben": "bn",
-    "urd": "ur",
-    "tam": "ta",
-    "tel": "te",
-    "mar": "mr",
-    "guj": "gu",
-    "pan": "pa",
-    "zho": "zh",
-    "chi": "zh",
-    "cmn": "zh",
-    "jpn": "ja",
-    "kor": "ko",
-    "vie": "vi",
-    "tha": "th",
-    "ind": "id",
-    "msa": "ms",
-    "may": "ms",
-    "fil": "tl",
-    "hrv": "hr",
-    "srp": "sr",
-    "slv": "sl",
-    "lit": "lt",
-    "lav": "lv",
-    "est": "et",
-    "isl": "is",
-    "ice": "is",
-    "cat": "ca",
-    "glg": "gl",
-    "eus": "eu",
-    "afr": "af",
-    "swa": "sw",
-}
-"""Two-letter codes, as in OpenAI's API, of ElevenLabs' three-letter ones; others stay as they are."""
 
 
 _FLAGS = ("tag_audio_events", "diarize", "no_verbatim", "use_speaker_library", "detect_speaker_roles")
@@ -207,7 +140,7 @@ def events(answer: Json, request: TranscriptionRequest) -> Iterator[Json]:
     done: Json = {
         "type": "transcript.text.done",
         "text": text,
-        "language": _ISO_639_1.get(code, code),
+        "language": two_letters(code),
         "duration": duration,
         "segments": segments,
         **{name: answer[name] for name in _ADDED if answer.get(name) is not None},
@@ -217,8 +150,8 @@ def events(answer: Json, request: TranscriptionRequest) -> Iterator[Json]:
     yield done
 
 
-_ADDED = ("entities", "edited_transcript")
-"""Parts of an answer that only Scribe's own parameters ask for."""
+_ADDED = ("entities", "edited_transcript", "language_probability")
+"""Parts of an answer that go on as they are: what Scribe's own parameters ask for, and how sure it is."""
 
 
 class _Labels:

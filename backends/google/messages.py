@@ -27,6 +27,7 @@ from backends.wire.media import (
     read_data_url,
     text_of,
 )
+from backends.wire.seeing.videos import video_of
 from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
@@ -181,11 +182,7 @@ def _part(part: ContentPart, dropped: Dropped) -> Json:
         case "file":
             return _file(part.file or {})
         case "video_url":
-            video = (part.model_extra or {}).get("video_url")
-            url = video.get("url") if isinstance(video, dict) else None
-            if not isinstance(url, str) or not url:
-                raise InvalidRequest("A video_url part needs video_url.url.", param="messages")
-            return _media(url)
+            return _media(video_of(part).url)
         case _:
             raise InvalidRequest(f"Unknown content part {part.type!r}.", param="messages")
 

@@ -221,9 +221,11 @@ class GeminiStream:
 
 
 def _kinds(details: Any) -> dict[str, int]:
-    """Tokens by kind, text left out; each is told once."""
+    """Tokens by kind, text left out; each is told once. Details that are none do not spoil a whole answer."""
     kinds: dict[str, int] = {}
     for one in details if isinstance(details, list) else ():
+        if not isinstance(one, dict):
+            continue
         kind, told = one.get("modality"), one.get("tokenCount")
         if kind in _KINDS and type(told) is int:
             kinds[f"{kind.lower()}_tokens"] = told

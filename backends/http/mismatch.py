@@ -63,6 +63,7 @@ _OTHERS: tuple[tuple[str, Capability], ...] = (
     (r"[\w./:@+-]{1,150} is not a multimodal model", Capability.VISION),
     (r"at most 0 image", Capability.VISION),
     (r"at most 0 audio", Capability.AUDIO_INPUT),
+    (r"at most 0 video", Capability.VIDEO_INPUT),
     (r"unknown part type: file\b", Capability.DOCUMENTS),
     # llama.cpp, Ollama, LM Studio
     (r"tools param requires --jinja", Capability.TOOLS),

@@ -30,9 +30,9 @@ from backends.local.media import with_media
 from backends.local.merge import collected, merged
 from backends.local.model.effort import effort_arguments
 from backends.local.model.grammars import Grammars, root_of
+from backends.local.model.speech import speak_timed
 from backends.local.model.tokens import WorkerTokens, only_llamacpp
 from backends.local.parameters import table_of
-from backends.local.pictures.redrawing import STB, Redrawer
 from backends.local.prompting import with_prompts, with_query_prompt, without_effect
 from backends.local.refusals import worker_error
 from backends.local.stops import Counts, counted, stopped
@@ -41,6 +41,8 @@ from backends.notices import DROPPED, note, tell
 from backends.openai.backend import OpenAIBackend, checked
 from backends.openai.moderation import THRESHOLD, by_classifier, by_scores, texts_of
 from backends.parameters import ParameterTable
+from backends.pictures.films import Films
+from backends.pictures.redrawing import STB, Redrawer
 from backends.streams.assemble import chat_chunks, completion_chunks
 from backends.streams.shapes import PROGRESS
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
@@ -85,6 +87,7 @@ class LocalWorkerBackend:
         self._openai = _WorkerWire(http)
         self._fetcher = Fetcher(http.settings.fetch)
         self._redrawer = Redrawer()
+        self._films = Films(self._fetcher)
         self._likelihoods = Likelihoods(http, worker_error)
         self._tokens = WorkerTokens(http, worker_error)
         self._checker = Checker()
@@ -96,6 +99,8 @@ class LocalWorkerBackend:
         if isinstance(request, ClassifyRequest | ModerationRequest) and upstream.engine == "llamacpp":
             return left_out(request)
         dropped = self._openai.dropped(request, upstream)
+        if isinstance(request, TranscriptionRequest):  # a worker takes the language of a translation, too
+            return tuple(name for name in dropped if name != "language")
         if isinstance(request, EmbeddingRequest | RerankRequest):
             dropped += without_effect(upstream, request)
         return dropped
@@ -158,7 +163,8 @@ class LocalWorkerBackend:
         """The body with pictures of checked bytes: llama-server would fetch an address by itself."""
         reads = STB if upstream.engine in (None, "llamacpp") else None
         body = self._openai.body(request, upstream)
-        return await with_media(body, self._fetcher, self._redrawer, reads=reads)
+        films = self._films if upstream.engine == "vllm" else None
+        return await with_media(body, self._fetcher, self._redrawer, reads=reads, films=films)
 
     async def _bind(self, request: ChatRequest, body: Json, upstream: Upstream) -> Binding:
         """Make the messages ones that the template renders, and bind the answer to its form."""
@@ -439,7 +445,12 @@ class LocalWorkerBackend:
                 yield event
 
     async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncGenerator[bytes]:
-        async with aclosing(self._openai.speak(upstream, request)) as chunks:
+        """Bytes of audio; with times of words they are :class:`~backends.streams.noted.NotedAudio`."""
+        if request.timestamp_granularities:
+            speech = speak_timed(self._http, upstream, request)
+        else:
+            speech = self._openai.speak(upstream, request)
+        async with aclosing(speech) as chunks:
             async for chunk in chunks:
                 yield chunk
 

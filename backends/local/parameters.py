@@ -87,6 +87,12 @@ ENGINES: Mapping[str, ParameterTable] = {
         takes_strict=False,
         tools=replace(WORKER.tools, input_grammars=False),
     ),
+    "whisper": replace(WORKER, drops=WORKER.drops - {"languages"}),
+    "speakers": replace(
+        WORKER,
+        drops=(WORKER.drops - {"known_speaker_names", "known_speaker_references"}) | {"vad_filter"},
+        extras=WORKER.extras | {"num_speakers"},
+    ),
     "onnx": replace(WORKER, extras=WORKER.extras | {"token_counts"}),
     "diffusion": ParameterTable(
         drops=frozenset({"user", "quality", "style", "background", "moderation", "partial_images"}),

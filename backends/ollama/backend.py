@@ -17,7 +17,6 @@ from backends.base import Upstream
 from backends.fetch import Fetcher
 from backends.http import HttpClient
 from backends.local.media import with_media
-from backends.local.pictures.redrawing import Redrawer
 from backends.ollama import discovery
 from backends.ollama.errors import read_ollama_error
 from backends.ollama.request import EFFORTS, TOOLS, embedding_body, embedding_dropped, translate
@@ -30,6 +29,7 @@ from backends.parameters import (
     ParameterTable,
     refuse_forbidden,
 )
+from backends.pictures.redrawing import Redrawer
 from backends.translation import reading
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel

@@ -26,6 +26,7 @@ from backends.wire.chat import ChatRequest, FunctionDefinition, Message, NamedTo
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.media import image_url, parts_of, read_data_url
 from backends.wire.sampling import OLLAMA_OPTIONS
+from backends.wire.seeing.videos import takes_no_videos
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
@@ -256,6 +257,8 @@ def _content(message: Message) -> Json:
             images.append(read_data_url(image_url(part))[1])
         elif part.type == "refusal":
             texts.append(part.refusal or "")
+        elif part.type == "video_url":
+            raise takes_no_videos("Ollama")
         else:
             raise UnsupportedParameter(
                 f"Ollama takes texts and pictures, not {part.type[:80]!r}.", param="messages"

@@ -175,7 +175,7 @@ class OpenAIBackend:
             self.path(upstream, "/audio/speech"),
             json=body,
             key_header=self.key_header,
-            errors=_speech_error,
+            errors=speech_error,
         ) as response:
             async for chunk in response.iter_audio():
                 yield chunk
@@ -483,7 +483,7 @@ def _wrong(upstream: Upstream, wrong: WrongShape) -> UpstreamProtocolError:
     return UpstreamProtocolError(f"The endpoint '{upstream.endpoint}' sent an answer of a wrong shape: {wrong}.")
 
 
-def _speech_error(status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream) -> RoundhouseError:
+def speech_error(status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream) -> RoundhouseError:
     return of_this_model(read_error(status, headers, body, upstream))
 
 

@@ -47,15 +47,21 @@ def document_texts(request: RerankRequest) -> list[str]:
 
 
 def speech_body(
-    request: SpeechRequest, upstream: Upstream, table: ParameterTable, default_voice: str | None
+    request: SpeechRequest,
+    upstream: Upstream,
+    table: ParameterTable,
+    default_voice: str | None,
+    *,
+    timed: bool = False,
 ) -> Json:
     """The body of a request for raw audio, which the gateway frames as events where the caller wants them.
 
-    Raises UnsupportedParameter for times of what is spoken, and for privacy that this wire cannot ask for.
+    ``timed``: the server may be asked for the times of what is spoken. Raises UnsupportedParameter for those where
+    it may not, and for privacy that this wire cannot ask for.
     """
-    if request.timestamp_granularities:
+    if request.timestamp_granularities and not timed:
         raise UnsupportedParameter(
-            f"'{upstream.model}' does not tell the times of what it speaks; ElevenLabs' models do.",
+            f"'{upstream.model}' does not tell the times of what it speaks; Kokoro and ElevenLabs' models do.",
             param="timestamp_granularities",
         )
     _refuse_protection(request, upstream)
@@ -118,17 +124,19 @@ def transcription_form(
     diarized = request.response_format == "diarized_json"
     if diarized and upstream.engine is not None:
         raise UnsupportedParameter(
-            f"'{upstream.model}' does not tell speakers apart; Scribe and gpt-4o-transcribe-diarize do.",
+            f"'{upstream.model}' does not tell speakers apart. Pull 'resemblyzer', which does for it; Scribe and "
+            "gpt-4o-transcribe-diarize do so themselves.",
             param="response_format",
         )
     timed = request.response_format in _TIMED or "word" in request.timestamp_granularities
     form: list[FormField] = [("model", upstream.model)]
     form.append(("response_format", "diarized_json" if diarized else "verbose_json" if timed else "json"))
-    if timed and not request.translate:
+    all_fields = streamed or not request.translate  # OpenAI's endpoint of translations takes fewer
+    if timed and all_fields:
         form.extend(("timestamp_granularities[]", granularity) for granularity in request.timestamp_granularities)
     if streamed or (request.stream and not timed):
         form.append(("stream", "true"))
-    if request.language is not None and not request.translate:
+    if request.language is not None and all_fields:
         form.append(("language", request.language))
     if request.prompt is not None:
         form.append(("prompt", request.prompt))
@@ -137,6 +145,9 @@ def transcription_form(
     if request.vad_filter is not None and "vad_filter" not in table.drops:
         form.append(("vad_filter", "true" if request.vad_filter else "false"))
     form.extend((f"{name}[]", value) for name in _LISTED - table.drops for value in getattr(request, name))
+    if streamed:  # a worker of this machine names what it has no use for
+        extra = request.model_extra or {}
+        form.extend((name, str(extra[name])) for name in sorted(table.extras & extra.keys()))
     if request.chunking_strategy is not None and "chunking_strategy" not in table.drops:
         form.extend(_nested("chunking_strategy", request.chunking_strategy))
     return form, [("file", (request.filename, request.file, "application/octet-stream"))]
@@ -153,7 +164,9 @@ def _nested(name: str, value: str | dict[str, str]) -> list[FormField]:
     return [(f"{name}[{key}]", inner) for key, inner in value.items()]
 
 
-def _transcription_dropped(request: TranscriptionRequest, table: ParameterTable) -> tuple[str, ...]:
+def _transcription_dropped(
+    request: TranscriptionRequest, table: ParameterTable, taken: frozenset[str]
+) -> tuple[str, ...]:
     """The parameters that :func:`transcription_form` leaves out although the caller set them."""
     dropped: list[str] = []
     if request.vad_filter is not None and "vad_filter" in table.drops:
@@ -161,14 +174,16 @@ def _transcription_dropped(request: TranscriptionRequest, table: ParameterTable)
     dropped += (name for name in sorted(table.drops & (_LISTED | {"chunking_strategy"})) if getattr(request, name))
     if request.translate and request.language is not None:
         dropped.append("language")
-    dropped.extend(name for name in request.model_extra or () if name not in ("routing", "strict", "timings"))
+    known = {"routing", "strict", "timings", *taken}
+    dropped.extend(name for name in request.model_extra or () if name not in known)
     return tuple(dropped)
 
 
 def dropped(request: WireModel, upstream: Upstream, table: ParameterTable) -> tuple[str, ...]:
     """The parameters of any request that an upstream of OpenAI's wire is not sent."""
     if isinstance(request, TranscriptionRequest):
-        return _transcription_dropped(request, table)
+        taken = frozenset() if upstream.engine is None else table.extras
+        return _transcription_dropped(request, table, taken)
     names = dropped_names(request, upstream, table)
     if isinstance(request, SpeechRequest):
         names += _hints(request, table)

@@ -34,7 +34,7 @@ _KINDS = {
     type(None): "null",
 }
 _TEXTS = frozenset({"content", "role", "refusal", "reasoning_content", "reasoning"})
-LISTS = frozenset({"annotations", "images", "server_tool_calls", "thinking_blocks"})
+LISTS = frozenset({"annotations", "grounding", "images", "server_tool_calls", "thinking_blocks"})
 """Lists of a delta whose entries are whole."""
 _LOGPROBS: Mapping[str, frozenset[type]] = {
     "content": frozenset({dict}),

@@ -10,6 +10,8 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from backends.wire.seeing.places import GroundedPlace
+
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 
 
@@ -119,6 +121,7 @@ class ChatMessage(TypedDict):
     reasoning_content: NotRequired[str | None]
     annotations: NotRequired[list[Annotation] | None]
     images: NotRequired[list[MadeImage] | None]
+    grounding: NotRequired[list[GroundedPlace] | None]
     audio: NotRequired[dict[str, Any] | None]
     server_tool_calls: NotRequired[list[ServerToolCall] | None]
     tool_calls: NotRequired[list[CalledTool]]
@@ -171,6 +174,7 @@ class ChatDelta(TypedDict):
     reasoning_content: NotRequired[str | None]
     annotations: NotRequired[list[Annotation] | None]
     images: NotRequired[list[MadeImage] | None]
+    grounding: NotRequired[list[GroundedPlace] | None]
     audio: NotRequired[dict[str, Any] | None]
     server_tool_calls: NotRequired[list[ServerToolCall] | None]
     tool_calls: NotRequired[list[ToolCallDelta] | None]
@@ -313,15 +317,26 @@ class TranscribedSegment(TypedDict):
 
 
 class Transcription(TypedDict):
-    """A transcript in the forms json, verbose_json and diarized_json; ``duration`` is seconds."""
+    """A transcript in the forms json, verbose_json and diarized_json; ``duration`` is seconds.
+
+    ``language_probability`` is that of a language that was detected.
+    """
 
     text: str
     task: NotRequired[str]
     language: NotRequired[str | None]
+    language_probability: NotRequired[float]
     duration: NotRequired[float | None]
     segments: NotRequired[list[TranscribedSegment]]
     words: NotRequired[list[TranscribedWord]]
     usage: NotRequired[dict[str, Any] | None]
+
+
+class TranscriptProgress(TypedDict):
+    """Seconds of the audio that were heard, and ``of`` how many, where the file tells."""
+
+    seconds: float
+    of: float | None
 
 
 class TranscriptEvent(TypedDict):
@@ -329,7 +344,11 @@ class TranscriptEvent(TypedDict):
 
     type: Literal["transcript.text.delta", "transcript.text.segment", "transcript.text.done"]
     delta: NotRequired[str]
+    progress: NotRequired[TranscriptProgress]
     text: NotRequired[str]
+    language: NotRequired[str | None]
+    language_probability: NotRequired[float]
+    duration: NotRequired[float | None]
     usage: NotRequired[dict[str, Any] | None]
 
 

@@ -19,16 +19,20 @@ ToolName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
 class ContentPart(WireModel):
-    """One part of a message: text, image_url, input_audio, file or refusal; the backend checks its content."""
+    """One part of a message: text, image_url, video_url, input_audio, file or refusal.
+
+    The backend checks its content.
+    """
 
     type: Identifier
     text: Text | None = Field(default=None, validate_default=True)
     image_url: dict[str, Any] | None = Field(default=None, validate_default=True)
+    video_url: dict[str, Any] | None = Field(default=None, validate_default=True)
     input_audio: dict[str, Any] | None = Field(default=None, validate_default=True)
     file: dict[str, Any] | None = None
     refusal: Text | None = None
 
-    @field_validator("text", "image_url", "input_audio")
+    @field_validator("text", "image_url", "video_url", "input_audio")
     @classmethod
     def _present(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None and info.data.get("type") == info.field_name:

@@ -1,6 +1,8 @@
 """Reads a picture's kind and size in pixels from its first bytes, without decoding it.
 
-Formats: PNG (W3C, section 11.2.2), JPEG (ITU-T T.81, annex B), GIF89a, WebP (RFC 9649), BMP.
+Formats: PNG (W3C, section 11.2.2), JPEG (ITU-T T.81, annex B), GIF89a, WebP (RFC 9649), BMP, TIFF 6.0 (section 2),
+AVIF (ISO/IEC 23008-12, ``ispe``), JPEG 2000 (ISO/IEC 15444-1, annexes A.5.1 and I.5.3.1), ICO, and Netpbm's PBM,
+PGM, PPM and PAM.
 """
 
 from __future__ import annotations
@@ -16,11 +18,14 @@ MAX_PIXELS = 50_000_000
 MAX_SIDE = 20_000
 MAX_SEGMENTS = 4096
 """Segments of a JPEG before its size; photographs have some dozens."""
+COMMON = frozenset({"png", "jpeg", "gif", "webp", "bmp"})
+"""Kinds that every server of models that see decodes, but for llama.cpp and WebP."""
+KINDS = COMMON | {"tiff", "avif", "jp2", "ico", "pbm", "pgm", "ppm", "pam"}
 _FILL = re.compile(rb"\xff+")
 
 
 class Picture(NamedTuple):
-    """``kind`` is the subtype of the media type: png, jpeg, gif, webp or bmp. Sizes are in pixels."""
+    """``kind`` is one of :data:`KINDS`, mostly the subtype of the media type. Sizes are in pixels."""
 
     kind: str
     width: int
@@ -39,7 +44,10 @@ def checked_picture(data: bytes) -> Picture:
     except (struct.error, IndexError):
         picture = None
     if picture is None or picture.width < 1 or picture.height < 1:
-        raise UndecodableMedia("The data is not a PNG, JPEG, GIF, WebP or BMP picture.", param="messages")
+        raise UndecodableMedia(
+            "The data is not a picture in PNG, JPEG, GIF, WebP, BMP, TIFF, AVIF, JPEG 2000, ICO or PNM.",
+            param="messages",
+        )
     if max(picture.width, picture.height) > MAX_SIDE or picture.width * picture.height > MAX_PIXELS:
         raise PayloadTooLarge(
             f"A picture has {picture.width} x {picture.height} pixels; the limit is {MAX_PIXELS} in all and "
@@ -61,7 +69,59 @@ def _read(data: bytes) -> Picture | None:
     if data.startswith(b"BM"):
         width, height = struct.unpack_from("<ii", data, 18)
         return Picture("bmp", width, abs(height))
+    return _rare(data)
+
+
+def _rare(data: bytes) -> Picture | None:
+    if data.startswith((b"II*\0", b"MM\0*")):
+        return _tiff(data)
+    if data[4:8] == b"ftyp" and b"avif" in data[8:64]:
+        return _boxed("avif", data, b"ispe", ">4xII")
+    if data.startswith(b"\0\0\0\x0cjP  "):
+        read = _boxed("jp2", data, b"ihdr", ">II")
+        return None if read is None else Picture("jp2", read.height, read.width)
+    if data.startswith(b"\xffO\xffQ"):
+        right, lower, left, upper = struct.unpack_from(">IIII", data, 8)
+        return Picture("jp2", right - left, lower - upper)
+    if data.startswith(b"\0\0\1\0") and data[4:6] != b"\0\0":
+        return Picture("ico", data[6] or 256, data[7] or 256)
+    return _netpbm(data)
+
+
+def _boxed(kind: str, data: bytes, box: bytes, form: str) -> Picture | None:
+    """The size in the first box of this name among the boxes at the beginning."""
+    at = data.find(box, 0, _BOXES)
+    return Picture(kind, *struct.unpack_from(form, data, at + 4)) if at > 0 else None
+
+
+def _tiff(data: bytes) -> Picture | None:
+    order = "<" if data.startswith(b"II") else ">"
+    (start,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, start)
+    sides: dict[int, int] = {}
+    for at in range(start + 2, start + 2 + 12 * min(count, MAX_SEGMENTS), 12):
+        tag, form = struct.unpack_from(order + "HH", data, at)
+        if tag in (_TIFF_WIDTH, _TIFF_HEIGHT):
+            (sides[tag],) = struct.unpack_from(order + ("H" if form == _TIFF_SHORT else "I"), data, at + 8)
+    return Picture("tiff", sides[_TIFF_WIDTH], sides[_TIFF_HEIGHT]) if len(sides) == 2 else None
+
+
+def _netpbm(data: bytes) -> Picture | None:
+    if found := _PNM.match(data, 0, _NETPBM_HEAD):
+        return Picture(_PNM_KINDS[found[1]], int(found[2]), int(found[3]))
+    if data.startswith(b"P7\n"):
+        told = dict(_PAM.findall(data[:_NETPBM_HEAD]))
+        return Picture("pam", int(told[b"WIDTH"]), int(told[b"HEIGHT"])) if len(told) == 2 else None
     return None
+
+
+_BOXES = 8192
+"""Bytes at the beginning in which the size of an AVIF or JP2 stands."""
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_SHORT = 0x0100, 0x0101, 3
+_NETPBM_HEAD = 1024
+_PNM = re.compile(rb"P([1-6])(?:\s{1,9}+(?:#[^\n]{0,200}+\n\s{0,9}+){0,9}+)(\d{1,9})\s{1,9}+(\d{1,9})\s")
+_PAM = re.compile(rb"\n(WIDTH|HEIGHT) (\d{1,9})\b")
+_PNM_KINDS = {b"1": "pbm", b"4": "pbm", b"2": "pgm", b"5": "pgm", b"3": "ppm", b"6": "ppm"}
 
 
 def _jpeg(data: bytes) -> Picture | None:

@@ -63,8 +63,8 @@ class Manifest(BaseModel):
 def fingerprint(model: Model) -> str:
     """Hash the source of ``model`` and the options that affect its conversion."""
     source = model.source.model_dump(mode="json", exclude_defaults=True)
-    for wheel in source.get("wheels", ()):
-        wheel.pop("size", None)  # used for the progress bar only
+    for pin in (*source.get("wheels", ()), *source.get("tarballs", ())):
+        pin.pop("size", None)  # used for the progress bar only
     return hashlib.sha256(
         json.dumps([source, model.options.get("precision")], sort_keys=True).encode()
     ).hexdigest()

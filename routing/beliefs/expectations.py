@@ -16,6 +16,7 @@ from routing.facts import PICTURE_TOKENS, Facts
 _DECODES = frozenset({Capability.CHAT, Capability.COMPLETION})
 _UNIT_SECONDS = {
     Capability.TRANSCRIBE: 10.0,
+    Capability.DIARIZE: 3.0,
     Capability.TRANSLATE: 10.0,
     Capability.SPEAK: 0.01,
     Capability.IMAGE: 10.0,

@@ -39,7 +39,7 @@ from routing.calling.attempt import Attempt
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
 from routing.calling.lease import Leases
-from routing.calling.lightening import lightened
+from routing.calling.lightening import InFrames, lightened
 from routing.calling.retry_budget import RetryBudget
 from routing.calling.traces import Traces
 from routing.calling.watching.endings import EndWarnings
@@ -88,7 +88,7 @@ class Opening(Generic[T]):
                 self._answer = await self._dispatcher.begin(job)
                 break
             except RoundhouseError as error:
-                if (job := lightened(job, error)) is None:
+                if (job := await self._dispatcher.lightened(job, error)) is None:
                     raise
         assert self._answer is not None
         return self._answer
@@ -119,11 +119,12 @@ class Dispatcher:
         after_batch: Callable[[], None] = lambda: None,
         pin: Callable[[str, str], str] = lambda _, model: model,
         model: Callable[[str], Model | None] = lambda _: None,
+        frames: InFrames | None = None,
     ) -> None:
         """``sinks`` get each outcome at once, ``batched_sinks`` in batches, each followed by ``after_batch()``.
 
         ``pin`` keeps an alias of embeddings to a model and returns the model that it is pinned to. ``model`` finds
-        the row of an exclusion.
+        the row of an exclusion. ``frames`` makes pictures of videos.
         """
         self._clock = clock
         self._leases = leases
@@ -134,6 +135,7 @@ class Dispatcher:
         self._traces = traces
         self._pin = pin
         self._model = model
+        self._frames = frames
         self._batched = BatchedSink(batched_sinks, on_flush=after_batch)
         self._sinks = (*sinks, self._batched) if batched_sinks else tuple(sinks)
         self._has_protocol: dict[tuple[str, type], bool] = {}
@@ -152,6 +154,10 @@ class Dispatcher:
         Raises the error of :func:`nothing_left` when the plan is empty, else the last attempt's.
         """
         return Opening(self, job)
+
+    async def lightened(self, job: Job[T], error: RoundhouseError) -> Job[T] | None:
+        """See :func:`routing.calling.lightening.lightened`."""
+        return await lightened(job, error, self._frames)
 
     async def begin(self, job: Job[T]) -> Answer[T]:
         """The answer of the first candidate that gives one. The caller passes its attempt to :meth:`end`."""

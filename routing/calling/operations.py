@@ -25,6 +25,8 @@ from backends.base import (
     Transcribe,
     Upstream,
 )
+from backends.grounding.asking import locate
+from backends.grounding.places import grounded
 from backends.wire.chat import ChatRequest
 from backends.wire.rerank import PairedRerank
 from backends.wire.tokens import DetokenizeRequest, DetokenizeTexts, TokenizeRequest, TokenizeTexts
@@ -150,6 +152,13 @@ def _object(facts: Facts, model: str) -> AnswerObserver:
 
 
 CHAT: Operation[Json] = Operation(Chat, lambda backend, upstream, body: backend.chat(upstream, body), _chunks)
+CHAT_WITH_PICTURES: Operation[Json] = Operation(
+    Chat, lambda backend, upstream, body: grounded(backend.chat(upstream, body), upstream, body), _chunks
+)
+"""A chat whose answer may name places in pictures."""
+GROUND: Operation[Json] = Operation(
+    Chat, lambda backend, upstream, body: once(locate(backend, upstream, body)), _object
+)
 COMPLETE: Operation[Json] = Operation(
     Complete, lambda backend, upstream, body: backend.complete(upstream, body), _chunks
 )

@@ -19,8 +19,10 @@ from routing.facts import Facts, Intent, Mode
 from routing.plan import OVER_BUDGET, Exclusion
 from routing.settings import RoutingSettings
 
-SPEECH = frozenset({Capability.SPEAK, Capability.TRANSCRIBE, Capability.TRANSLATE})
+SPEECH = frozenset({Capability.SPEAK, Capability.TRANSCRIBE, Capability.TRANSLATE, Capability.DIARIZE})
 """Capabilities to which the speech policy applies."""
+HEARS = frozenset({Capability.TRANSCRIBE, Capability.TRANSLATE})
+"""Capabilities whose input is speech in some language."""
 GENERATES = frozenset({Capability.CHAT, Capability.COMPLETION})
 """Capabilities whose answers are text, as long as the model likes or a bound says."""
 _LIMITS = frozenset({"privacy", "tags", "speech_policy", "excluded", "cost", PriceUnknown.code})
@@ -43,7 +45,7 @@ class Filter(NamedTuple):
 def broken_limit(facts: Facts, world: World, settings: RoutingSettings, model: Model) -> Exclusion | None:
     """The caller's limit (on privacy, tags, exclusions, cost) that one model does not keep, if there is one."""
     intent, bound = facts.intent, cost_bound(facts, world, named=True)
-    speech = facts.capability in SPEECH and not settings.speech.allow_remote
+    speech = _has_sound(facts) and not settings.speech.allow_remote
     limited = intent.local_only or intent.mode is Mode.LOCAL or intent.tags or intent.exclude or speech
     row = world.index.rows[model.id]
     if not limited and (bound is None or bound[row] <= _cost_limit(facts, world)):
@@ -124,6 +126,8 @@ def _cached_rows(facts: Facts, world: World, settings: RoutingSettings, index: I
         index.retired(world.wall),
         _spoken(facts),
         facts.tokens_only,
+        facts.languages & index.listed_languages,
+        facts.languages <= index.listed_languages,
     )
     cache = index.admitted(world.blocked)
     rows = cache.get(cache_key)
@@ -205,8 +209,12 @@ def admit(facts: Facts, world: World, settings: RoutingSettings, bound: Floats |
     if intent.local_only or intent.mode is Mode.LOCAL:
         rules.append(Filter("privacy", index.private, lambda _: "it is remote, and the request must stay local"))
     rules += [Filter("tags", index.tagged(tag), _lacks_tag(tag)) for tag in sorted(intent.tags)]
-    if facts.capability in SPEECH and not settings.speech.allow_remote:
+    if _has_sound(facts) and not settings.speech.allow_remote:
         rules.append(Filter("speech_policy", index.private, lambda _: "the speech policy keeps speech local"))
+    if facts.languages and facts.capability in HEARS:
+        rules.append(
+            Filter("language", index.knowing(facts.languages), lambda row: _other_languages(facts, index, row))
+        )
     if intent.exclude:
         rules.append(Filter("excluded", _not_excluded(facts, world), lambda _: "the caller excluded it"))
     if world.blocked:
@@ -239,6 +247,11 @@ def _of_auto(facts: Facts, world: World) -> list[Filter]:
     return rules
 
 
+def _has_sound(facts: Facts) -> bool:
+    """Whether the speech policy applies to a request: a chat with sound in it is speech, too."""
+    return facts.capability in SPEECH or Capability.AUDIO_INPUT in facts.features
+
+
 def _spoken(facts: Facts) -> bool:
     return Capability.AUDIO_INPUT in facts.features or "audio" in facts.parameters
 
@@ -251,6 +264,11 @@ def _missing_capabilities(facts: Facts, world: World, row: int) -> str:
     has = world.index.models[row].capabilities
     lacks = sorted({facts.capability, *facts.features, *facts.intent.require} - has)
     return f"it cannot do: {', '.join(lacks)}"
+
+
+def _other_languages(facts: Facts, index: Index, row: int) -> str:
+    lacks = sorted(facts.languages - set(index.models[row].languages))
+    return f"it does not know the language {', '.join(lacks)[:100]}"
 
 
 def _lacks_tag(tag: str) -> Callable[[int], str]:

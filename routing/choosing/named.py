@@ -22,6 +22,7 @@ from routing.settings import RoutingSettings
 _CHECKED_FEATURES = frozenset(
     {
         Capability.VISION,
+        Capability.VIDEO_INPUT,
         Capability.AUDIO_INPUT,
         Capability.DOCUMENTS,
         Capability.TOOLS,

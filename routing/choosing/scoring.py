@@ -16,7 +16,7 @@ import numpy as np
 from catalog.index import Bools, Floats, Ints
 from catalog.model import Capability
 from routing.choosing.affinity import Savings, savings
-from routing.choosing.filters import SPEECH
+from routing.choosing.filters import HEARS, SPEECH
 from routing.choosing.world import World
 from routing.facts import Facts, Mode, Workload
 from routing.settings import RoutingSettings, Weights
@@ -287,6 +287,9 @@ def _add_preferences(
             base += _TIER * index.private[rows]
         for place, name in enumerate(settings.speech.preferred):
             base += 10 * _TIER / (place + 1) * (rows == _row_of(world, name))
+        if facts.capability in HEARS and not facts.languages:
+            # A model of one language writes its words for any other's. It stays before a remote model, though.
+            base -= _TIER / 2 * index.one_language[rows]
     elif facts.capability in settings.preferred and intent.mode is Mode.AUTO and not intent.high_stakes:
         base += 2 * _TIER * (rows == _row_of(world, settings.preferred[facts.capability]))
     always = intent.high_stakes or not explore

@@ -30,6 +30,7 @@ from backends.wire.tokens import (
 )
 from catalog.errors import InvalidRequest
 from catalog.model import Capability
+from catalog.names.languages import languages_of
 from catalog.prices.rates import tiers_of
 from routing.facts import Complexity, Confidence, Facts, Intent, Task
 from routing.prefix import Prefix
@@ -47,6 +48,8 @@ _CHARACTERS_PER_FILE_TOKEN = 30
 _CHARACTERS_PER_TEXT_TOKEN = 5
 """Characters of a text in base64 per token."""
 _TOKENS_PER_IMAGE = 800
+_TOKENS_PER_SMALL_IMAGE = 300
+"""Of one with ``detail`` "low": 512 pixels a side at most. OpenAI counts 85, Qwen's models up to 324."""
 _TOKENS_PER_VIDEO = 18_000
 """A minute at 300 tokens a second (Gemini's guide on video), as an address does not tell the length."""
 _TOKENS_PER_AUDIO_BYTE = 1 / 4000
@@ -239,11 +242,20 @@ def read_transcription(
         requested=request.model,
         task=Task.TRANSCRIBE,
         units=len(request.file) / _AUDIO_BYTES_PER_MINUTE,
+        languages=languages_of((request.language, *request.languages)),
         parameters=_parameters(request),
         stream=request.stream,
         key=key,
         intent=_intent(request, headers),
     )
+
+
+def read_diarization(
+    request: TranscriptionRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
+) -> Facts:
+    """Facts of audio whose speakers are told apart, without words."""
+    facts = read_transcription(request, headers, key=key)
+    return replace(facts, capability=Capability.DIARIZE, languages=frozenset())
 
 
 def read_speech(request: SpeechRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
@@ -379,7 +391,7 @@ def _message(message: Message, features: set[Capability], others: list[str]) -> 
 def _media(part: ContentPart, features: set[Capability]) -> int:
     if part.image_url is not None:
         features.add(Capability.VISION)
-        return _TOKENS_PER_IMAGE
+        return _TOKENS_PER_SMALL_IMAGE if part.image_url.get("detail") == "low" else _TOKENS_PER_IMAGE
     if part.input_audio is not None:
         features.add(Capability.AUDIO_INPUT)
         return round(len(str(part.input_audio.get("data", ""))) * _TOKENS_PER_AUDIO_BYTE) + 1
@@ -389,7 +401,7 @@ def _media(part: ContentPart, features: set[Capability]) -> int:
             return len(str(data)) // _CHARACTERS_PER_TEXT_TOKEN
         features.add(Capability.DOCUMENTS)
         return max(_TOKENS_PER_IMAGE, len(str(part.file.get("file_data", ""))) // _CHARACTERS_PER_FILE_TOKEN)
-    if part.type == "video_url":
+    if part.video_url is not None:
         features.add(Capability.VIDEO_INPUT)
         return _TOKENS_PER_VIDEO
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
-from importlib.util import find_spec
 
 from backends.workers.engines.registry import Engines, builtin_engines
 from catalog.bandwidth import with_bandwidth
@@ -21,19 +20,12 @@ from server.settings import Settings
 def wanted_of(
     settings: Settings, machine: Machine, *, context: int | None = None, engines: Engines | None = None
 ) -> Wanted:
-    """The bounds of a model on this machine: the engines that are here, and slots and context of its workers.
-
-    The voices of the curated catalogue are Kokoro's, whose library the engine ``speech`` can be without.
-    """
+    """The bounds of a model on this machine: the engines that are here, and slots and context of its workers."""
     engines = engines or builtin_engines(settings.workers.python)
     llamacpp = engines.get("llamacpp")
     threads = settings.workers.threads or machine.cores
     slots = settings.workers.slots or (PLAIN.streams if llamacpp is None else llamacpp.slots(threads))
-    usable = frozenset(
-        name
-        for name in engines
-        if engines.missing(name) is None and (name != "speech" or find_spec("kokoro_onnx") is not None)
-    )
+    usable = frozenset(name for name in engines if engines.missing(name) is None)
     return Wanted(context or settings.workers.context, slots, usable)
 
 

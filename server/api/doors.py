@@ -16,6 +16,7 @@ from backends.wire.rerank import RerankRequest
 from backends.wire.responses import ResponsesRequest
 from catalog.types import Json
 from server import jobs
+from server.answers.sound import with_sound, with_texts
 from server.answers.whole import Question, SingleItem
 from server.api.inference.completions import FunctionCallAssembler
 from server.api.inference.images import Pictures
@@ -34,15 +35,18 @@ async def chat(body: ChatRequest, origin: Origin, runtime: Runtime) -> Question[
     keeps = stored and runtime.storage.settings.store != "never"
     if stored and not keeps:
         body = without_store(body)
+    body = with_texts(body)
     job = jobs.chat_job(body, origin)
     of_functions = job.request is not body and not body.tools
     if names_objects(body):
         job = await with_uploads(job, body, origin, runtime)
     assembler = FunctionCallAssembler if of_functions else ChatAssembler
+    job, opens = with_sound(runtime, job, origin.caller, origin)
     if not keeps:
-        return Question(job, assembler, (lambda answer: {**answer, "store": False}) if stored else lambda it: it)
+        shape = (lambda answer: {**answer, "store": False}) if stored else (lambda it: it)
+        return Question(job, assembler, shape, opens)
     keeper = ChatKeeper(runtime.storage, origin.caller, job.trace, body)
-    return Question(replace(job, kept=jobs.KEPT), assembler, keep=keeper.keep)
+    return Question(replace(job, kept=jobs.KEPT), assembler, opens=opens, keep=keeper.keep)
 
 
 async def completion(body: CompletionRequest, origin: Origin, runtime: Runtime) -> Question[Json]:

@@ -60,6 +60,7 @@ OPERATIONS = {
     Capability.CLASSIFY: "classify",
     Capability.MODERATE: "moderate",
     Capability.TRANSCRIBE: "transcribe",
+    Capability.DIARIZE: "diarize",
     Capability.TRANSLATE: "translate",
     Capability.SPEAK: "speak",
     Capability.IMAGE: "generate_content",

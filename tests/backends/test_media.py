@@ -10,9 +10,10 @@ import pytest
 
 from backends.fetch import Fetcher
 from backends.local.media import MAX_PIXELS_IN_ALL, with_media
-from backends.local.pictures.redrawing import Redrawer
+from backends.pictures.redrawing import Redrawer
 from backends.settings import FetchSettings
-from catalog.errors import InvalidRequest, PayloadTooLarge
+from catalog.errors import CapabilityMismatch, InvalidRequest, PayloadTooLarge
+from catalog.model import Capability
 
 
 def part(width: int, height: int) -> dict[str, Any]:
@@ -36,10 +37,16 @@ async def test_the_pixels_of_all_pictures_of_a_request_are_bounded_together() ->
         await checked([largest] * 4, [part(1, 1)])
 
 
+@pytest.mark.parametrize("url", ["http://169.254.169.254/", "data:video/mp4;base64,AAAA"])
+async def test_a_video_is_the_lack_of_a_server_that_takes_none(url: str) -> None:
+    with pytest.raises(CapabilityMismatch, match="takes no videos") as refused:
+        await checked([{"type": "video_url", "video_url": {"url": url}}])
+    assert refused.value.lacks == frozenset({Capability.VIDEO_INPUT})
+
+
 @pytest.mark.parametrize(
     "address",
     [
-        {"type": "video_url", "video_url": {"url": "http://169.254.169.254/"}},
         {"type": "input_video", "input_video": {"data": "http://169.254.169.254/"}},
         {"type": "audio_url", "audio_url": {"url": "file:///etc/passwd"}},
         {"type": "input_audio", "input_audio": {"url": "http://169.254.169.254/"}},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +13,13 @@ import pytest
 
 from backends.fetch import Fetcher
 from backends.local.media import with_media
-from backends.local.pictures import program, redrawing
-from backends.local.pictures.exif import orientation_of
-from backends.local.pictures.redrawing import SMALL, STB, Redrawer
 from backends.notices import collect
+from backends.pictures import apart, program
+from backends.pictures.exif import orientation_of
+from backends.pictures.redrawing import SMALL, STB, Redrawer
 from backends.settings import FetchSettings
-from catalog.errors import UndecodableMedia
+from backends.wire.pictures import KINDS, checked_picture
+from catalog.errors import PayloadTooLarge, UndecodableMedia
 from tests.fakes.pictures import Pixels, decoded, encoded, quarters
 
 STORED: dict[int, Callable[[Pixels], Pixels]] = {
@@ -33,12 +36,19 @@ STORED: dict[int, Callable[[Pixels], Pixels]] = {
 UPRIGHT = quarters(96, 64)
 
 
-async def seen(data: bytes, kind: str, *, detail: str = "auto", redrawer: Redrawer | None = None) -> bytes:
-    """The bytes that a llama.cpp worker gets."""
+async def seen(
+    data: bytes,
+    kind: str,
+    *,
+    detail: str = "auto",
+    redrawer: Redrawer | None = None,
+    reads: frozenset[str] | None = STB,
+) -> bytes:
+    """The bytes that a worker gets, by default one of llama.cpp."""
     url = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     part: dict[str, Any] = {"type": "image_url", "image_url": {"url": url, "detail": detail}}
     body = {"messages": [{"role": "user", "content": [part]}]}
-    made = await with_media(body, Fetcher(FetchSettings()), redrawer or Redrawer(), reads=STB)
+    made = await with_media(body, Fetcher(FetchSettings()), redrawer or Redrawer(), reads=reads)
     found: str = made["messages"][0]["content"][0]["image_url"]["url"]
     return base64.b64decode(found.partition(",")[2])
 
@@ -75,6 +85,38 @@ async def test_a_format_that_llama_cpp_does_not_read_becomes_one_that_it_does() 
     assert close(decoded(made), UPRIGHT)
 
 
+@pytest.mark.parametrize("kind", ["tiff", "ppm", "pam", "jpeg2000", "ico", "avif"])
+@pytest.mark.parametrize("reads", [STB, None])
+async def test_a_rare_format_becomes_a_common_one_for_every_server(
+    kind: str, reads: frozenset[str] | None
+) -> None:
+    data = encoded(UPRIGHT, kind)
+    assert checked_picture(data)[1:] == (96, 64)
+    made = await seen(data, kind, reads=reads)
+    assert made.startswith(b"\x89PNG")
+    assert close(decoded(made), UPRIGHT)
+
+
+async def test_a_tiff_with_an_orientation_is_turned_upright() -> None:
+    data = encoded(STORED[6](UPRIGHT), "tiff")
+    assert data.startswith(b"II")
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    told = [struct.unpack_from("<HHI4s", data, start + 2 + 12 * at) for at in range(count)]
+    told.append((0x0112, 3, 1, b"\6\0\0\0"))
+    entries = b"".join(struct.pack("<HHI4s", *entry) for entry in sorted(told))
+    turned = data[:4] + struct.pack("<I", len(data)) + data[8:] + struct.pack("<H", len(told)) + entries + bytes(4)
+    assert close(decoded(await seen(turned, "tiff")), UPRIGHT)
+
+
+@pytest.mark.parametrize("kind", ["tiff", "ppm", "pam", "jpeg2000", "ico", "avif"])
+def test_a_rare_picture_that_is_cut_off_is_refused_or_read(kind: str) -> None:
+    data = encoded(UPRIGHT, kind)
+    for size in range(min(len(data), 600)):
+        with contextlib.suppress(UndecodableMedia, PayloadTooLarge):
+            assert checked_picture(data[:size]).kind in KINDS
+
+
 async def test_low_detail_makes_a_large_picture_small() -> None:
     large = encoded(quarters(1600, 800))
     assert decoded(await seen(large, "png", detail="low")).shape == (SMALL // 2, SMALL, 3)
@@ -97,7 +139,7 @@ async def test_a_decoder_that_hangs_is_stopped(monkeypatch: pytest.MonkeyPatch, 
 
 
 async def test_without_a_decoder_what_cannot_be_kept_is_named_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redrawing, "find_spec", lambda name: None)
+    monkeypatch.setattr(apart, "find_spec", lambda name: None)
     stored, large = encoded(STORED[6](UPRIGHT), "jpeg", orientation=6), encoded(quarters(1600, 800))
     names = collect()
     assert await seen(stored, "jpeg") == stored

@@ -214,10 +214,13 @@ def plot(ways: dict[str, Outcome], path: Path) -> None:
     most = ways[f"always {REMOTE}"].dollars
     line = [most * at / 50 for at in range(51)]
     axes.plot(line, [_by_lot(ways, dollars) for dollars in line], ":", color="grey", label="a lot between the two")
+    names: dict[tuple[float, float], list[str]] = {}
     for name, way in ways.items():
         ours = name in WAYS
         axes.plot(way.dollars, way.right, "o" if ours else "s", color="C1" if ours else "C0")
-        axes.annotate(name, (way.dollars, way.right), textcoords="offset points", xytext=(7, -4), fontsize=9)
+        names.setdefault((round(way.dollars, 6), round(way.right, 4)), []).append(name)
+    for point, here in names.items():
+        axes.annotate(", ".join(here), point, textcoords="offset points", xytext=(7, -4), fontsize=9)
     axes.set(
         xlabel="dollars for 1,000 questions", ylabel="right answers", xlim=(-0.03 * most, 1.25 * most), ylim=(0, 1)
     )

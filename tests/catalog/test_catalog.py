@@ -32,7 +32,10 @@ def test_the_starter_models_are_built_in_and_pinned() -> None:
         "smollm2-135m-instruct",
         "all-minilm-l6-v2",
         "whisper-tiny.en",
+        "whisper-base",
+        "resemblyzer",
         "hibari",
+        "kokoro",
         "doodle",
     }
     assert {row.id for row in rows if row.optional} == {"gemma-3-270m", "all-minilm-l6-v2-int8"}

@@ -37,7 +37,8 @@ def spoken(text: str = SENTENCE, repeats: int = 1) -> bytes:
     from backends.workers.engines.speech.hibari import HibariVoices
 
     voices = HibariVoices(threads=2)
-    once = list(voices.sentences(text, voices.voices[0], language="en-US", speed=1.0))
+    pieces = voices.read(text, language="en-US")
+    once = [voices.speak(piece, voices.voices[0], speed=1.0).samples for piece in pieces]
     return b"".join(encode(once * repeats, audio_format="mp3", source_rate=24_000, rate=24_000))
 
 

@@ -104,7 +104,7 @@ def test_the_report_covers_what_an_operator_asks(server: Served) -> None:
     assert told["scenarios"][3]["model"] is None
     assert told["coverage"]["embed"]
     assert told["defaults"]["speak"] == "hibari"
-    assert told["speech"]["transcribe"]["model"] == "whisper-tiny.en"
+    assert told["speech"]["transcribe"]["model"] == "whisper-base"
     provider = next(each for each in told["providers"] if each["provider"] == "openai")
     assert (provider["usable"], provider["needs_key"], provider["keys"]) == (False, True, [])
     prior = next(each for each in told["priors"] if each["model"] == CHAT)
@@ -114,7 +114,7 @@ def test_the_report_covers_what_an_operator_asks(server: Served) -> None:
 def test_smoke_speech_speaks_and_hears_the_sentence(server: Served) -> None:
     told = ask(server, "smoke speech", "--format", "mp3")
     assert "hibari spoke" in told
-    assert "whisper-tiny.en heard" in told
+    assert "whisper-base heard" in told
     assert "word error rate" in told
     assert "came back wrong" in ask(
         server, "smoke speech", "--text", "Zzyzx qwrt pfft.", "--at-most", "0", status=1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import av
 import httpx
@@ -248,6 +249,23 @@ async def test_async_transcription_streams_events(async_client: openai.AsyncOpen
     events = [event async for event in stream]
     assert events[-1].type == "transcript.text.done"
     assert "".join(e.delta for e in events if e.type == "transcript.text.delta").strip() == events[-1].text.strip()
+
+
+def test_german_is_heard_and_translated_without_a_word_of_what_it_is(
+    client: openai.OpenAI, server: Served
+) -> None:
+    german = (Path(__file__).parents[1] / "engines" / "spoken" / "de.opus").read_bytes()
+    heard = client.audio.transcriptions.with_raw_response.create(
+        model="auto", file=("de.opus", german), response_format="verbose_json"
+    )
+    assert heard.headers["x-roundhouse-model"] == "whisper-base"
+    told = heard.parse()
+    assert (told.language, "Berlin" in told.text) == ("de", True)
+    assert 0.5 < told.model_dump()["language_probability"] <= 1
+    # The SDK calls this endpoint deprecated, and warns.
+    english = httpx.post(f"{server.v1}/audio/translations", files={"file": ("de.opus", german)}, timeout=60)
+    assert english.headers["x-roundhouse-model"] == "whisper-base"
+    assert "Good morning" in english.json()["text"]
 
 
 def test_models_are_listed_with_what_they_can(client: openai.OpenAI) -> None:

@@ -18,7 +18,14 @@ _FORMS = {
     "png": ("png", "rgb24"),
     "webp": ("libwebp", "bgra"),
     "bmp": ("bmp", "bgr24"),
+    "tiff": ("tiff", "rgb24"),
+    "ppm": ("ppm", "rgb24"),
+    "pam": ("pam", "rgb24"),
+    "jpeg2000": ("jpeg2000", "rgb24"),
+    "ico": ("bmp", "bgra"),
+    "avif": ("libsvtav1", "yuv420p"),
 }
+_MUXED = frozenset({"ico", "avif"})
 _DEMUXERS = {"jpeg": "jpeg_pipe", "png": "png_pipe"}
 
 
@@ -36,9 +43,13 @@ def encoded(pixels: Pixels, kind: str = "png", *, orientation: int | None = None
     """The file of a picture, with an Exif orientation if one is given."""
     codec, form = _FORMS[kind]
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24").reformat(format=form)
+    if kind in _MUXED:
+        return _muxed(frame, kind, codec)
     encoder: Any = av.CodecContext.create(codec, "w")
     encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, form
     encoder.time_base = Fraction(1, 25)
+    if codec == "tiff":
+        encoder.options = {"compression_algo": "raw"}  # FFmpeg does not read all that it packs
     frame.pts = 0
     data = b"".join(bytes(packet) for packet in (*encoder.encode(frame), *encoder.encode(None)))
     return data if orientation is None else _oriented(data, kind, orientation)
@@ -51,6 +62,17 @@ def decoded(data: bytes) -> Pixels:
     with opening as opened:
         pixels: Pixels = next(opened.decode(video=0)).to_ndarray(format="rgb24")
     return pixels
+
+
+def _muxed(frame: av.VideoFrame, kind: str, codec: str) -> bytes:
+    out = io.BytesIO()
+    with av.open(out, "w", format=kind) as file:
+        stream: Any = file.add_stream(codec, rate=1)
+        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, frame.format.name
+        frame.pts, frame.time_base = 0, Fraction(1, 1)
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    return out.getvalue()
 
 
 def _oriented(data: bytes, kind: str, orientation: int) -> bytes:

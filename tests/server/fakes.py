@@ -18,6 +18,7 @@ from backends.queueing import Need
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest
+from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
@@ -117,6 +118,9 @@ class FakeBackend:
             ],
             "words": [{"word": "Hello", "start": 0.0, "end": 0.6}],
         }
+
+    def dropped(self, request: WireModel, upstream: Upstream) -> tuple[str, ...]:
+        return ()
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
         async for item in self._play(request, self.script):
@@ -259,6 +263,7 @@ class FakeDispatcher:
         self.left_out: list[tuple[str, ...]] = []
         self.kept: list[tuple[str, ...]] = []
         self.spent: list[float] = []
+        self.plan: Callable[[Facts], Plan] = lambda _: PLAN
 
     @asynccontextmanager
     async def open(self, job: Job[T]) -> AsyncIterator[Answer[T]]:
@@ -288,7 +293,7 @@ class FakeDispatcher:
 
     def explain(self, facts: Facts) -> Plan:
         self.facts.append(facts)
-        return PLAN
+        return self.plan(facts)
 
 
 PLAN = Plan(

@@ -65,6 +65,9 @@ ASKS = (
     post("/v1/embed", {"model": "parrot", "texts": ["a"]}),
     post("/v2/embed", {"model": "parrot", "texts": ["a"], "embedding_types": ["float", "int8", "base64"]}),
     post("/v1/classify", {"model": "r", "input": ["a"], "labels": ["good", "bad"]}),
+    post(
+        "/v1/ground", {"model": "parrot", "image": "https://pictures.example/a.png", "phrase": ["a cat", "a dog"]}
+    ),
     post("/v1/moderations", {"model": "r", "input": ["a", "b"]}),
     *(
         Ask("post", f"/v1/audio/{what}", media_type, {**AUDIO, "data": {"model": "ear", **fields}})

@@ -23,6 +23,7 @@ from backends.wire.media import (
     read_data_url,
     text_of,
 )
+from backends.wire.seeing.videos import takes_no_videos
 from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
@@ -141,6 +142,8 @@ class Turns:
                 return _audio(part.input_audio or {})
             case "file":
                 return self._file(part.file or {}, part)
+            case "video_url":
+                raise takes_no_videos("Bedrock's API")
         raise InvalidRequest(f"Unknown content part {part.type!r}.", param="messages")
 
     def _file(self, file: Json, part: ContentPart) -> Json:

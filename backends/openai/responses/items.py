@@ -12,6 +12,7 @@ from backends.adapting.names import OPENAI, call_id
 from backends.base import Upstream
 from backends.openai.responses.reasoning import items_of
 from backends.translation import Dropped
+from backends.wire.seeing.videos import takes_no_videos
 from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
@@ -114,6 +115,8 @@ def _part(part: Json) -> Json:
             made = _file(part.get("file") or {})
         case "input_audio":
             raise CapabilityMismatch(_AUDIO, param="messages")
+        case "video_url":
+            raise takes_no_videos("The Responses API")
         case kind:
             raise InvalidRequest(f"Unknown content part {kind[:80]!r}.", param="messages")
     mark = part.get("prompt_cache_breakpoint")

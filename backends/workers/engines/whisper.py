@@ -10,38 +10,37 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, ValidationError
-from starlette.datastructures import UploadFile
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from backends.wire.audio import MAX_TERMS, TranscriptionRequest
-from backends.workers.engines.common.audio import decode_pieces
+from backends.wire.audio import TranscriptionRequest
+from backends.workers.engines.common.audio import Samples, decode_pieces, length_of
 from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.common.text_tokenizer import TextTokenizer
 from backends.workers.engines.common.token_routes import token_routes
-from backends.workers.program.app import dropped, invalid_request, serve_engine, sse_event, stream_response
+from backends.workers.engines.common.transcripts import Transcript, read_form
+from backends.workers.program.app import dropped, serve_engine, sse_event, stream_response
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import (
     CapabilityMismatch,
     EngineMissing,
-    InvalidRequest,
     ModelUnavailable,
-    UnsupportedMediaType,
     UnsupportedParameter,
 )
+from catalog.names.languages import language_of
 from catalog.types import Json
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
-    from faster_whisper.transcribe import Segment
+    from faster_whisper.transcribe import Segment, Word
 
 
 _RATE = 16_000
@@ -51,9 +50,9 @@ _LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 _FILES = ("model.bin", "tokenizer.json")
-PIECE, QUIET = 300.0, 20.0
+FIRST, PIECE, QUIET = 60.0, 300.0, 20.0
 """Seconds of audio in memory at a time (2 hours at once took 5.5 GB), and those at its end in which the quietest
-moment is the cut."""
+moment is the cut. The first piece is short, so that the first words come soon."""
 PROMPT_CHARACTERS = 200
 """Of a piece's text that the next one is prompted with; within a piece Whisper does so by itself."""
 THREADS_EACH = 4
@@ -110,6 +109,7 @@ class WhisperEngine:
     def routes(self) -> Sequence[BaseRoute]:
         return [
             Route("/v1/audio/transcriptions", self._transcriptions, methods=["POST"]),
+            Route("/v1/audio/translations", self._transcriptions, methods=["POST"]),
             *token_routes(lambda: self._tokenizer),
         ]
 
@@ -135,14 +135,14 @@ class WhisperEngine:
             raise ModelUnavailable(f"CTranslate2 cannot run '{self._spec.model_id}': {error}") from error
 
     async def _transcriptions(self, http: Request) -> Response:
-        request = await _form(http)
-        language = self._language(request)
+        request = await read_form(http)
+        spoken = self._spoken(request)
         unused = [*(request.model_extra or {})]
         if request.prompt and len(self._model.hf_tokenizer.encode(request.prompt).ids) > self._prompt_room:
             unused.append("prompt: all but its end")
 
         def produce(cancel: CancelSignal) -> Generator[Json, None, None]:
-            yield from self._events(request, language, cancel)
+            yield from self._events(request, spoken, cancel)
 
         async def events() -> AsyncGenerator[bytes, None]:
             async with aclosing(self._runner.stream(produce)) as bodies:
@@ -156,8 +156,8 @@ class WhisperEngine:
         """Tokens of a prompt that Whisper uses: half its text window, less one."""
         return int(self._model.max_length) // 2 - 1
 
-    def _language(self, request: TranscriptionRequest) -> str | None:
-        """Return Whisper's code of the requested language.
+    def _spoken(self, request: TranscriptionRequest) -> tuple[str, ...]:
+        """Return Whisper's codes of the languages that may be spoken; none: all that the model knows.
 
         Raises UnsupportedParameter for a language that the model does not know, CapabilityMismatch for a
         translation by an English-only model.
@@ -167,74 +167,81 @@ class WhisperEngine:
             raise CapabilityMismatch(
                 f"'{self._spec.model_id}' knows English only, so it cannot translate into it.", param="model"
             )
-        if request.language is None:
-            return None
-        code = request.language.lower().split("-")[0]
-        if code not in self._languages:
-            known = "English only" if english_only else f"{len(self._languages)} languages"
-            raise UnsupportedParameter(
-                f"'{self._spec.model_id}' knows {known}; {request.language!r} is not among them.", param="language"
-            )
-        return code
+        named = "languages" if request.language is None else "language"
+        codes = []
+        for tag in request.languages if request.language is None else (request.language,):
+            code = language_of(tag)
+            if code not in self._languages:
+                known = "English only" if english_only else f"{len(self._languages)} languages"
+                raise UnsupportedParameter(
+                    f"'{self._spec.model_id}' knows {known}; {tag!r} is not among them.", param=named
+                )
+            codes.append(code)
+        return ("en",) if english_only else tuple(dict.fromkeys(codes))
+
+    def _detected(self, model: WhisperModel, audio: Samples, spoken: tuple[str, ...]) -> tuple[str, float]:
+        """The language of the beginning of a piece among those that may be spoken, and its probability."""
+        _, _, likely = model.detect_language(audio)
+        among = [(code, float(share)) for code, share in likely if code in spoken]
+        code, share = max(among, key=lambda each: each[1])
+        return code, share / (sum(each for _, each in among) or 1.0)
 
     def _events(
-        self, request: TranscriptionRequest, language: str | None, cancel: CancelSignal
+        self, request: TranscriptionRequest, spoken: tuple[str, ...], cancel: CancelSignal
     ) -> Generator[Json, None, None]:
-        with_words = "word" in request.timestamp_granularities
-        vad = self._options.vad if request.vad_filter is None else request.vad_filter
         model = copy.copy(self._model)  # shares the weights, with this request's cancellation
         model.model = _CancellableModel(self._model.model, cancel)
-        segments: list[Json] = []
-        words: list[Json] = []
-        text, duration = "", 0.0
+        told = Transcript(request, whole=length_of(request.file))
+        told.language = spoken[0] if len(spoken) == 1 else None
         pieces = decode_pieces(
             request.file,
             rate=_RATE,
             max_seconds=self._options.max_audio_seconds,
             check=cancel.check,
+            first=FIRST,
             seconds=PIECE,
             quiet=QUIET,
         )
         for audio in pieces:
-            if duration:  # a sign of life for a caller of hours of silence
-                yield {"type": "transcript.text.delta", "delta": ""}
-            found, info = model.transcribe(
-                audio,
-                language=language,
-                task="translate" if request.translate else "transcribe",
-                beam_size=self._options.beam_size,
-                temperature=[request.temperature] if request.temperature else list(_LADDER),
-                initial_prompt=text[-PROMPT_CHARACTERS:] or request.prompt,
-                hotwords=", ".join(request.keywords) or None,
-                word_timestamps=with_words,
-                vad_filter=vad,
-            )
-            language = language or info.language
+            if told.duration:  # a sign of life for a caller of hours of silence
+                yield told.delta("")
+            found, info = self._decoded(model, audio, request, spoken, told)
             for segment in found:
-                delta = segment.text if text else segment.text.lstrip()
-                text += delta
-                segments.append(_segment(segment, number=len(segments), after=duration))
-                words += [
-                    {
-                        "word": word.word.strip(),
-                        "start": round(duration + word.start, 3),
-                        "end": round(duration + word.end, 3),
-                    }
-                    for word in segment.words or ()
-                ]
-                yield {"type": "transcript.text.delta", "delta": delta}
+                if told.language is None:  # of a piece without speech it would be a guess
+                    told.language, told.probability = info
+                told.words += [_word(word, after=told.duration) for word in segment.words or ()]
+                yield told.add(
+                    segment.text, _segment(segment, number=len(told.segments), after=told.duration), segment.end
+                )
                 cancel.check()
-            duration += len(audio) / _RATE
-        yield {
-            "type": "transcript.text.done",
-            "text": text,
-            "task": "translate" if request.translate else "transcribe",
-            "language": language,
-            "duration": round(duration, 3),
-            "segments": segments,
-            **({"words": words} if with_words else {}),
-            "usage": {"type": "duration", "seconds": round(duration, 3)},
-        }
+            told.guess = info[0]
+            told.duration += len(audio) / _RATE
+        yield told.done()
+
+    def _decoded(
+        self,
+        model: WhisperModel,
+        audio: Samples,
+        request: TranscriptionRequest,
+        spoken: tuple[str, ...],
+        told: Transcript,
+    ) -> tuple[Iterable[Segment], tuple[str, float | None]]:
+        """The segments of a piece as they are decoded, and its language with the probability of that."""
+        language, share = told.language, told.probability
+        if language is None and spoken:
+            language, share = self._detected(model, audio, spoken)
+        found, info = model.transcribe(
+            audio,
+            language=language,
+            task="translate" if request.translate else "transcribe",
+            beam_size=self._options.beam_size,
+            temperature=[request.temperature] if request.temperature else list(_LADDER),
+            initial_prompt=told.text[-PROMPT_CHARACTERS:] or request.prompt,
+            hotwords=", ".join(request.keywords) or None,
+            word_timestamps=told.with_words,
+            vad_filter=self._options.vad if request.vad_filter is None else request.vad_filter,
+        )
+        return found, (language, share) if language is not None else (info.language, info.language_probability)
 
 
 class _CancellableModel:
@@ -253,28 +260,12 @@ class _CancellableModel:
         return getattr(self._model, name)
 
 
-async def _form(http: Request) -> TranscriptionRequest:
-    """Read the multipart form. Raises InvalidRequest."""
-    if not http.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise UnsupportedMediaType("A transcription is asked for with multipart/form-data.")
-    fields: Json = {}
-    listed: dict[str, list[str]] = {"timestamp_granularities": [], "keywords": []}
-    async with http.form(max_files=1, max_fields=64 + MAX_TERMS) as form:
-        for name, value in form.multi_items():
-            if isinstance(value, UploadFile):
-                fields[name] = await value.read()
-                fields["filename"] = value.filename or "audio"
-            elif name.removesuffix("[]") in listed:
-                listed[name.removesuffix("[]")].append(value)
-            else:
-                fields[name.removesuffix("[]")] = value
-    fields |= {name: tuple(values) for name, values in listed.items() if values}
-    if not isinstance(fields.get("file"), bytes):
-        raise InvalidRequest("The form has no file.", param="file")
-    try:
-        return TranscriptionRequest.model_validate(fields, strict=False)
-    except ValidationError as error:
-        raise invalid_request(error) from None
+def _word(word: Word, *, after: float) -> Json:
+    return {
+        "word": word.word.strip(),
+        "start": round(after + word.start, 3),
+        "end": round(after + word.end, 3),
+    }
 
 
 def _segment(segment: Segment, *, number: int, after: float) -> Json:

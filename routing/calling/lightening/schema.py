@@ -6,7 +6,7 @@ An answer that breaks the schema is an error, and one in a fence of Markdown los
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TypeVar, cast
@@ -18,7 +18,7 @@ from catalog.model import Capability
 from catalog.types import Json
 from routing.calling.job import Job
 from routing.calling.lightening.rereading import reread, rewritten
-from routing.calling.operations import CHAT, Operation
+from routing.calling.operations import CHAT, CHAT_WITH_PICTURES, Operation
 from routing.calling.watching.validation import conforms
 
 T = TypeVar("T")
@@ -30,11 +30,19 @@ def with_told_schema(job: Job[T], request: ChatRequest, error: RoundhouseError) 
         return None
     wanted = request.response_format
     schema = None if wanted is None or wanted.json_schema is None else wanted.json_schema.schema_
-    if job.facts.tokens_only or job.operation is not CHAT or schema is None or schema.get("type") != "object":
+    if (
+        job.facts.tokens_only
+        or job.operation not in (CHAT, CHAT_WITH_PICTURES)
+        or schema is None
+        or schema.get("type") != "object"
+    ):
         return None
     told = f"{TELL_JSON} The object must fit this JSON schema: {json.dumps(schema, ensure_ascii=False)}"
     lighter = rewritten(request, _instructed(request.messages, told), without="response_format")
-    return replace(reread(job, lighter), operation=cast("Operation[T]", _checking(schema)))
+    return replace(
+        reread(job, lighter),
+        operation=cast("Operation[T]", _checking(cast("Operation[Json]", job.operation), schema)),
+    )
 
 
 def _lacks_schema(error: RoundhouseError) -> bool:
@@ -59,15 +67,17 @@ def _instructed(messages: list[Message], told: str) -> list[Message]:
     return [first.model_copy(update={"content": content}), *messages[1:]]
 
 
-def _checking(schema: Json) -> Operation[Json]:
-    return replace(CHAT, call=lambda backend, upstream, body: _checked(backend.chat(upstream, body), schema))
+def _checking(operation: Operation[Json], schema: Json) -> Operation[Json]:
+    return replace(
+        operation, call=lambda backend, upstream, body: _checked(operation.call(backend, upstream, body), schema)
+    )
 
 
-async def _checked(chunks: AsyncGenerator[Json], schema: Json) -> AsyncGenerator[Json]:
+async def _checked(chunks: AsyncIterator[Json], schema: Json) -> AsyncGenerator[Json]:
     """The chunks, whose texts have the form. Raises AnswerInvalid for a finished text that has not."""
     restorer = Restorer(Restoration(json_object=True))
     texts: dict[int, list[str]] = {}
-    async with aclosing(chunks):
+    async with aclosing(cast("AsyncGenerator[Json]", chunks)):
         async for chunk in chunks:
             restorer.restore(chunk)
             for choice in chunk.get("choices") or ():

@@ -18,6 +18,7 @@ from backends.wire.answers import SpeechEvent, TranscriptEvent, Transcription
 from backends.wire.audio import SPEECH_MEDIA, SpeechRequest, TranscriptionRequest
 from catalog.errors import InvalidRequest, RoundhouseError, StreamBroken
 from catalog.types import Json
+from server.answers.diarizing import FINAL, opens_with_speakers
 from server.answers.streams import BytesEncoder, EventEncoder, event, stream_bytes, stream_events
 from server.answers.transcripts import MEDIA, diarized_json, plain_json, srt, verbose_json, vtt
 from server.answers.whole import json_response, whole
@@ -30,7 +31,6 @@ from server.edge.services import runtime_of, services_of
 from server.jobs import speech_job, transcription_job
 
 router = APIRouter(tags=["audio"])
-FINAL = "transcript.text.done"
 
 
 class VoiceCard(TypedDict):
@@ -151,9 +151,10 @@ async def _transcribe(request: Request, *, translate: bool) -> Response:
         body = with_stand_in(request, await transcription_of(form, translate=translate))
 
     job = transcription_job(body, origin_of(request))
+    opens = opens_with_speakers(runtime_of(request), job, caller_of(request), origin_of(request))
     if body.stream:
-        return await stream_events(request, job, EventEncoder(FINAL))
-    done, headers = await whole(request, job, _Done)
+        return await stream_events(request, job, EventEncoder(FINAL), opens)
+    done, headers = await whole(request, job, _Done, opens)
     return Response(
         _formatted(done, body), headers={**headers, "content-type": MEDIA[body.response_format]}, status_code=200
     )

@@ -12,6 +12,7 @@ from backends.wire.answers import ChatCompletion, ChatCompletionChunk, Completio
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from catalog.types import Json
+from server.answers.sound import with_sound, with_texts
 from server.answers.streams import ChunkEncoder, stream_events, usage_wanted, with_running_usage
 from server.answers.whole import answer_json, json_response, whole
 from server.edge.callers import caller_of, origin_of
@@ -38,6 +39,7 @@ async def create_chat_completion(request: Request, body: ChatRequest) -> Respons
     keeps = wants_store and runtime_of(request).storage.settings.store != "never"
     if wants_store and not keeps:
         body = without_store(body)
+    body = with_texts(body)
     job = chat_job(body, origin_of(request), kept=KEPT if keeps else ())
     of_functions = job.request is not body and not body.tools
     if names_objects(body):
@@ -49,14 +51,15 @@ async def create_chat_completion(request: Request, body: ChatRequest) -> Respons
         keeper = ChatKeeper(runtime_of(request).storage, caller_of(request), job.trace, body)
     elif wants_store:
         job = replace(job, left_out=(*job.left_out, "store"))
+    job, opens = with_sound(runtime_of(request), job, caller_of(request), origin_of(request))
     if body.stream:
         told = with_running_usage(
             encoder(include_usage=include_usage), body.stream_options, job.facts.prompt_tokens
         )
-        return await stream_events(request, job, told if keeper is None else KeptChunks(told, keeper))
+        return await stream_events(request, job, told if keeper is None else KeptChunks(told, keeper), opens)
+    completion, headers = await whole(request, job, assembler, opens)
     if not wants_store:
-        return await answer_json(request, job, assembler)
-    completion, headers = await whole(request, job, assembler)
+        return json_response(completion, headers=headers)
     if keeper is None:
         completion["store"] = False
     if keeper is None or not await keeper.keep(completion):

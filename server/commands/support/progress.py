@@ -51,6 +51,9 @@ class PullProgress:
             self._downloaded[event.model] = done
         if event.stage is Stage.DONE:
             self._end(event.model)
+        elif event.stage is Stage.SKIPPED:
+            self._bars.update(self._task, visible=False)
+            self._console.print(f"{event.model}: skipped. {event.reason}", highlight=False)
         elif not self._console.is_terminal:
             if new:
                 self._console.print(f"{event.model}: {event.stage.value}", highlight=False)

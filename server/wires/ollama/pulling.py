@@ -37,7 +37,7 @@ class PullEncoder:
 
 
 def _line(event: PullEvent) -> Json | None:
-    if event.stage in (Stage.CACHED, Stage.DONE):
+    if event.stage in (Stage.CACHED, Stage.DONE, Stage.SKIPPED):
         return None
     if event.stage is not Stage.DOWNLOADING:
         return {"status": _STATUSES[event.stage]}

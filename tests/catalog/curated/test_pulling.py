@@ -125,7 +125,7 @@ def test_embeddings_know_their_prompts_and_files_are_taken_as_named(tmp_path: Pa
         assert row.capabilities == {Capability.EMBED}
         assert row.options["prompts"]["query"] == "Instruct: {instruction}\nQuery:"
         assert row.limits.dimensions == 1024
-        spoken = pull_named(store, named("kokoro"), HERE)
+        spoken = pull_named(store, named("kokoro-82m"), HERE)
         assert (spoken.engine, spoken.options["styles"]) == ("speech", "voices-v1.0.bin")
         assert sorted(path.name for path in store.path(spoken).iterdir()) == [
             "kokoro-v1.0.onnx",

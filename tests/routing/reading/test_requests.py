@@ -252,7 +252,7 @@ def test_every_endpoint_has_its_facts() -> None:
         4,
     )
     heard = read.read_transcription(TranscriptionRequest(model="m", file=bytes(480_000), translate=True))
-    assert (heard.capability, heard.units) == (Capability.TRANSLATE, 1.0)
+    assert (heard.capability, heard.units, heard.languages) == (Capability.TRANSLATE, 1.0, frozenset())
     spoken = read.read_speech(SpeechRequest(model="m", input="hello"), {"x-roundhouse-local-only": "1"})
     assert (spoken.capability, spoken.units, spoken.intent.local_only) == (Capability.SPEAK, 5.0, True)
     drawn = read.read_image(ImageRequest(model="m", prompt="a cat", n=3))
@@ -261,6 +261,11 @@ def test_every_endpoint_has_its_facts() -> None:
     joined = read.read_tokens(DetokenizeRequest(tokens=[1, 2]))
     assert split.tokens_only
     assert joined.prompt_tokens == 2
+
+
+def test_languages_of_speech_are_read_without_regions_and_in_two_letters() -> None:
+    asked = TranscriptionRequest(model="m", file=b"x", language="pt-BR", languages=("DEU", "haw", "en"))
+    assert read.read_transcription(asked).languages == {"pt", "de", "haw", "en"}
 
 
 def test_parameters_are_those_that_the_caller_set() -> None:

@@ -24,6 +24,7 @@ HOT: dict[str, Json] = {
     "/v1/embeddings": {"input": "Hello."},
     "/v1/rerank": {"query": "Hello.", "documents": ["Good day.", "Good night."]},
     "/v1/classify": {"input": "Hello.", "labels": ["greeting", "farewell"]},
+    "/v1/ground": {"image": "https://pictures.example/a.png", "phrase": "cat"},
     "/v1/moderations": {"input": "Hello."},
     "/v1/responses": {"input": "Hello."},
     "/v1/messages": {"messages": MESSAGES, "max_tokens": 5},

@@ -24,7 +24,7 @@ with asyncio.Runner(loop_factory=loop_factory()) as runner:
 """
 
 ENGINES = ("xllamacpp", "llama_cpp", "onnxruntime", "tokenizers", "faster_whisper", "ctranslate2", "av", "hibari",
-           "kokoro_onnx", "mlx", "mlx_lm", "vllm", "diffusers", "torch", "transformers",
+           "pypinyin", "mlx", "mlx_lm", "vllm", "diffusers", "torch", "transformers",
            "apple_fm_sdk")  # fmt: skip
 CLIENTS = ("openai", "anthropic", "huggingface_hub", "redis", "keyring", "opentelemetry.sdk")
 OWN = ("backends.anthropic", "backends.google", "backends.elevenlabs",

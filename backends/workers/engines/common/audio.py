@@ -18,7 +18,7 @@ from catalog.errors import PayloadTooLarge, UndecodableMedia, UnsupportedParamet
 if TYPE_CHECKING:
     from av import AudioFrame, Packet
     from av.audio.stream import AudioStream
-    from av.container import OutputContainer
+    from av.container import InputContainer, OutputContainer
 
 Samples = NDArray[np.float32]
 """Mono samples in [-1, 1]."""
@@ -40,14 +40,22 @@ def decode(data: bytes, *, rate: int, max_seconds: float, check: Callable[[], No
 
 
 def decode_pieces(
-    data: bytes, *, rate: int, max_seconds: float, check: Callable[[], None], seconds: float, quiet: float
+    data: bytes,
+    *,
+    rate: int,
+    max_seconds: float,
+    check: Callable[[], None],
+    seconds: float,
+    quiet: float,
+    first: float | None = None,
 ) -> Iterator[Samples]:
     """As :func:`decode`, in pieces of at most ``seconds``: hours of audio do not fit in memory at once.
 
+    The ``first`` piece may have a length of its own.
     A piece ends at the quietest moment of its last ``quiet`` seconds. Raises as :func:`decode`, also after the
     first piece, if the container does not tell its length.
     """
-    size, margin, moment = int(seconds * rate), int(quiet * rate), rate // 10
+    size, margin, moment = int((first or seconds) * rate), int(quiet * rate), rate // 10
     kept: list[Samples] = []
     count = 0
     for part in _decoded(data, rate=rate, max_seconds=max_seconds, check=check):
@@ -59,13 +67,34 @@ def decode_pieces(
             tail = tail[: len(tail) // moment * moment].reshape(-1, moment)
             end = size - margin + int(np.abs(tail).sum(axis=1).argmin()) * moment + moment // 2
             yield joined[:end]
-            kept, count = [joined[end:]], len(joined) - end
+            kept, count, size = [joined[end:]], len(joined) - end, int(seconds * rate)
     if count:
         yield np.concatenate(kept)
 
 
+def length_of(data: bytes) -> float | None:
+    """The seconds of a container as it tells them, perhaps as an estimate; ``None`` if it does not.
+
+    Nothing is decoded. A file that cannot be read has no length; decoding it tells why.
+    """
+    import av
+
+    try:
+        with _opened(data) as container:
+            return container.duration / av.time_base if container.duration else None
+    except (av.error.FFmpegError, ValueError):
+        return None
+
+
 _EXACT = frozenset({"flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 """FFmpeg's formats that store their length; of others it is an estimate."""
+
+
+def _opened(data: bytes) -> InputContainer:
+    import av
+
+    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
+    return av.open(io.BytesIO(data), "r", metadata_errors="ignore", container_options=options)
 
 
 def _decoded(data: bytes, *, rate: int, max_seconds: float, check: Callable[[], None]) -> Iterator[Samples]:
@@ -76,8 +105,7 @@ def _decoded(data: bytes, *, rate: int, max_seconds: float, check: Callable[[], 
     too_long = PayloadTooLarge(f"The audio is longer than {max_seconds:g} seconds.", param="file")
     total = 0
     try:
-        options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
-        with av.open(io.BytesIO(data), "r", metadata_errors="ignore", container_options=options) as container:
+        with _opened(data) as container:
             if not container.streams.audio:
                 raise UndecodableMedia("The file has no audio track.", param="file")
             if container.format.name in _EXACT and (container.duration or 0) > max_seconds * av.time_base:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from pydantic import Field
 from starlette.requests import Request
@@ -12,17 +13,17 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from backends.wire.audio import MEDIA_TYPES, SPEECH_MEDIA, SpeechRequest
-from backends.workers.engines.common.audio import Samples, check_rate, encode
+from backends.workers.engines.common.audio import check_rate, encode
 from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.speech.hibari import HibariVoices
 from backends.workers.engines.speech.kokoro import KokoroVoices
-from backends.workers.engines.speech.voices import Choice, Synthesizer, choose, foreign_letters
+from backends.workers.engines.speech.speaking import Telling, spoken
+from backends.workers.engines.speech.ssml import Script, script_of
+from backends.workers.engines.speech.voices import SCRIPTS, Choice, Synthesizer, choose, foreign_letters
 from backends.workers.program.app import dropped, json_response, parse, serve_engine, stream_response
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import EngineMissing, InvalidRequest, ModelUnavailable, UnsupportedParameter
-
-_LATIN_ONLY = frozenset({"en", "es", "fr", "it", "pt"})
 
 
 class SpeechOptions(EngineOptions):
@@ -80,14 +81,16 @@ class SpeechEngine:
     def _open(self) -> Synthesizer:
         if self._options.library == "kokoro":
             folder = Path(self._spec.path or "")
-            return KokoroVoices(folder, file=self._options.file, styles=self._options.styles)
+            return KokoroVoices(
+                folder, file=self._options.file, styles=self._options.styles, threads=self._spec.threads
+            )
         return HibariVoices(threads=1)  # a second thread makes this small graph slower
 
     def _warm_up(self) -> None:
         """Speak a word, so that the dictionaries are loaded before the first request."""
         voice = next(each for each in self._synthesizer.voices if each.name == self._default)
-        for _ in self._synthesizer.sentences("a", voice, language=voice.languages[0], speed=1.0):
-            pass
+        for piece in self._synthesizer.read("a", language=voice.languages[0]):
+            self._synthesizer.speak(piece, voice, speed=1.0)
 
     async def _voices(self, _: Request) -> Response:
         rows = [
@@ -105,36 +108,50 @@ class SpeechEngine:
 
     async def _speech(self, http: Request) -> Response:
         request = parse(SpeechRequest, await http.body())
-        choice, unused = self._checked(request)
+        script = script_of(request.input)
+        choice, unused = self._checked(request, script)
         rate = request.sample_rate or self._synthesizer.sample_rate
         check_rate(request.response_format, rate)
+        timed = bool(request.timestamp_granularities)
 
         def produce(cancel: CancelSignal) -> Generator[bytes, None, None]:
             slowest, fastest = self._synthesizer.speeds
             pace = min(max(request.speed, slowest), fastest)
-            yield from encode(
-                _spoken(self._synthesizer, request.input, choice, pace, cancel),
+            telling = Telling(self._synthesizer.sample_rate, tempo=request.speed / pace)
+            audio = encode(
+                spoken(self._synthesizer, script, choice, pace, telling, cancel),
                 audio_format=request.response_format,
                 source_rate=self._synthesizer.sample_rate,
                 rate=rate,
                 tempo=request.speed / pace,
             )
+            for data in audio:
+                yield telling.event(data) if timed else data
+            if timed and telling.words:
+                yield telling.event(b"")
 
         headers = {
-            "x-roundhouse-voice": choice.voice.name,
+            "x-roundhouse-voice": quote(choice.voice.name, safe="+()"),
             "x-roundhouse-language": choice.language,
             "x-roundhouse-sample-rate": str(rate),
             **dropped(unused),
         }
-        media_type = SPEECH_MEDIA[request.response_format]
+        media_type = "text/event-stream" if timed else SPEECH_MEDIA[request.response_format]
         return await stream_response(http, self._runner.stream(produce), media_type=media_type, headers=headers)
 
-    def _checked(self, request: SpeechRequest) -> tuple[Choice, list[str]]:
+    def _checked(self, request: SpeechRequest, script: Script) -> tuple[Choice, list[str]]:
         """Choose the voice and list parameters without effect. Raises InvalidRequest, UnsupportedParameter."""
         if request.response_format not in self._options.formats:
             raise UnsupportedParameter(f"{request.response_format} is not offered here.", param="response_format")
+        if request.timestamp_granularities and (
+            not self._synthesizer.timed or "character" in request.timestamp_granularities
+        ):
+            told = "of words alone" if self._synthesizer.timed else "of nothing"
+            raise UnsupportedParameter(
+                f"'{self._spec.model_id}' tells the times {told} that it speaks.", param="timestamp_granularities"
+            )
         choice = choose(
-            self._synthesizer.voices,
+            self._synthesizer,
             default=self._default,
             name=request.voice_name,
             language=request.language,
@@ -143,8 +160,11 @@ class SpeechEngine:
         unused = [*choice.dropped, *(request.model_extra or {})]
         if request.instructions:
             unused.append("instructions")
-        if choice.language.split("-")[0] in _LATIN_ONLY:
-            letters, foreign = foreign_letters(request.input)
+        unused += [f"input.{name}" for name in script.unknown]
+        scripts = SCRIPTS.get(choice.language.split("-")[0])
+        if scripts is not None:
+            text = "".join(part for part in script.parts if isinstance(part, str))
+            letters, foreign = foreign_letters(text, scripts)
             if foreign and foreign == letters:
                 raise InvalidRequest(
                     f"The voice {choice.voice.name!r} speaks {choice.language}, and cannot read this script.",
@@ -155,19 +175,6 @@ class SpeechEngine:
         if unused and request.strict:
             raise UnsupportedParameter(
                 f"'{self._spec.model_id}' cannot honour {', '.join(unused)}, and strict was asked for.",
-                param=unused[0],
+                param=unused[0].partition(".")[0],
             )
         return choice, unused
-
-
-def _spoken(
-    synthesizer: Synthesizer, text: str, choice: Choice, pace: float, cancel: CancelSignal
-) -> Generator[Samples, None, None]:
-    """Yield pieces of speech until cancelled. Raises InvalidRequest if the text contains nothing to speak."""
-    silent = True
-    for samples in synthesizer.sentences(text, choice.voice, language=choice.language, speed=pace):
-        cancel.check()
-        silent = silent and not len(samples)
-        yield samples
-    if silent:
-        raise InvalidRequest("There is nothing in the text that can be spoken.", param="input")

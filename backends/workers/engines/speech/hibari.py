@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.workers.engines.common.audio import Samples
-from backends.workers.engines.speech.reading import check_length, pieces, readable
-from backends.workers.engines.speech.voices import Voice
-from catalog.errors import EngineMissing, InvalidRequest
+from backends.workers.engines.speech.phonemes.english import English
+from backends.workers.engines.speech.phonemes.words import Piece, phonemes_of, pieces
+from backends.workers.engines.speech.reading import check_length, readable
+from backends.workers.engines.speech.voices import Speech, Voice
+from catalog.errors import EngineMissing
 
 if TYPE_CHECKING:
     from hibari import Hibari
@@ -30,6 +29,8 @@ class HibariVoices:
 
     sample_rate = 24_000
     speeds = (0.5, 2.0)
+    blends = False
+    timed = False
 
     def __init__(self, *, threads: int) -> None:
         try:
@@ -51,57 +52,17 @@ class HibariVoices:
             self._speakers[other] = self._speakers[name]
             voices.append(Voice(other, accents[::-1], row["gender"]))
         self.voices: Sequence[Voice] = tuple(voices)
-        self._accents = {_AMERICAN: _Accent(british=False), _BRITISH: _Accent(british=True)}
+        self._accents = {_AMERICAN: English(british=False), _BRITISH: English(british=True)}
 
-    def sentences(self, text: str, voice: Voice, *, language: str, speed: float) -> Iterator[Samples]:
-        """See :class:`Synthesizer`. The same text always gives the same samples."""
+    def read(self, text: str, *, language: str) -> Sequence[Piece]:
+        """See :class:`Synthesizer`."""
+        from hibari import Hibari
+
+        read = [self._accents[language](sentence) for sentence in Hibari.split_sentences(readable(text))]
+        check_length(text, map(phonemes_of, read))
+        return list(chain.from_iterable(map(pieces, read)))
+
+    def speak(self, piece: Piece, voice: Voice, *, speed: float) -> Speech:
+        """See :class:`Synthesizer`. The pauses are in the samples."""
         speaker = self._speakers[voice.name]
-        accent = self._accents[language]
-        noise = np.random.default_rng(0)
-        # All is read before anything is spoken, so that a text that cannot be read is refused as a whole.
-        sentences = speaker.split_sentences(readable(text))
-        phonemes = [each for sentence in sentences for each in accent.phonemes(speaker, sentence)]
-        check_length(text, phonemes)
-        for piece in chain.from_iterable(map(pieces, phonemes)):
-            samples: Samples = speaker.from_ids(speaker.ids(piece), speed, noise)
-            yield samples
-
-
-class WholeWords:
-    """Reads words that the dictionary lacks, in pieces: the net drops what is past its longest input."""
-
-    def __init__(self, net: Any) -> None:
-        self._net = net
-
-    def __call__(self, word: str) -> str | None:
-        longest = int(self._net.maxlen)
-        pieces = -(-len(word) // longest)
-        size = -(-len(word) // max(1, pieces))
-        read = [self._net(word[start : start + size]) for start in range(0, len(word), max(1, size))]
-        return " ".join(filter(None, read)) or None
-
-
-class _Accent:
-    """Pronunciation rules of one accent, loaded at first use. Their cache needs a lock."""
-
-    def __init__(self, *, british: bool) -> None:
-        self._british = british
-        self._lock = threading.Lock()
-        self._rules: Hibari | None = None
-
-    def phonemes(self, speaker: Hibari, sentence: str) -> list[str]:
-        with self._lock:
-            if self._rules is None:
-                from hibari import Hibari
-                from hibari.g2p import G2P
-                from hibari.g2p.oov import ASSETS, OOV
-
-                net = OOV(str(Path(ASSETS) / ("oov_gb.onnx" if self._british else "oov.onnx")))
-                rules = G2P(oov=WholeWords(net), british=self._british)
-                self._rules = Hibari(speaker.voice, speaker.model_path, g2p=rules)
-            try:
-                return [str(each) for each in self._rules.phonemize(sentence)]
-            except Exception as error:  # the rules are pure: any exception is caused by the text
-                raise InvalidRequest(
-                    f"The voice cannot read this sentence: {sentence[:60]!r}.", param="input"
-                ) from error
+        return Speech(speaker.from_ids(speaker.ids(phonemes_of(piece)), speed, np.random.default_rng(0)))

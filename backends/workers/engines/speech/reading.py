@@ -1,9 +1,9 @@
-"""Bounds on what the voices read: words without spaces, sounds of one text, and sounds of one synthesis call."""
+"""Bounds on what the voices read: words without spaces, and sounds of one text."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 
 from catalog.errors import InvalidRequest
 
@@ -14,8 +14,6 @@ DIGITS_A_CLAUSE = 10
 PARTS_OF_A_WORD = 16
 """Letter runs, numbers and symbols after which a word without spaces is broken: hibari's rules need time cubic in
 them (8 s for 400 times ``a/``). An address as a rule has fewer."""
-PHONEMES_A_PIECE = 200
-"""Phonemes of one synthesis call, about 12 s of speech: other texts are served between two calls."""
 PHONEMES_ALWAYS, PHONEMES_A_CHARACTER = 2_000, 2
 """A text may have this many phonemes, plus so many for each of its characters. English prose has 1.05 a character,
 dates 4, a long number 5, and a page of percent signs 8."""
@@ -23,7 +21,6 @@ dates 4, a long number 5, and a page of percent signs 8."""
 _NUMBER = re.compile(r"\d+(?:,\d+)*")
 _WORD = re.compile(r"\S+")
 _PART = re.compile(r"\d[\d,.]*|[^\W\d_]+|.", re.DOTALL)
-_PAUSES = ",;:\u2014.!?\u2026"
 
 
 def readable(text: str) -> str:
@@ -48,7 +45,7 @@ def _broken(found: re.Match[str]) -> str:
     return " ".join("".join(parts[start : start + PARTS_OF_A_WORD]) for start in starts)
 
 
-def check_length(text: str, phonemes: Sequence[str]) -> None:
+def check_length(text: str, phonemes: Iterable[str]) -> None:
     """Raises InvalidRequest for a text that would be spoken for much longer than its length suggests."""
     count, most = sum(map(len, phonemes)), PHONEMES_ALWAYS + PHONEMES_A_CHARACTER * len(text)
     if count > most:
@@ -57,16 +54,3 @@ def check_length(text: str, phonemes: Sequence[str]) -> None:
             "once: numbers and symbols are long when read. Send the text in shorter parts.",
             param="input",
         )
-
-
-def pieces(phonemes: str) -> Iterator[str]:
-    """Cut phonemes into at most :data:`PHONEMES_A_PIECE`: at the last pause, else at a space, else anywhere."""
-    rest = phonemes.strip()
-    while len(rest) > PHONEMES_A_PIECE:
-        within = rest[: PHONEMES_A_PIECE + 1]
-        cut = max(within.rfind(f"{pause} ") for pause in _PAUSES) + 1
-        cut = cut or max(within.rfind(" "), 0) or PHONEMES_A_PIECE
-        yield rest[:cut]
-        rest = rest[cut:].lstrip()
-    if rest:
-        yield rest

@@ -2,38 +2,73 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from backends.voices import OPENAI_VOICES, openai_voice, unknown_voice
 from backends.workers.engines.common.audio import Samples
+from backends.workers.engines.speech.phonemes.words import Piece
 from catalog.errors import UnsupportedParameter
 
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """A voice; ``languages`` are the BCP 47 tags that it speaks, its native one first."""
+    """A voice; ``languages`` are the BCP 47 tags that it speaks, its native one first.
+
+    ``parts`` are the voices that it is a blend of, each with its share; the shares add up to 1.
+    """
 
     name: str
     languages: tuple[str, ...]
     gender: str | None = None
+    parts: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TimedWord:
+    """A word and when it is spoken, in seconds from the beginning of its piece."""
+
+    word: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """A piece of speech: mono samples, the seconds of silence that should follow before the next piece, and the
+    times of the words if the model tells them.
+    """
+
+    samples: Samples
+    pause: float = 0.0
+    words: tuple[TimedWord, ...] = ()
 
 
 class Synthesizer(Protocol):
-    """A loaded text-to-speech library. ``speeds`` are the lowest and highest speed that it supports."""
+    """A loaded text-to-speech library. Its methods are thread-safe.
+
+    ``speeds`` are the lowest and highest speed that it supports. ``blends`` tells whether voices can be mixed,
+    ``timed`` whether it knows when words are spoken.
+    """
 
     sample_rate: int
     speeds: tuple[float, float]
     voices: Sequence[Voice]
+    blends: bool
+    timed: bool
 
-    def sentences(self, text: str, voice: Voice, *, language: str, speed: float) -> Iterator[Samples]:
-        """Yield mono samples, a piece per sentence or shorter, each as soon as it is ready. Thread-safe.
+    def read(self, text: str, *, language: str) -> Sequence[Piece]:
+        """Read a text in pieces of a sentence or less, none if it holds nothing to speak.
 
-        Yields nothing if the text contains nothing to speak. Raises InvalidRequest before the first piece for a
-        text that cannot be read, or is too long when read (``reading.check_length``).
+        Raises InvalidRequest for a text that cannot be read, or is too long when read (``reading.check_length``).
         """
+        ...
+
+    def speak(self, piece: Piece, voice: Voice, *, speed: float) -> Speech:
+        """Speak a piece. The same piece always gives the same samples."""
         ...
 
 
@@ -47,16 +82,17 @@ class Choice:
 
 
 def choose(
-    voices: Sequence[Voice], *, default: str, name: str | None, language: str | None, strict: bool
+    synthesizer: Synthesizer, *, default: str, name: str | None, language: str | None, strict: bool
 ) -> Choice:
     """Choose a voice by name and language. A voice of OpenAI or of another provider is replaced by the nearest.
 
     Raises UnsupportedParameter for an unknown voice (with ``strict`` also for one that would be replaced), and for
     a language that no voice, or not the named one, speaks.
     """
+    voices = synthesizer.voices
     known = {voice.name.lower(): voice for voice in voices}
     dropped: tuple[str, ...] = ()
-    found = known[default.lower()] if name is None else known.get(name.lower())
+    found = known[default.lower()] if name is None else known.get(name.lower()) or _blend(synthesizer, name, known)
     if found is None:
         common = None if strict else openai_voice(str(name))
         if common is None:
@@ -74,6 +110,39 @@ def choose(
     languages = _listed(sorted({tag for voice in voices for tag in voice.languages}))
     raise UnsupportedParameter(
         f"The voice {found.name!r} does not speak {language!r}; here one can speak {languages}.", param="language"
+    )
+
+
+MOST_PARTS = 8
+_PART = re.compile(r"([\w-]+)(?:\((\d{1,3}(?:\.\d{1,3})?)\))?")
+
+
+def _blend(synthesizer: Synthesizer, name: str, known: Mapping[str, Voice]) -> Voice | None:
+    """The mixture that a name such as ``af_bella+af_sky`` or ``af_bella(2)+af_sky(1)`` means, None for no mixture.
+
+    It speaks the languages of its first part. Raises UnsupportedParameter for parts that do not exist, or cannot
+    be mixed.
+    """
+    if "+" not in name:
+        return None
+    if not synthesizer.blends:
+        raise UnsupportedParameter("The voices of this model cannot be blended.", param="voice")
+    parts: dict[str, float] = {}
+    for each in name.split("+"):
+        found = _PART.fullmatch(each.strip())
+        voice = known.get(found[1].lower()) if found is not None else None
+        if found is None or voice is None:
+            raise unknown_voice("This model", each.strip(), known)
+        parts[voice.name] = parts.get(voice.name, 0.0) + float(found[2] or 1)
+    total = sum(parts.values())
+    if total <= 0 or len(parts) > MOST_PARTS:
+        raise UnsupportedParameter(
+            f"A blend has at most {MOST_PARTS} voices, and not all of their weights are 0.", param="voice"
+        )
+    first = known[next(iter(parts)).lower()]
+    label = "+".join(f"{part}({weight:g})" for part, weight in parts.items())
+    return Voice(
+        label, first.languages, first.gender, tuple((part, weight / total) for part, weight in parts.items())
     )
 
 
@@ -96,10 +165,19 @@ def spoken(voice: Voice, language: str) -> str | None:
     return None
 
 
-def foreign_letters(text: str) -> tuple[int, int]:
-    """Count the letters of ``text``, and those of a script other than Latin."""
+SCRIPTS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("en", "es", "fr", "it", "pt"), ("LATIN",)),
+    "hi": ("DEVANAGARI", "LATIN"),
+    "zh": ("CJK", "IDEOGRAPHIC", "LATIN"),
+    "ja": ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "HALFWIDTH", "FULLWIDTH", "LATIN"),
+}
+"""The scripts that a voice of a language reads, as the beginnings of the names of Unicode's characters."""
+
+
+def foreign_letters(text: str, scripts: tuple[str, ...]) -> tuple[int, int]:
+    """Count the letters of ``text``, and those of other scripts than ``scripts``."""
     letters = [character for character in text if character.isalpha()]
-    return len(letters), sum(not unicodedata.name(each, "").startswith("LATIN") for each in letters)
+    return len(letters), sum(not unicodedata.name(each, "").startswith(scripts) for each in letters)
 
 
 def _listed(names: Sequence[str] | dict[str, Voice]) -> str:

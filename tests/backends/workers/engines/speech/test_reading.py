@@ -1,10 +1,10 @@
-"""Texts that voices read are bounded: words, sounds of a text, sounds of one synthesis call."""
+"""Texts that voices read are bounded: words, and sounds of a text."""
 
 from __future__ import annotations
 
 import pytest
 
-from backends.workers.engines.speech.reading import PHONEMES_A_PIECE, check_length, pieces, readable
+from backends.workers.engines.speech.reading import check_length, readable
 from catalog.errors import InvalidRequest
 
 
@@ -27,18 +27,3 @@ def test_a_text_may_have_phonemes_in_proportion_to_its_length() -> None:
     with pytest.raises(InvalidRequest, match="4096 characters are 20000 phonemes, and at most 10192") as refused:
         check_length("9" * 4096, ["x" * 10_000] * 2)
     assert refused.value.param == "input"
-
-
-@pytest.mark.parametrize(
-    ("phonemes", "cut"),
-    [
-        ("a" * 200, ["a" * 200]),
-        ("a" * 150 + ", " + "b c" * 40, ["a" * 150 + ",", "b c" * 40]),
-        ("a" * 150 + " " + "b" * 100, ["a" * 150, "b" * 100]),
-        ("a" * 450, ["a" * 200, "a" * 200, "a" * 50]),
-        ("  ", []),
-    ],
-)
-def test_a_piece_ends_at_a_pause_else_at_a_space_else_anywhere(phonemes: str, cut: list[str]) -> None:
-    assert list(pieces(phonemes)) == cut
-    assert all(len(piece) <= PHONEMES_A_PIECE for piece in pieces(phonemes))

@@ -1,4 +1,8 @@
-"""Reads the orientation of a photograph. Sources: Exif 2.32 (tag 0x0112), PNG's eXIf chunk, WebP (RFC 9649)."""
+"""Reads the orientation of a photograph.
+
+Sources: Exif 2.32 (tag 0x0112), also of a TIFF itself, PNG's eXIf chunk, WebP (RFC 9649), ``irot`` of ISO/IEC
+23008-12.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,9 @@ _HEAD = b"Exif\0\0"
 
 def orientation_of(data: bytes, kind: str) -> int:
     """The orientation, 1 to 8, of a picture of this kind; 1, upright, where none is told or none can be read."""
+    if kind == "avif":
+        at = data.find(b"irot", 0, _BOXES)
+        return _BY_QUARTERS[data[at + 4] & 3] if 0 < at < len(data) - 4 else UPRIGHT
     try:
         for block in _BLOCKS[kind](data) if kind in _BLOCKS else ():
             return _read(block.removeprefix(_HEAD))
@@ -28,7 +35,7 @@ def _read(tiff: bytes) -> int:
         return UPRIGHT
     (start,) = struct.unpack_from(order + "I", tiff, 4)
     (count,) = struct.unpack_from(order + "H", tiff, start)
-    for at in range(start + 2, start + 2 + 12 * count, 12):
+    for at in range(start + 2, start + 2 + 12 * min(count, MAX_SEGMENTS), 12):
         tag, kind = struct.unpack_from(order + "HH", tiff, at)
         if (tag, kind) == (_ORIENTATION, _SHORT):
             (value,) = struct.unpack_from(order + "H", tiff, at + 8)
@@ -70,4 +77,11 @@ def _of_webp(data: bytes) -> Iterator[bytes]:
         at += 8 + size + size % 2
 
 
-_BLOCKS = {"jpeg": _of_jpeg, "png": _of_png, "webp": _of_webp}
+def _of_tiff(data: bytes) -> Iterator[bytes]:
+    yield data
+
+
+_BLOCKS = {"jpeg": _of_jpeg, "png": _of_png, "webp": _of_webp, "tiff": _of_tiff}
+_BOXES = 8192
+_BY_QUARTERS = (1, 8, 3, 6)
+"""Orientations by quarters of a turn, counter-clockwise."""

@@ -1,0 +1,1 @@
+"""Places in pictures that an answer names, read into boxes in the pixels of the picture."""

@@ -1,0 +1,1 @@
+"""Pictures, made ready for a model: upright, of a format that it reads, and small if asked."""

@@ -1,0 +1,1 @@
+"""Pictures and the places in them, in requests and answers."""

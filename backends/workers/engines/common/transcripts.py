@@ -1,0 +1,100 @@
+"""Transcripts of the engines that hear: the form of a request, and the events of the answer.
+
+The events are OpenAI's: a ``transcript.text.delta`` per segment, then ``transcript.text.done``, which has all
+fields of verbose_json. Ours are ``progress`` of a delta (the seconds that were heard, and those of the whole file
+or null) and ``language_probability`` of the end.
+"""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+
+from backends.wire.audio import MAX_TERMS, TranscriptionRequest
+from backends.workers.program.app import invalid_request
+from catalog.errors import InvalidRequest, UnsupportedMediaType
+from catalog.types import Json
+
+_LISTS = (
+    *("timestamp_granularities", "keywords", "languages"),
+    *("known_speaker_names", "known_speaker_references"),
+)
+
+
+async def read_form(http: Request) -> TranscriptionRequest:
+    """Read the multipart form of a transcription, or by its path a translation.
+
+    Raises InvalidRequest, UnsupportedMediaType.
+    """
+    if not http.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise UnsupportedMediaType("A transcription is asked for with multipart/form-data.")
+    fields: Json = {"translate": http.url.path.endswith("/translations")}
+    listed: dict[str, list[str]] = {name: [] for name in _LISTS}
+    async with http.form(max_files=1, max_fields=64 + MAX_TERMS) as form:
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                fields[name] = await value.read()
+                fields["filename"] = value.filename or "audio"
+            elif name.removesuffix("[]") in listed:
+                listed[name.removesuffix("[]")].append(value)
+            else:
+                fields[name.removesuffix("[]")] = value
+    fields |= {name: tuple(values) for name, values in listed.items() if values}
+    if not isinstance(fields.get("file"), bytes):
+        raise InvalidRequest("The form has no file.", param="file")
+    try:
+        return TranscriptionRequest.model_validate(fields, strict=False)
+    except ValidationError as error:
+        raise invalid_request(error) from None
+
+
+class Transcript:
+    """What has been heard of a file of ``whole`` seconds (``None``: it is not known).
+
+    ``duration`` are the seconds of the pieces that are finished. ``language`` is that of the speech with its
+    ``probability``, where it was detected; ``guess`` stands for it where no speech was found.
+    """
+
+    def __init__(self, request: TranscriptionRequest, *, whole: float | None) -> None:
+        self.with_words = "word" in request.timestamp_granularities
+        self.text = ""
+        self.duration = 0.0
+        self.language: str | None = None
+        self.probability: float | None = None
+        self.guess: str | None = None
+        self.segments: list[Json] = []
+        self.words: list[Json] = []
+        self._task = "translate" if request.translate else "transcribe"
+        self._whole = whole
+
+    def add(self, text: str, segment: Json, until: float) -> Json:
+        """Add a segment, which ends ``until`` seconds after the beginning of the piece; returns its event."""
+        delta = text if self.text else text.lstrip()
+        self.text += delta
+        self.segments.append(segment)
+        return self.delta(delta, until)
+
+    def delta(self, text: str, until: float = 0.0) -> Json:
+        """The event of further text, perhaps of none."""
+        heard = self.duration + until
+        if self._whole is not None:
+            heard = min(heard, self._whole)
+        whole = None if self._whole is None else round(self._whole, 3)
+        progress = {"seconds": round(heard, 3), "of": whole}
+        return {"type": "transcript.text.delta", "delta": text, "progress": progress}
+
+    def done(self) -> Json:
+        """The event of the whole transcript."""
+        done: Json = {
+            "type": "transcript.text.done",
+            "text": self.text,
+            "task": self._task,
+            "language": self.language or self.guess,
+            "duration": round(self.duration, 3),
+            "segments": self.segments,
+            "usage": {"type": "duration", "seconds": round(self.duration, 3)},
+        }
+        if self.probability is not None:
+            done["language_probability"] = round(self.probability, 4)
+        return {**done, "words": self.words} if self.with_words else done
