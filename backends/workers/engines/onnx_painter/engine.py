@@ -146,11 +146,9 @@ class OnnxPainterEngine:
 
 
 def unused(request: ImageRequest) -> list[str]:
-    """The parameters of the request that have no effect here."""
+    """The parameters of the request that have no effect here; addresses of pictures are made by the gateway."""
     names = ("quality", "style", "negative_prompt", "steps", "guidance_scale", "partial_images")
     found = [name for name in names if getattr(request, name) not in {None, "auto", 0, ""}]
     if request.background == "transparent" and request.output_format == "jpeg":
         found.append("background")
-    if request.response_format == "url":
-        found.append("response_format")
     return [*found, *(request.model_extra or {})]

@@ -236,7 +236,7 @@ def test_what_has_no_effect_is_named() -> None:
         }
     )  # fmt: skip
     assert unused(request) == [
-        "quality", "style", "steps", "partial_images", "background", "response_format", "aspect",
+        "quality", "style", "steps", "partial_images", "background", "aspect",
     ]  # fmt: skip
     plain = {"model": "m", "prompt": "p", "quality": "auto", "background": "transparent", "seed": 1, "n": 2}
     assert unused(ImageRequest.model_validate(plain)) == []
