@@ -44,10 +44,15 @@ class Emoji:
     drawings: Mapping[str, str]
 
 
-def archive(folder: Path, package: str) -> Path:
-    """The archive of ``package`` (``name@version``) in ``folder``; fetched with npm if it is not there yet."""
+def archive_path(folder: Path, package: str) -> Path:
+    """The file that npm makes of ``package`` (``name@version``)."""
     name, _, version = package.rpartition("@")
-    path = folder / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
+    return folder / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
+
+
+def archive(folder: Path, package: str) -> Path:
+    """The archive of ``package`` in ``folder``; fetched with npm if it is not there yet."""
+    path = archive_path(folder, package)
     if not path.exists():
         npm = shutil.which("npm")
         if npm is None:
