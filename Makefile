@@ -101,7 +101,7 @@ $(LOWEST)/.made: pyproject.toml deploy/lowest.py | $(VENV)/.dev
 	@touch $@
 
 # Add llama-cpp-python by hand: it compiles for ten minutes.
-ENGINES ?= mlx diffusion vllm
+ENGINES ?= mlx diffusion stable-diffusion-cpp vllm
 engines: setup  ## Run the optional engines in environments of their own (several GB) through the engines' suite.
 	tests/conformance/engines.sh $(BIN)/python .venv-engines $(ENGINES)
 	ROUNDHOUSE_ENGINES=.venv-engines $(BIN)/pytest tests/conformance/test_engines.py tests/e2e/test_engines.py \

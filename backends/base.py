@@ -15,16 +15,19 @@ from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 from backends.asking import AskedForms
-from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.audio import RealtimeRequest, SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.images import ImageRequest
+from backends.wire.images import ImageEditRequest, ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from backends.wire.video.events import VideoItem
+from backends.wire.video.request import DiscardRequest, VideoRequest
 from catalog.clouds import NO_ACCOUNT, CloudAccount
 from catalog.model import Endpoint, Model, Wire
 from catalog.moderation.categories import Moderation
@@ -132,6 +135,13 @@ class Embed(Protocol):
 
 
 @runtime_checkable
+class EmbedContents(Protocol):
+    """``embed_contents`` embeds texts and pictures, together or apart, and answers as :class:`Embed`."""
+
+    async def embed_contents(self, upstream: Upstream, request: MixedEmbeddingRequest) -> Json: ...
+
+
+@runtime_checkable
 class Rerank(Protocol):
     """``rerank`` answers ``{"results": [{"index", "relevance_score"}], "usage": {...}}``, scores in [0, 1]."""
 
@@ -181,10 +191,51 @@ class Speak(Protocol):
 
 
 @runtime_checkable
+class Converse(Protocol):
+    """``converse`` opens a realtime session: it yields the server's first event, and gives ``request`` the link.
+
+    Closing the iterator closes the connection.
+    """
+
+    def converse(self, upstream: Upstream, request: RealtimeRequest) -> AsyncIterator[Json]: ...
+
+
+@runtime_checkable
 class Draw(Protocol):
     """``draw`` yields OpenAI's image events, ending in one ``image_generation.completed`` per image."""
 
     def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncIterator[Json]: ...
+
+
+@runtime_checkable
+class Film(Protocol):
+    """``film`` yields the events of :mod:`backends.wire.video.events`, and the bytes of an MP4 between them.
+
+    A server that works without a connection is looked at until it has finished; with ``request.accepted`` it is
+    not asked again, but looked at from there. Closing the iterator leaves such work as it is. Raises
+    CapabilityMismatch for a ``task`` that the model cannot do, and UndecodableMedia for a picture that it cannot
+    read.
+    """
+
+    def film(self, upstream: Upstream, request: VideoRequest) -> AsyncIterator[VideoItem]: ...
+
+
+@runtime_checkable
+class Discard(Protocol):
+    """``discard`` ends a server's work on a video and deletes what it has: ``{"deleted": true}``."""
+
+    async def discard(self, upstream: Upstream, request: DiscardRequest) -> Json: ...
+
+
+@runtime_checkable
+class EditImages(Protocol):
+    """``edit`` yields OpenAI's events of edits, ending in one ``image_edit.completed`` per picture.
+
+    ``request.variation`` asks for pictures that vary the one given, without a prompt. Raises UnsupportedParameter
+    for a mask, a markup or a number of pictures that the model's server does not take.
+    """
+
+    def edit(self, upstream: Upstream, request: ImageEditRequest) -> AsyncIterator[Json]: ...
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ does not know, and dropped where the server would ignore it in silence.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +19,7 @@ from backends.base import Upstream
 from backends.translation import BY_CAPABILITY, CONSTRAINTS, NEUTRAL
 from backends.wire.chat import ChatRequest, TranslatedChat, WebSearchOptions
 from backends.wire.common import WireModel
+from backends.wire.images import ImageRequest
 from backends.wire.sampling import Sampling
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
@@ -125,6 +126,21 @@ def search_fields(search: WebSearchOptions, upstream: Upstream) -> tuple[Json, t
 
 
 @dataclass(frozen=True, slots=True)
+class PictureRules:
+    """The treatment of requests for pictures by one kind of server.
+
+    ``drops`` are parameters that it does not take there, beside the table's. ``format``: it is told the
+    ``response_format``. ``variations``: it serves them, beside edits. ``own``: it is a worker of this machine,
+    which takes all parameters of an edit in a variation, and no ``markup``.
+    """
+
+    drops: frozenset[str] = frozenset()
+    format: bool = True
+    variations: bool = True
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ParameterTable:
     """The treatment of parameters by one kind of server.
 
@@ -140,7 +156,7 @@ class ParameterTable:
     hold text; ``linked_files``: they may be given by address; None, if that is not known, leaves it to a caller
     who speaks the server's wire. ``sources``: an answer's sources stand beside it
     (:mod:`backends.openai.sources`). ``search`` gives the fields of a search, and the options that
-    the server lacks.
+    the server lacks. ``pictures`` are the rules of drawing.
     """
 
     drops: frozenset[str] = frozenset()
@@ -160,6 +176,7 @@ class ParameterTable:
     text_files: bool = False
     linked_files: bool | None = True
     search: Callable[[WebSearchOptions, Upstream], tuple[Json, tuple[str, ...]]] = search_fields
+    pictures: PictureRules = PictureRules()
 
 
 def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> Json:
@@ -326,6 +343,8 @@ def refuse_names(names: Iterable[str]) -> None:
 
 def _left_out(request: WireModel, upstream: Upstream, table: ParameterTable) -> dict[str, Any]:
     """The fields, with their values, that the upstream is not sent."""
+    if isinstance(request, ImageRequest) and table.pictures.drops:
+        table = replace(table, drops=table.drops | table.pictures.drops)
     extra = request.model_extra or {}
     wanted = request.model_fields_set - _ALWAYS
     foreign = request.foreign if isinstance(request, TranslatedChat) else frozenset()

@@ -47,6 +47,10 @@ class BackendSettings(Section):
     idle_timeout: float = Field(default=60.0, gt=0, description="seconds between two pieces of an answer")
     total_timeout: float = Field(default=900.0, gt=0, description="seconds for a whole call")
 
+    video_poll: float = Field(
+        default=5.0, gt=0, description="most seconds between two looks at a video that a provider makes"
+    )
+
     max_queue: int = Field(
         default=256, ge=1, description="calls that may wait for an endpoint that has max_concurrency"
     )

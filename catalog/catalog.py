@@ -161,6 +161,11 @@ class Catalog:
         """Return the row with this id, ignoring case, or ``None``."""
         return self._by_id.get(model_id.lower())
 
+    def window(self, model_id: str) -> int | None:
+        """Return the context window that a model's own row names, which a worker's may be smaller than here."""
+        rows = (*self.own, *(row for rows in self.discovered.values() for row in rows))
+        return next((row.limits.context_window for row in rows if row.id == model_id), None)
+
     def with_aliases(self, patterns: tuple[str, ...]) -> tuple[str, ...]:
         """Return the patterns of a key, and the ids of the models that one of them means by name or alias."""
         known = self._named.get(patterns)

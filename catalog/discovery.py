@@ -46,7 +46,15 @@ _BY_NAME: tuple[tuple[re.Pattern[str], frozenset[Capability]], ...] = (
     (re.compile(r"embed|minilm|(^|[/_-])(bge|e5|gte)[-_]", re.IGNORECASE), frozenset({Capability.EMBED})),
     (re.compile(r"whisper|transcribe|parakeet|scribe", re.IGNORECASE), frozenset({Capability.TRANSCRIBE})),
     (re.compile(r"(^|[/_-])tts([-_]|$)|kokoro|piper|orpheus", re.IGNORECASE), frozenset({Capability.SPEAK})),
-    (re.compile(r"gpt-image|dall-e|stable-diffusion|flux|sdxl", re.IGNORECASE), frozenset({Capability.IMAGE})),
+    (
+        re.compile(r"gpt-image|(?:image|flux|kontext).*(?:edit|kontext)|kontext", re.IGNORECASE),
+        frozenset({Capability.IMAGE, Capability.IMAGE_EDIT}),
+    ),
+    (re.compile(r"dall-e|stable-diffusion|flux|sdxl", re.IGNORECASE), frozenset({Capability.IMAGE})),
+    (
+        re.compile(r"(^|[/_-])(sora|veo|wan[-_]?2|ltx|kling|seedance|hunyuan-?video|cogvideo)", re.IGNORECASE),
+        frozenset({Capability.VIDEO, Capability.VISION}),
+    ),
 )
 """Capabilities guessed from a name, as a server's list gives nothing else; without a match, a chat model."""
 

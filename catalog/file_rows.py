@@ -52,7 +52,7 @@ def row_of(source: HubSource, selection: Selection, folder: Path, model_id: str 
     return Model(
         id=model_id or default,
         aliases=(source.repository,) if (model_id or default) != source.repository else (),
-        engine=_ENGINES.get(selection.kind),
+        engine=facts.pop("engine", _ENGINES.get(selection.kind)),
         source=source,
         price=FREE,
         origin="pulled",
@@ -150,7 +150,7 @@ def folder_row(folder: Path) -> Model:
     size = Size(disk=selection.size)
     return Model(
         id=default_id(folder.name),
-        engine=_ENGINES[selection.kind],
+        engine=facts.pop("engine", _ENGINES[selection.kind]),
         source=PathSource(path=str(folder)),
         price=FREE,
         **{"size": size, **facts},
@@ -161,9 +161,12 @@ def _folder_facts(kind: Kind, folder: Path) -> dict[str, Any]:
     if kind is Kind.FILES:
         return {"capabilities": frozenset()}
     if kind is Kind.DIFFUSERS:
-        pipeline = str(_json(folder / "model_index.json").get("_class_name", ""))
-        made = Capability.VIDEO if "Video" in pipeline or pipeline.startswith(_VIDEO) else Capability.IMAGE
-        return {"family": pipeline.removesuffix("Pipeline").lower() or None, "capabilities": frozenset({made})}
+        index = _json(folder / "model_index.json")
+        pipeline = str(index.get("_class_name", ""))
+        family = pipeline.removesuffix("Pipeline").lower() or None
+        if "Video" in pipeline or pipeline.startswith(_VIDEO):
+            return {"family": family, "engine": "diffusion-video", "capabilities": _of_videos(pipeline, index)}
+        return {"family": family, "capabilities": frozenset({Capability.IMAGE})}
     config = _json(folder / "config.json")
     if kind is Kind.WHISPER:
         multilingual = len(config.get("lang_ids") or ()) > 1
@@ -173,7 +176,10 @@ def _folder_facts(kind: Kind, folder: Path) -> dict[str, Any]:
             "capabilities": frozenset(capabilities),
             "languages": () if multilingual else ("en",),
         }
-    context = config.get("max_position_embeddings")
+    text = config.get("text_config")
+    context = config.get("max_position_embeddings") or (text if isinstance(text, dict) else {}).get(
+        "max_position_embeddings"
+    )
     limits: dict[str, Any] = {"context_window": context} if isinstance(context, int) else {}
     family = config.get("model_type")
     architectures = " ".join(map(str, config.get("architectures") or ()))
@@ -203,7 +209,36 @@ def _folder_facts(kind: Kind, folder: Path) -> dict[str, Any]:
         _json(folder / "tokenizer_config.json").get("chat_template") or (folder / "chat_template.jinja").exists()
     )
     capabilities = {Capability.COMPLETION, Capability.JSON_SCHEMA} | ({Capability.CHAT} if chat else set())
+    if chat:
+        capabilities |= {sense for sense, keys in _SENSES.items() if not keys.isdisjoint(config)}
     return {"family": family, "capabilities": frozenset(capabilities), "limits": Limits(**limits)}
+
+
+_SENSES = {
+    Capability.VISION: frozenset({"vision_config", "vision_tower", "image_token_id", "image_token_index"}),
+    Capability.VIDEO_INPUT: frozenset({"video_token_id", "video_token_index"}),
+    Capability.AUDIO_INPUT: frozenset({"audio_config", "audio_token_id", "audio_token_index"}),
+}
+"""The inputs of a chat model beside text, by keys of ``config.json`` that transformers writes for such models."""
+
+
+def _of_videos(pipeline: str, index: dict[str, Any]) -> frozenset[Capability]:
+    """What a pipeline's weights make videos from, beside text: a first frame (vision), or another video.
+
+    Wan's for text take a first frame only if they hold noise per frame. Source: diffusers' pages on each family.
+    """
+    found = {Capability.VIDEO}
+    still = "ImageToVideo" in pipeline
+    if (
+        still
+        or pipeline.startswith("LTX")
+        or (pipeline.startswith("Wan") and index.get("expand_timesteps") is True)
+    ):
+        found.add(Capability.VISION)
+    takes_videos = pipeline.startswith(("Wan", "LTX", "CogVideoX")) and not pipeline.startswith("LTX2")
+    if takes_videos and not still and index.get("expand_timesteps") is not True:
+        found.add(Capability.VIDEO_INPUT)
+    return frozenset(found)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".keras"})
 _CODE = frozenset({".py", ".pyc", ".so", ".dll", ".dylib"})
-_FOLDERS = frozenset({"vllm", "mlx", "diffusion"})
+_FOLDERS = frozenset({"vllm", "mlx", "diffusion", "diffusion-video"})
 
 
 def refusal(engine: str | None, path: Path) -> str | None:

@@ -22,6 +22,7 @@ from pydantic_core import PydanticCustomError
 from catalog.benchmarks import check_published
 from catalog.clouds import CloudAccount, address_of, checked_account_field
 from catalog.moderation.categories import Moderation
+from catalog.pins import TarballPin, WheelPin
 from catalog.prices.price import FREE as FREE
 from catalog.prices.price import Price as Price
 from catalog.prices.price import Unit
@@ -55,7 +56,7 @@ ModelId = Annotated[
 
 
 class Capability(StrEnum):
-    """Something that a model can do. The first group are endpoints; the second are features of a chat model."""
+    """Something that a model can do. The first group are endpoints; the second are features beside them."""
 
     CHAT = "chat"
     COMPLETION = "completion"
@@ -69,6 +70,7 @@ class Capability(StrEnum):
     SPEAK = "speak"
     IMAGE = "image"
     VIDEO = "video"
+    REALTIME = "realtime"
 
     TOOLS = "tools"
     PARALLEL_TOOLS = "parallel_tools"
@@ -81,6 +83,7 @@ class Capability(StrEnum):
     AUDIO_INPUT = "audio_input"
     DOCUMENTS = "documents"
     WEB_SEARCH = "web_search"
+    IMAGE_EDIT = "image_edit"
 
 
 ENDPOINTS: frozenset[Capability] = frozenset(
@@ -97,6 +100,7 @@ ENDPOINTS: frozenset[Capability] = frozenset(
         Capability.SPEAK,
         Capability.IMAGE,
         Capability.VIDEO,
+        Capability.REALTIME,
     }
 )
 
@@ -109,31 +113,6 @@ LOCAL_ENDPOINT = "local"
 """The endpoint name of a model that runs on this machine, in breakers, spend, outcomes and metrics."""
 
 # ---- sources: one type per kind
-
-
-class Pin(BaseModel):
-    """A pinned archive of a package registry, opened for its data. It is never installed, imported or run.
-
-    ``files`` maps a glob over the archive's members to a path in the model's folder (a trailing ``/``
-    keeps the member's own name).
-    """
-
-    model_config = _FROZEN
-    name: str = Field(description="name of the package")
-    version: str = Field(description="its version")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the archive")
-    size: int | None = Field(default=None, gt=0, description="bytes of the archive, for the progress bar")
-    files: dict[str, str] = Field(description="paths in the model's folder by a pattern of the archive's members")
-
-
-class WheelPin(Pin):
-    """A wheel of the Python package index that this machine is configured for."""
-
-
-class TarballPin(Pin):
-    """A tarball of the npm registry."""
-
-    size: int = Field(gt=0, description="bytes of the archive")
 
 
 class PackageSource(BaseModel):
@@ -233,6 +212,7 @@ UNITS: dict[Capability, Unit] = {
     Capability.DIARIZE: Unit("minute", 1),
     Capability.SPEAK: Unit("character", 1_000_000),
     Capability.IMAGE: Unit("image", 1),
+    Capability.VIDEO: Unit("video", 1),
     Capability.RERANK: Unit("search", 1_000),
 }
 """The units of the capabilities that are not priced by tokens alone."""

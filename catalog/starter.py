@@ -52,8 +52,8 @@ def ensure(
                 raise
             failed[row.id] = error
     done = {each for model_id in paths for each in catalog.resolve(model_id).capabilities & ENDPOINTS}
-    for model_id, error in failed.items():
+    for model_id, failure in failed.items():
         if not rows[model_id].capabilities & ENDPOINTS <= done:
-            raise error
-        progress(PullEvent(model_id, Stage.SKIPPED, reason=error.message))
+            raise failure
+        progress(PullEvent(model_id, Stage.SKIPPED, reason=failure.message))
     return paths

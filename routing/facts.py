@@ -32,6 +32,7 @@ class Task(StrEnum):
     SPEECH = "speech"
     TRANSCRIBE = "transcribe"
     IMAGE = "image"
+    VIDEO = "video"
 
 
 AUTO_LATEST = "auto:latest"
@@ -109,17 +110,17 @@ class Facts:
     ``requested`` is the model name as the caller wrote it. ``prompt_tokens`` is an estimate; ``output_tokens``
     is the caller's bound on each of the ``choices`` (answers to all prompts) or ``None``. ``key`` is the id of
     the caller's API key. ``prompt_digest`` identifies a repeated prompt without storing it. ``units`` is the
-    amount of work not measured in tokens: characters to speak, images, minutes of audio. ``tokens_only`` marks
-    a request that only splits or joins tokens and decodes nothing. ``hosted`` marks one that may make the
-    provider run tools of its own, such as a search, whose results are prompt tokens too. ``allowed`` lists the
-    models that the caller's key may use, as ids or patterns; empty means all. ``tiers`` names the service, speed
-    and region that are asked for, where they are not the standard ones. ``searches`` is the caller's bound on web
-    searches. ``paid`` is what a provider of the caller's own language may run beside; ``containers`` and
-    ``uncounted`` are what the called one may: containers, and the names of tools of unknown cost.
-    ``prefix`` is the prompt of a chat as a chain of blocks. ``probe`` marks a request of the server's own that
-    measures models: it teaches their speed and reliability, and neither their quality nor the usual length of
-    answers. ``stands_for`` is the name that the caller wrote where ``requested`` stands in for it. ``languages``
-    are the codes of those that sound is said to be in; none: it is not known.
+    amount of work not measured in tokens: characters to speak, images, minutes of audio, seconds of video.
+    ``tokens_only`` marks a request that only splits or joins tokens, or deletes. ``hosted`` marks one
+    that may make the provider run tools of its own, such as a search, whose results are prompt tokens too.
+    ``allowed`` lists the models that the caller's key may use, as ids or patterns; empty means all. ``tiers``
+    names the service, speed and region that are asked for, where they are not the standard ones. ``searches``
+    is the caller's bound on web searches. ``paid`` is what a provider of the caller's own language may run
+    beside; ``containers`` and ``uncounted`` are what the called one may: containers, and the names of tools of
+    unknown cost. ``prefix`` is the prompt of a chat as a chain of blocks. ``probe`` marks a request of the
+    server's own that measures models: it teaches their speed and reliability, and neither their quality nor the
+    usual length of answers. ``stands_for`` is the name that the caller wrote where ``requested`` stands in for
+    it. ``languages`` are the codes of those that sound is said to be in; none: it is not known.
     """
 
     capability: Capability

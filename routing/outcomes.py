@@ -49,6 +49,11 @@ class UsageDetails:
     tiers: tuple[str, ...] = ()
     unpriced: tuple[str, ...] = ()
 
+    @property
+    def prompt(self) -> tuple[int, int, int]:
+        """The details of the prompt: ``cache_write_long``, ``audio_input`` and ``image_input``."""
+        return self.cache_write_long, self.audio_input, self.image_input
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:

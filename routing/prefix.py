@@ -1,7 +1,8 @@
 """A chat's prompt as a chain of blocks: tools and system messages, then each message.
 
 A boundary is a digest of all blocks up to it, as engines key their caches of prompts (vLLM's automatic prefix
-caching, SGLang's radix tree). The chain is computed only for a request that several models may answer.
+caching, SGLang's radix tree). The chain is computed only for a request that several models may answer, and for all
+where such requests came lately.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from server.calibration.work import Calibrations
 from server.history.background import BackgroundResponses
 from server.models.pulls import PullWork
 from server.storage.runner import BackgroundWork
+from server.videos.work import VideoWork
 
 if TYPE_CHECKING:
     from server.runtime import Runtime
@@ -33,5 +34,6 @@ def works(runtime: Runtime, settings: Settings) -> tuple[BackgroundWork, ...]:
         BatchWork(runtime, settings.storage, OpenAIDialect(DOORS), pacer, longest_line=longest),
         BatchWork(runtime, settings.storage, messages, pacer, longest_line=longest),
         BackgroundResponses(runtime),
+        VideoWork(runtime),
         Calibrations(runtime),
     )

@@ -14,15 +14,16 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from backends.grounding.request import GroundingChat, GroundRequest
-from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.audio import RealtimeRequest, RealtimeTurn, SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.images import ImageRequest
+from backends.wire.images import ImageEditRequest, ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import PairedRerank, RerankRequest
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from backends.wire.tokens import (
     DetokenizeRequest,
     DetokenizeTexts,
@@ -30,6 +31,8 @@ from backends.wire.tokens import (
     TokenizeRequest,
     TokenizeTexts,
 )
+from backends.wire.video.events import VideoItem
+from backends.wire.video.request import DiscardRequest, VideoRequest
 from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, ModelNotFound, NotPermitted
 from catalog.model import Capability, Model
@@ -45,11 +48,14 @@ from routing.calling.watching.judgement import MakeJudge, judge_for
 from routing.facts import Facts
 from routing.reading import requests as reading
 from routing.reading.intent import is_auto
+from routing.reading.mixed import read_mixed_embedding
+from routing.reading.realtime import read_realtime
 from routing.reading.stand_ins import StandIn, embeds_by_choice
+from routing.reading.videos import read_discard, read_video
 from server.callers import Caller, Origin
 from server.functions import check_results, with_tools
 from server.runtime import Dispatches, Runtime
-from server.storage.provider_objects import refuse_objects
+from server.storage.provider_objects import refuse_addresses, refuse_in_texts, refuse_objects
 
 T = TypeVar("T")
 Opens = Callable[[Runtime, Job[T], Caller], AbstractAsyncContextManager[Answer[T]]]
@@ -88,6 +94,14 @@ def completion_job(body: CompletionRequest, origin: Origin) -> Job[Json]:
 def embedding_job(body: EmbeddingRequest, origin: Origin) -> Job[Json]:
     """Embed texts; the one item is the list of vectors."""
     return _job(reading.read_embedding, operations.EMBED, body, origin)
+
+
+def mixed_embedding_job(body: MixedEmbeddingRequest, origin: Origin) -> Job[Json]:
+    """Embed texts and pictures; the one item is the list of vectors. Raises InvalidRequest."""
+    plain = body.plain()
+    if plain is not None:
+        return embedding_job(plain, origin)
+    return _job(read_mixed_embedding, operations.EMBED_CONTENTS, body, origin)
 
 
 def vectors_job(body: EmbeddingRequest, origin: Origin) -> Job[Json]:
@@ -143,7 +157,8 @@ def transcription_job(body: TranscriptionRequest, origin: Origin) -> Job[Json]:
 
 def diarization_job(body: TranscriptionRequest, origin: Origin) -> Job[Json]:
     """Tell the speakers of audio apart; items are ``transcript.text`` events without text."""
-    return _job(reading.read_diarization, operations.TRANSCRIBE, body, origin)
+    job = transcription_job(body, origin)
+    return replace(job, facts=replace(job.facts, capability=Capability.DIARIZE, languages=frozenset()))
 
 
 def speech_job(body: SpeechRequest, origin: Origin) -> Job[bytes]:
@@ -151,16 +166,56 @@ def speech_job(body: SpeechRequest, origin: Origin) -> Job[bytes]:
     return _job(reading.read_speech, operations.SPEAK, body, origin)
 
 
+def realtime_job(body: RealtimeRequest, origin: Origin) -> Job[Json]:
+    """Open a session at a provider; the first item is its ``session.created``, and the job lasts as long as it."""
+    return _job(read_realtime, operations.CONVERSE, body, origin)
+
+
+def realtime_turn_job(body: RealtimeTurn, origin: Origin) -> Job[Json]:
+    """Count one response of such a session; items are its events."""
+    return _job(read_realtime, operations.TURN, body, origin)
+
+
 def image_job(body: ImageRequest, origin: Origin) -> Job[Json]:
     """Draw pictures; items are ``image_generation`` events.
 
-    Raises InvalidRequest for options of a stream without one, and for URLs in a stream.
+    Raises InvalidRequest for options that contradict each other: those of a stream without one, URLs in a stream,
+    a transparent background in a format without transparency.
     """
+    _check_image(body)
+    return _job(reading.read_image, operations.DRAW, body, origin)
+
+
+def image_edit_job(body: ImageEditRequest, origin: Origin) -> Job[Json]:
+    """Change pictures; items are ``image_edit`` events. The pictures have been checked.
+
+    Raises InvalidRequest as :func:`image_job`, and for an edit without a prompt.
+    """
+    _check_image(body)
+    if not body.prompt and not body.variation:
+        raise InvalidRequest("An edit needs a 'prompt' that says what to change.", param="prompt")
+    return _job(reading.read_image, operations.EDIT, body, origin)
+
+
+def _check_image(body: ImageRequest) -> None:
     if body.partial_images and not body.stream:
         raise InvalidRequest("'partial_images' is only for 'stream: true'.", param="partial_images")
     if body.stream and body.response_format == "url":
         raise InvalidRequest("A stream carries pictures as b64_json.", param="response_format")
-    return _job(reading.read_image, operations.DRAW, body, origin)
+    if body.background == "transparent" and body.output_format == "jpeg":
+        raise InvalidRequest(
+            "A JPEG has no transparency: ask for the output_format png or webp.", param="background"
+        )
+
+
+def video_job(body: VideoRequest, origin: Origin, *, provider_key: str | None = None) -> Job[VideoItem]:
+    """Make a video; items are events and bytes. ``provider_key`` is that of the work that it goes on from."""
+    return replace(_job(read_video, operations.FILM, body, origin), provider_key=provider_key)
+
+
+def discard_job(body: DiscardRequest, origin: Origin, *, provider_key: str | None = None) -> Job[Json]:
+    """End a video at its maker and delete it there."""
+    return replace(_job(read_discard, operations.DISCARD, body, origin), provider_key=provider_key)
 
 
 def count_job(chat: Job[Json], model: str) -> Job[Json]:
@@ -222,6 +277,7 @@ JOBS: dict[Capability, tuple[type[WireModel], Callable[[Any, Origin], Job[Any]]]
     Capability.MODERATE: (ModerationRequest, moderation_job),
     Capability.SPEAK: (SpeechRequest, speech_job),
     Capability.IMAGE: (ImageRequest, image_job),
+    Capability.VIDEO: (VideoRequest, video_job),
 }
 """The body and the job of each capability that a JSON body asks for."""
 
@@ -248,13 +304,19 @@ def permitted(facts: Facts, caller: Caller, catalog: Catalog) -> Facts:
 def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncContextManager[Answer[T]]:
     """Hand a job to the dispatcher, within the models and limits of the caller's key.
 
-    Raises as :func:`permitted`, and InvalidRequest where a request that is no chat names an object of a provider's
-    that the caller may not name (:mod:`server.history.files` reads chats). Entering raises RateLimited when the
-    key's own limits are used up, and InvalidRequest for a bound of the answer above a whole limit.
+    Raises as :func:`permitted`, and InvalidRequest where a request that is no chat, or the text of a chat, names
+    an object of a provider's that the caller may not name (:mod:`server.history.files` reads chats' parts).
+    Entering raises RateLimited when the key's own limits are used up, and InvalidRequest for a bound of the answer
+    above a whole limit.
     """
     assert job.facts.key == caller.id, "a job is opened for the caller that it was made for"
-    if (extras := job.request.model_extra) and not isinstance(job.request, ChatRequest):
-        refuse_objects(runtime.storage, caller, extras)
+    request = job.request
+    if isinstance(request, ChatRequest):
+        refuse_in_texts(runtime.storage, caller, request.messages)
+    elif request.model_extra:
+        refuse_objects(runtime.storage, caller, request.model_extra)
+    if isinstance(request, ModerationRequest) and request.has_images:
+        refuse_addresses(runtime.storage, caller, request.model_dump()["input"])
     facts = permitted(job.facts, caller, runtime.catalog)
     job = job if facts is job.facts else replace(job, facts=facts)
     opening: AbstractAsyncContextManager[Answer[T]]

@@ -24,3 +24,7 @@ ABORT = "roundhouse.abort"
 """A function that closes the connection at once; set by our HTTP protocol."""
 BODY_HERE = "roundhouse.body_here"
 """Set by our HTTP protocol when the whole body has arrived, so that reading it needs no timer."""
+FORWARDED_FAULT = "roundhouse.forwarded_fault"
+"""The name of a reverse proxy's header that is malformed; set by the layer for proxies."""
+SECRET = "roundhouse.secret"  # noqa: S105 -- the name of a key
+"""The :class:`server.storage.client_secrets.ClientSecret` that opened a WebSocket, if one did; set by the gate."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 import ipaddress
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from platformdirs import user_data_path
 from pydantic import (
+    AfterValidator,
     BaseModel,
     Field,
     PrivateAttr,
@@ -39,7 +40,7 @@ from backends.workers.settings import WorkerSettings
 from catalog.errors import ConfigurationError
 from catalog.store.file_checks import read_regular
 from catalog.store.settings import ModelSettings
-from catalog.validation.fields import check_network, check_origin, check_path
+from catalog.validation.fields import check_host, check_host_pattern, check_network, check_origin, check_path
 from catalog.validation.named_secrets import keys_of
 from catalog.validation.section import Section
 from routing.accounts.caps import SpendSettings
@@ -51,8 +52,9 @@ from routing.state.factory import StateSettings
 from routing.upstreams.breaker import BreakerSettings
 from routing.upstreams.discovery import DiscoverySettings
 from server.observability.settings import LogSettings, TelemetrySettings
-from server.storage.settings import StorageSettings
+from server.storage.settings import RealtimeSettings, StorageSettings
 
+Host = Annotated[str, AfterValidator(check_host)]
 MIB = 1024 * 1024
 FILE_NAME = "roundhouse.toml"
 ENV_PREFIX = "ROUNDHOUSE_"
@@ -68,6 +70,7 @@ class LimitSettings(Section):
 
     body_bytes: int = Field(default=32 * MIB, gt=0, description="largest JSON body")
     audio_bytes: int = Field(default=128 * MIB, gt=0, description="largest multipart body with audio")
+    image_bytes: int = Field(default=64 * MIB, gt=0, description="largest multipart body with pictures to change")
     form_fields: int = Field(default=64, gt=0, description="most fields of a multipart body")
     form_field_bytes: int = Field(
         default=MIB, gt=0, description="largest field of a multipart body, other than its file"
@@ -153,9 +156,9 @@ class CorsSettings(Section):
 class ServerSettings(Section):
     """The HTTP server: addresses, limits, shutdown."""
 
-    host: str = Field(default="127.0.0.1", max_length=253, description="address to listen on")
+    host: Host = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 chooses a free one")
-    admin_host: str | None = Field(
+    admin_host: Host | None = Field(
         default=None,
         description="address of the admin routes, with admin_port; by default that of host",
         examples=["127.0.0.1"],
@@ -170,7 +173,7 @@ class ServerSettings(Section):
     insecure: bool = Field(
         default=False, description="allow serving without API keys on an address that other machines can reach"
     )
-    allowed_hosts: tuple[str, ...] = Field(
+    allowed_hosts: tuple[Annotated[str, AfterValidator(check_host_pattern)], ...] = Field(
         default=(),
         description="accepted Host headers besides loopback names and host; '*' is any",
         examples=[["models.example.com"]],
@@ -277,6 +280,7 @@ class Settings(Section, BaseSettings):
     persistence: PersistenceSettings = PersistenceSettings()
     state: StateSettings = StateSettings()
     storage: StorageSettings = StorageSettings()
+    realtime: RealtimeSettings = RealtimeSettings()
     log: LogSettings = LogSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     data_dir: Path = Field(
@@ -404,9 +408,29 @@ def _outline(values: Any) -> Any:
     return {name: _outline(each) for name, each in values.items()} if isinstance(values, Mapping) else None
 
 
-def environment_given() -> Mapping[str, Any]:
-    """The nested values of the ``ROUNDHOUSE_*`` variables that are settings."""
-    return EnvSettingsSource(Settings)()
+def environment_given(*, without: Collection[str] = ()) -> Mapping[str, Any]:
+    """The nested values of the ``ROUNDHOUSE_*`` variables that are settings; ``without`` are names of variables.
+
+    Raises SettingsError for a table or list that is not JSON.
+    """
+    source = EnvSettingsSource(Settings)
+    left_out = {name.lower() for name in without}
+    source.env_vars = {name: value for name, value in source.env_vars.items() if name not in left_out}
+    return source()
+
+
+def unreadable_variables() -> list[str]:
+    """The names of the variables of tables and lists whose value is not JSON."""
+    names = list(environment_names().values())
+    return [name for name in names if not _is_readable(without=[each for each in names if each != name])]
+
+
+def _is_readable(*, without: Collection[str]) -> bool:
+    try:
+        environment_given(without=without)
+    except SettingsError:
+        return False
+    return True
 
 
 def environment_names() -> Mapping[str, str]:

@@ -9,23 +9,29 @@ from urllib.parse import quote
 
 from backends.adapting.restoring import restorer_of
 from backends.base import Upstream
-from backends.google import discovery, embeddings
+from backends.google import discovery, embeddings, pictures
 from backends.google.errors import read_google_error
 from backends.google.modalities import wants_wav
 from backends.google.request import translate
 from backends.google.stream import GeminiStream
+from backends.google.videos import GoogleVideos, check_video, unsent
 from backends.http import HttpClient
 from backends.translation import reading
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.images import ImageEditRequest, ImageRequest
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
+from backends.wire.video.events import VideoItem
+from backends.wire.video.request import DiscardRequest, VideoRequest
 from catalog.errors import RoundhouseError, UpstreamError
 from catalog.model import Endpoint, Model
 from catalog.types import Json
 
 
 class GoogleBackend:
-    """Chat and embeddings. ``base_url`` includes the version: ``https://generativelanguage.googleapis.com/v1beta``.
+    """Chat, embeddings, pictures and videos. ``base_url`` includes the version:
+    ``https://generativelanguage.googleapis.com/v1beta``.
 
     ``now`` returns Unix seconds. A subclass is a place that serves the same models at other paths.
     """
@@ -40,8 +46,13 @@ class GoogleBackend:
         """See :class:`backends.base.Backend`."""
         if isinstance(request, ChatRequest):
             return translate(request, upstream).dropped
-        if isinstance(request, EmbeddingRequest):
+        if isinstance(request, EmbeddingRequest | MixedEmbeddingRequest):
             return embeddings.translate(request, upstream)[1]
+        if isinstance(request, VideoRequest):
+            check_video(request, upstream)
+            return unsent(request, upstream)
+        if isinstance(request, ImageRequest):
+            return pictures.translate(request, upstream)[1]
         return ()
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
@@ -85,8 +96,15 @@ class GoogleBackend:
             query = {"pageSize": discovery.PAGE, "pageToken": str(token)}
         return discovery.rows_from_models(server, entries)
 
+    async def embed_contents(self, upstream: Upstream, request: MixedEmbeddingRequest) -> Json:
+        """See :class:`backends.base.EmbedContents`."""
+        return await self._embedded(upstream, request)
+
     async def embed(self, upstream: Upstream, request: EmbeddingRequest) -> Json:
         """The list object; see :class:`backends.base.Embed`. Batches are sent one after another."""
+        return await self._embedded(upstream, request)
+
+    async def _embedded(self, upstream: Upstream, request: EmbeddingRequest | MixedEmbeddingRequest) -> Json:
         bodies, _ = embeddings.translate(request, upstream)
         answers = [
             await self._client.post_json(
@@ -101,7 +119,27 @@ class GoogleBackend:
         with reading("Google"):
             return embeddings.assemble(request, upstream, answers)
 
+    def film(self, upstream: Upstream, request: VideoRequest) -> AsyncIterator[VideoItem]:
+        """A video in the making; see :class:`backends.base.Film`."""
+        return self.videos().film(upstream, request)
+
+    async def discard(self, upstream: Upstream, request: DiscardRequest) -> Json:
+        """See :class:`backends.base.Discard`."""
+        return await self.videos().discard(upstream, request)
+
+    def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncIterator[Json]:
+        """The events of pictures; see :class:`backends.base.Draw`. They are asked for one after another."""
+        return pictures.events(self.chat, upstream, request, "image_generation")
+
+    def edit(self, upstream: Upstream, request: ImageEditRequest) -> AsyncIterator[Json]:
+        """The events of changed pictures; see :class:`backends.base.EditImages`."""
+        return pictures.events(self.chat, upstream, request, "image_edit")
+
     # ---- for subclasses
+
+    def videos(self) -> GoogleVideos:
+        """The calls for videos."""
+        return GoogleVideos(self._client, key_header=self.key_header, errors=self.read_error, path=self.path)
 
     def path(self, upstream: Upstream, method: str) -> str:
         """The path of a method of the model."""

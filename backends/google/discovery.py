@@ -10,6 +10,8 @@ from catalog.discovery import FoundRows, discovered_rows, is_positive
 from catalog.model import Capability, Endpoint, Limits
 from catalog.types import Json
 
+DRAWS = frozenset({Capability.IMAGE, Capability.IMAGE_EDIT})
+_PICTURES = re.compile(r"^gemini-.*-image\b")
 PAGE = "1000"
 """Models asked for at once, which is the most."""
 MAX_PAGES = 10
@@ -22,12 +24,15 @@ _GEMINI = frozenset(
     }
 )
 """Inputs and features of every Gemini for chats; the list does not tell. Other families may lack some."""
-_OTHER_ANSWERS = re.compile(r"-(?:tts|live|native-audio|computer-use|image)\b")
+_OTHER_ANSWERS = re.compile(r"-(?:tts|live|native-audio|computer-use|omni)\b")
+_FILMS = re.compile(r"^(?:veo-|gemini-omni)")
+"""Models that make videos. What Omni lists as its methods is not what it serves."""
+_VIDEOS = frozenset({Capability.VIDEO, Capability.VISION, Capability.VIDEO_INPUT})
 """Models that are called for something else than a text, or need tools of their own."""
 
 
 def rows_from_models(server: Endpoint, entries: Iterable[Json]) -> FoundRows:
-    """Make rows of ``models`` entries that chat or embed; those that do something else have none."""
+    """Make rows of ``models`` entries that chat, draw or embed; those that do something else have none."""
     return discovered_rows(server, list(entries), described)
 
 
@@ -37,6 +42,10 @@ def described(entry: Json) -> Mapping[str, Any] | None:
     # The wire calls them methods, Google's SDK supported_actions.
     actions = entry.get("supportedGenerationMethods") or entry.get("supportedActions") or ()
     context, most = entry.get("inputTokenLimit"), entry.get("outputTokenLimit")
+    if _FILMS.match(name):
+        return {"name": name, "capabilities": _VIDEOS}
+    if "generateContent" in actions and _PICTURES.search(name) is not None:
+        return {"name": name, "context": context, "capabilities": DRAWS, "limits": Limits()}
     if "generateContent" in actions and _OTHER_ANSWERS.search(name) is None:
         capabilities = _GEMINI if name.startswith("gemini") else frozenset({Capability.CHAT})
         if entry.get("thinking") is True:

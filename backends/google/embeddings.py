@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 
 from backends.base import Upstream
+from backends.google.messages import media_part
 from backends.parameters import refuse_forbidden
 from backends.translation import Dropped
+from backends.wire.chat import ContentPart
 from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.media import image_url
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from catalog.errors import CapabilityMismatch, UpstreamProtocolError
 from catalog.types import Json
 
@@ -23,7 +27,9 @@ CHARACTERS_PER_TOKEN = 4
 _TASKS = {"query": "RETRIEVAL_QUERY", "document": "RETRIEVAL_DOCUMENT"}
 
 
-def translate(request: EmbeddingRequest, upstream: Upstream) -> tuple[list[Json], tuple[str, ...]]:
+def translate(
+    request: EmbeddingRequest | MixedEmbeddingRequest, upstream: Upstream
+) -> tuple[list[Json], tuple[str, ...]]:
     """``(bodies of at most MAX_BATCH texts, names of the dropped parameters)``.
 
     Raises :class:`CapabilityMismatch` for token ids, which Gemini does not take.
@@ -42,16 +48,12 @@ def translate(request: EmbeddingRequest, upstream: Upstream) -> tuple[list[Json]
     dropped.add(
         *(name for name in ("user", "instruction", *(request.model_extra or {})) if getattr(request, name, None))
     )
-    requests = []
-    for text in request.items():
-        if not isinstance(text, str):
-            raise CapabilityMismatch("Gemini embeds texts, not token ids.", param="input")
-        requests.append({**common, "content": {"parts": [{"text": text}]}})
+    requests = [{**common, "content": {"parts": parts}} for parts in _contents(request)]
     bodies = [{"requests": requests[at : at + MAX_BATCH]} for at in range(0, len(requests), MAX_BATCH)]
     return bodies, dropped.as_tuple()
 
 
-def assemble(request: EmbeddingRequest, upstream: Upstream, answers: list[Json]) -> Json:
+def assemble(request: EmbeddingRequest | MixedEmbeddingRequest, upstream: Upstream, answers: list[Json]) -> Json:
     """OpenAI's list object. Vectors are scaled to length 1, since Gemini does not do so for shortened ones."""
     rows = [row["values"] for answer in answers for row in answer["embeddings"]]
     texts = request.items()
@@ -81,6 +83,19 @@ def assemble(request: EmbeddingRequest, upstream: Upstream, answers: list[Json])
         ],
         "usage": _usage(texts, answers),
     }
+
+
+def _contents(request: EmbeddingRequest | MixedEmbeddingRequest) -> list[list[Json]]:
+    """The parts of each input. Raises CapabilityMismatch for token ids."""
+    if isinstance(request, MixedEmbeddingRequest):
+        return [[_part(part) for part in parts] for parts in request.contents()]
+    if any(not isinstance(text, str) for text in request.items()):
+        raise CapabilityMismatch("Gemini embeds texts, not token ids.", param="input")
+    return [[{"text": text}] for text in request.items()]
+
+
+def _part(part: ContentPart) -> Json:
+    return {"text": part.text} if part.image_url is None else media_part(image_url(part))
 
 
 def _usage(texts: list[Any], answers: list[Json]) -> Json:

@@ -131,7 +131,7 @@ def _pictures(images: Any) -> list[Json]:
             google = extra.get("google") if isinstance(extra, dict) else None
             signature = google.get("thought_signature") if isinstance(google, dict) else None
             signed = {"thoughtSignature": signature} if isinstance(signature, str) and signature else {}
-            parts.append({**_media(url), **signed})
+            parts.append({**media_part(url), **signed})
     return parts
 
 
@@ -176,18 +176,19 @@ def _part(part: ContentPart, dropped: Dropped) -> Json:
         case "image_url":
             if (part.image_url or {}).get("detail") not in (None, "auto"):
                 dropped.add("messages.image_url.detail")
-            return _media(image_url(part))
+            return media_part(image_url(part))
         case "input_audio":
             return _audio(part.input_audio or {})
         case "file":
             return _file(part.file or {})
         case "video_url":
-            return _media(video_of(part).url)
+            return media_part(video_of(part).url)
         case _:
             raise InvalidRequest(f"Unknown content part {part.type!r}.", param="messages")
 
 
-def _media(url: str) -> Json:
+def media_part(url: str) -> Json:
+    """The part of a data URL, or of an address."""
     if is_data_url(url):
         media_type, data = read_data_url(url)
         return {"inlineData": {"mimeType": media_type, "data": data}}
@@ -212,7 +213,7 @@ def _file(file: Json) -> Json:
         if isinstance(value, str) and value:
             if key == "file_data" and not is_data_url(value):
                 break
-            return _media(value)
+            return media_part(value)
     raise UnsupportedParameter(
         "A file part needs file_data (a data URL) or file_url; uploaded files are not kept here.", param="messages"
     )

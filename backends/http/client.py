@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
@@ -123,6 +124,29 @@ class HttpClient:
         if upstream.query or query:
             url = url.update_query({**upstream.query, **(query or {})})
         return _Call(self._pools, self.settings, upstream, method, url, content, all_headers, errors, self._signer)
+
+    def socket_parts(
+        self,
+        upstream: Upstream,
+        path: str,
+        query: Mapping[str, str],
+        key_header: str,
+        headers: Mapping[str, str],
+    ) -> tuple[str, dict[str, str], ssl.SSLContext | None, str | None]:
+        """What a WebSocket to ``base_url + path`` needs: address, headers, certificates and proxy, if any.
+
+        Raises UpstreamError for an address that is not valid.
+        """
+        all_headers = {"user-agent": "roundhouse", **self._propagate(), **upstream.headers, **headers}
+        if upstream.api_key:
+            bearer = key_header.lower() == "authorization"
+            all_headers[key_header] = f"Bearer {upstream.api_key}" if bearer else upstream.api_key
+        url = _address(upstream, path).update_query({**upstream.query, **query})
+        secure = url.scheme == "https"
+        tls, proxy = self._pools.way_to(url)
+        direct = upstream.uds is not None or bool(upstream.addresses)
+        address = str(url.with_scheme("wss" if secure else "ws"))
+        return address, all_headers, tls if secure else None, None if direct else proxy
 
     async def get_json(self, upstream: Upstream, path: str, **options: Any) -> Any:
         """GET a JSON document. ``options`` are those of :meth:`open`."""

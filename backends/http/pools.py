@@ -165,6 +165,11 @@ class Pools:
         )
         return Pool(route, keepalive=0 if upstream.uds else settings.keepalive)
 
+    def way_to(self, url: URL) -> tuple[ssl.SSLContext | None, str | None]:
+        """The certificates to trust, for an https origin, and the proxy on the way to it."""
+        proxy = None if url.host in _LOOPBACK or self._proxy is None else str(self._proxy)
+        return self._tls_context() if url.scheme == "https" else None, proxy
+
     def _tls_context(self) -> ssl.SSLContext:
         if self._tls is None:
             if self._settings.ca_file is not None:

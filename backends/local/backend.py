@@ -28,6 +28,7 @@ from backends.local.completions import (
 from backends.local.conversation import alternating, has_neighbours, renderable
 from backends.local.media import with_media
 from backends.local.merge import collected, merged
+from backends.local.mixed import LocalMixedEmbeddings
 from backends.local.model.effort import effort_arguments
 from backends.local.model.grammars import Grammars, root_of
 from backends.local.model.speech import speak_timed
@@ -37,6 +38,7 @@ from backends.local.prompting import with_prompts, with_query_prompt, without_ef
 from backends.local.refusals import worker_error
 from backends.local.stops import Counts, counted, stopped
 from backends.local.tool_schema import chosen_tools, has_calls, told_calls
+from backends.local.videos import film
 from backends.notices import DROPPED, note, tell
 from backends.openai.backend import OpenAIBackend, checked
 from backends.openai.moderation import THRESHOLD, by_classifier, by_scores, texts_of
@@ -51,11 +53,14 @@ from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.images import ImageRequest
+from backends.wire.images import ImageEditRequest, ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.sampling import Sampling
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from backends.wire.video.events import VideoItem
+from backends.wire.video.request import VideoRequest
 from catalog.errors import (
     CapabilityMismatch,
     StreamBroken,
@@ -90,6 +95,7 @@ class LocalWorkerBackend:
         self._films = Films(self._fetcher)
         self._likelihoods = Likelihoods(http, worker_error)
         self._tokens = WorkerTokens(http, worker_error)
+        self._mixed = LocalMixedEmbeddings(self._openai, self._tokens, self._with_media)
         self._checker = Checker()
         http.at_close(self._checker.aclose)
         self._grammars = Grammars(http)
@@ -101,7 +107,7 @@ class LocalWorkerBackend:
         dropped = self._openai.dropped(request, upstream)
         if isinstance(request, TranscriptionRequest):  # a worker takes the language of a translation, too
             return tuple(name for name in dropped if name != "language")
-        if isinstance(request, EmbeddingRequest | RerankRequest):
+        if isinstance(request, EmbeddingRequest | MixedEmbeddingRequest | RerankRequest):
             dropped += without_effect(upstream, request)
         return dropped
 
@@ -161,8 +167,10 @@ class LocalWorkerBackend:
 
     async def _seen(self, request: ChatRequest, upstream: Upstream) -> Json:
         """The body with pictures of checked bytes: llama-server would fetch an address by itself."""
+        return await self._with_media(self._openai.body(request, upstream), upstream)
+
+    async def _with_media(self, body: Json, upstream: Upstream) -> Json:
         reads = STB if upstream.engine in (None, "llamacpp") else None
-        body = self._openai.body(request, upstream)
         films = self._films if upstream.engine == "vllm" else None
         return await with_media(body, self._fetcher, self._redrawer, reads=reads, films=films)
 
@@ -398,6 +406,10 @@ class LocalWorkerBackend:
         prompted = await with_prompts(upstream, request, self._ids)
         return await self._openai.embed(upstream, prompted, over="base64")
 
+    async def embed_contents(self, upstream: Upstream, request: MixedEmbeddingRequest) -> Json:
+        """See :class:`backends.base.EmbedContents`."""
+        return await self._mixed.embed(upstream, request)
+
     async def rerank(self, upstream: Upstream, request: RerankRequest) -> Json:
         return await self._openai.rerank(upstream, with_query_prompt(upstream, request))
 
@@ -456,6 +468,16 @@ class LocalWorkerBackend:
 
     async def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncGenerator[Json]:
         async with aclosing(self._openai.draw(upstream, request)) as events:
+            async for event in events:
+                yield event
+
+    async def film(self, upstream: Upstream, request: VideoRequest) -> AsyncGenerator[VideoItem]:
+        async with aclosing(film(self._http, upstream, request, self._openai.body(request, upstream))) as items:
+            async for item in items:
+                yield item
+
+    async def edit(self, upstream: Upstream, request: ImageEditRequest) -> AsyncGenerator[Json]:
+        async with aclosing(self._openai.edit(upstream, request)) as events:
             async for event in events:
                 yield event
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from backends.adapting.names import OPENAI as OPENAI_NAMES
 from backends.adapting.tools import ToolRules
-from backends.parameters import OTHER_ANSWERS, ParameterTable
+from backends.parameters import OTHER_ANSWERS, ParameterTable, PictureRules
 
 WORKER = ParameterTable(
     drops=frozenset({
@@ -52,6 +52,13 @@ _VLLM_ONLY = frozenset(
 among them, because vLLM refuses it in streams; nor is ``include_stop_str_in_output``, because the gateway cuts at
 stop sequences."""
 
+PAINTER = ParameterTable(
+    drops=frozenset({"user", "style", "moderation"}),
+    unknown_pass=False,
+    pictures=PictureRules(format=False, own=True),
+)
+"""The engines that draw. They name by themselves what their model leaves without effect."""
+
 _OWN_DECODING = frozenset({"min_tokens"})
 """Parameters of the engines that sample in our own loop; llama-server has nothing of the kind."""
 
@@ -94,24 +101,12 @@ ENGINES: Mapping[str, ParameterTable] = {
         extras=WORKER.extras | {"num_speakers"},
     ),
     "onnx": replace(WORKER, extras=WORKER.extras | {"token_counts"}),
-    "diffusion": ParameterTable(
-        drops=frozenset({"user", "quality", "style", "background", "moderation", "partial_images"}),
-        unknown_pass=False,
-    ),
-    "onnx-painter": ParameterTable(
-        drops=frozenset(
-            {
-                "user",
-                "quality",
-                "style",
-                "moderation",
-                "partial_images",
-                "negative_prompt",
-                "steps",
-                "guidance_scale",
-            }
-        ),
-        unknown_pass=False,
+    "diffusion-video": ParameterTable(drops=frozenset({"user"}), unknown_pass=False),
+    "diffusion": PAINTER,
+    "stable-diffusion-cpp": PAINTER,
+    "onnx-painter": replace(
+        PAINTER,
+        drops=PAINTER.drops | {"quality", "partial_images", "negative_prompt", "steps", "guidance_scale"},
     ),
 }
 """Engines whose parameters differ; the rest have :data:`WORKER`. For llama-server, the backend

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from backends.base import Upstream
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.rerank import RerankRequest
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from backends.workers.engines.common.prompts import Prompts
 from catalog.types import Json
 
@@ -43,9 +44,11 @@ def with_query_prompt(upstream: Upstream, request: RerankRequest) -> RerankReque
     return RerankRequest.model_validate(fields)
 
 
-def without_effect(upstream: Upstream, request: EmbeddingRequest | RerankRequest) -> tuple[str, ...]:
+def without_effect(
+    upstream: Upstream, request: EmbeddingRequest | MixedEmbeddingRequest | RerankRequest
+) -> tuple[str, ...]:
     """The parameters that choose a prompt which the row does not have."""
-    kind = request.input_type if isinstance(request, EmbeddingRequest) else None
+    kind = None if isinstance(request, RerankRequest) else request.input_type
     if not _is_ours(upstream, kind, request.instruction):
         return ()
     return tuple(Prompts.model_validate(upstream.prompts).without_effect(kind, request.instruction))

@@ -17,20 +17,23 @@ from backends.base import Upstream
 from backends.http import HttpClient
 from backends.http.errors import ErrorReader, read_error, stream_error
 from backends.native import original_for
+from backends.openai import pictures
 from backends.openai.asked import AskedCall
 from backends.openai.bounds import bounded
 from backends.openai.documents import (
     classifications,
     embedding_list,
-    image_events,
     rerank_results,
     transcript_events,
 )
 from backends.openai.forms import dropped, of_this_model, rerank_body, speech_body, transcription_form
+from backends.openai.mixed import MixedEmbeddings
 from backends.openai.models import rows_from_models
 from backends.openai.moderation import by_classifier, moderation_list
 from backends.openai.parameters import table_at
+from backends.openai.realtime import RealtimeCalls
 from backends.openai.sources import with_annotations
+from backends.openai.videos import OpenAIVideos
 from backends.parameters import ParameterTable, body_for
 from backends.plain import asks_plainly
 from backends.streams.assemble import chat_chunks, completion_chunks
@@ -43,7 +46,7 @@ from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.images import ImageRequest
+from backends.wire.images import ImageEditRequest, ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from catalog.errors import (
@@ -58,14 +61,12 @@ from catalog.types import Json
 
 _VECTOR = 8192 * 25
 """Bytes of a long vector as text."""
-_PICTURE = 24 * 1024 * 1024
-"""Bytes of a large picture as base64."""
 _AFTER_DONE = 0.05
 """Seconds in which a stream may end after ``[DONE]``, so that its connection can be used again."""
 
 
-class OpenAIBackend:
-    """Chat, completions, embeddings, rerank, classification, audio and images over OpenAI's wire.
+class OpenAIBackend(RealtimeCalls, OpenAIVideos, MixedEmbeddings):
+    """Chat, completions, embeddings, rerank, classification, audio, images, videos, realtime over OpenAI's wire.
 
     A subclass is a kind of server that differs in one of the attributes or of the first three methods.
     """
@@ -96,11 +97,6 @@ class OpenAIBackend:
     def parameters(self, upstream: Upstream) -> ParameterTable:
         """How this upstream treats the parameters of a request."""
         return table_at(upstream.base_url)
-
-    def path(self, upstream: Upstream, path: str) -> str:
-        """The path below this upstream's address for ``path`` of OpenAI's API."""
-        del upstream
-        return path
 
     def body(self, request: WireModel, upstream: Upstream) -> Json:
         """The body to send. Raises InvalidRequest for a field that no request may have."""
@@ -163,9 +159,8 @@ class OpenAIBackend:
         fields, files = transcription_form(
             request, upstream, self.parameters(upstream), streamed=self.streams_transcripts
         )
-        return self._typed_events(
-            upstream, path, transcript_events, "transcript.text.done", data=fields, files=files
-        )
+        last = ("transcript.text.done",)
+        return self.typed_events(upstream, path, transcript_events, last, data=fields, files=files)
 
     async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncGenerator[bytes]:
         body = speech_body(request, upstream, self.parameters(upstream), self.default_voice)
@@ -181,10 +176,10 @@ class OpenAIBackend:
                 yield chunk
 
     def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncGenerator[Json]:
-        body = self.body(request, upstream)
-        last = "image_generation.completed"
-        room = (request.n or 1) * _PICTURE
-        return self._typed_events(upstream, "/images/generations", image_events, last, room=room, json=body)
+        return pictures.draw(self, upstream, request)
+
+    def edit(self, upstream: Upstream, request: ImageEditRequest) -> AsyncGenerator[Json]:
+        return pictures.edit(self, upstream, request)
 
     async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]:
         """The rows of ``GET /models``."""
@@ -292,19 +287,19 @@ class OpenAIBackend:
         if (usage := watch.end()) is not None:
             yield usage
 
-    async def _typed_events(
+    async def typed_events(
         self,
         upstream: Upstream,
         path: str,
         take_apart: Callable[[Any, Upstream], Iterator[Json]],
-        last: str,
+        last: tuple[str, ...],
         *,
         room: int = 0,
         **sent: Any,
     ) -> AsyncGenerator[Json]:
         """The events of an answer whose events have types, checked; ``sent`` is the body for ``HttpClient.open``.
 
-        ``take_apart`` turns a plain answer into events. Raises StreamBroken when none has the type ``last``.
+        ``take_apart`` turns a plain answer into events. Raises StreamBroken when none has a type of ``last``.
         """
         async with self.http.open(
             upstream, "POST", self.path(upstream, path), key_header=self.key_header, **sent
@@ -323,7 +318,7 @@ class OpenAIBackend:
                     break
                 event = checked(told.json(), told.event, upstream)
                 regular(event, upstream)
-                finished = finished or event.get("type") == last
+                finished = finished or event.get("type") in last
                 yield event
             if not finished:
                 raise StreamBroken(f"The endpoint '{upstream.endpoint}' ended its answer before it was complete.")

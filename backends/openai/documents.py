@@ -14,6 +14,7 @@ from backends.base import Upstream
 from backends.wire.classify import ClassifyRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.rerank import RerankRequest
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from catalog.errors import UnsupportedParameter, UpstreamProtocolError
 from catalog.types import Json
 
@@ -22,7 +23,7 @@ def _wrong(upstream: Upstream, what: str) -> UpstreamProtocolError:
     return UpstreamProtocolError(f"The endpoint '{upstream.endpoint}' answered with {what}.")
 
 
-def embedding_list(document: Json, request: EmbeddingRequest, upstream: Upstream) -> Json:
+def embedding_list(document: Json, request: EmbeddingRequest | MixedEmbeddingRequest, upstream: Upstream) -> Json:
     """OpenAI's list, in the order of the inputs and in the caller's encoding.
 
     Some servers ignore ``encoding_format``. Raises UpstreamProtocolError when a vector is missing,
@@ -165,8 +166,11 @@ def transcript_events(document: Any, upstream: Upstream) -> Iterator[Json]:
     yield {"type": "transcript.text.done", **rest}
 
 
-def image_events(document: Any, upstream: Upstream) -> Iterator[Json]:
-    """The events of a stream that says the same as a plain list of images; the usage is on the last."""
+def image_events(document: Any, upstream: Upstream, made: str = "image_generation") -> Iterator[Json]:
+    """The events of a stream that says the same as a plain list of images; the usage is on the last.
+
+    ``made`` is the beginning of their type.
+    """
     images = document.get("data") if isinstance(document, dict) else None
     if not isinstance(images, list) or not images or any(type(image) is not dict for image in images):
         raise _wrong(upstream, "no image")
@@ -175,7 +179,7 @@ def image_events(document: Any, upstream: Upstream) -> Iterator[Json]:
     }
     for position, image in enumerate(images):
         event = {
-            "type": "image_generation.completed",
+            "type": f"{made}.completed",
             "created_at": document.get("created"),
             **shared,
             **image,

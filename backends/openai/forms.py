@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from backends.base import Upstream
 from backends.http.multipart import FormField, FormFile
+from backends.openai.pictures import left_out
+from backends.openai.videos import unsent
 from backends.parameters import ParameterTable, body_for, dropped_names, refuse_forbidden
 from backends.voices import mapped, openai_voice
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.common import WireModel
+from backends.wire.images import ImageEditRequest
 from backends.wire.rerank import RerankRequest
+from backends.wire.video.request import VideoRequest
 from catalog.errors import InvalidRequest, RoundhouseError, UnsupportedParameter
 from catalog.types import Json
 
@@ -184,7 +188,11 @@ def dropped(request: WireModel, upstream: Upstream, table: ParameterTable) -> tu
     if isinstance(request, TranscriptionRequest):
         taken = frozenset() if upstream.engine is None else table.extras
         return _transcription_dropped(request, table, taken)
+    if isinstance(request, VideoRequest):
+        return unsent(request, upstream, table)
     names = dropped_names(request, upstream, table)
+    if isinstance(request, ImageEditRequest):
+        names += left_out(request, table)
     if isinstance(request, SpeechRequest):
         names += _hints(request, table)
         if spoken_voice(request, upstream, table)[1]:

@@ -10,7 +10,7 @@ from backends.adapting.names import OPENAI as OPENAI_NAMES
 from backends.adapting.tools import ToolRules
 from backends.openai import perplexity
 from backends.openai.efforts import efforts_of
-from backends.parameters import LLAMA_SAMPLERS, ParameterTable
+from backends.parameters import LLAMA_SAMPLERS, ParameterTable, PictureRules
 from backends.translation import CONSTRAINTS
 from backends.voices import OPENAI_VOICES
 
@@ -36,6 +36,7 @@ OPENAI = ParameterTable(
     refuses={name: CONSTRAINTS[name] for name in ("inference_geo", "safety_settings")},
     efforts=efforts_of,
     voices=frozenset(OPENAI_VOICES),
+    pictures=PictureRules(drops=frozenset({"seed", "strength"}), format=False, variations=False),
     tools=ToolRules(
         names=OPENAI_NAMES,
         refused_roots=frozenset({"anyOf", "oneOf", "allOf", "enum", "not"}),

@@ -43,7 +43,7 @@ _MAGIC = (
 _TRANSPORT, _SYNC = 188, 0x47
 
 
-class Film(NamedTuple):
+class SampledFilm(NamedTuple):
     """A video in pictures. ``seconds`` is its length, ``frames`` are times in seconds and JPEGs."""
 
     seconds: float
@@ -123,7 +123,7 @@ class Films:
             content += _as_parts(film, "low" if asked.detail is None else asked.detail)
         return message.model_copy(update={"content": content})
 
-    async def _film(self, data: bytes, asked: VideoAddress, each: int = MAX_FRAMES) -> Film:
+    async def _film(self, data: bytes, asked: VideoAddress, each: int = MAX_FRAMES) -> SampledFilm:
         demuxer = demuxer_of(data)
         assert demuxer is not None, "read checks it"
         most = min(asked.max_frames or USUAL_FRAMES, each)
@@ -143,7 +143,7 @@ class Films:
         for time, size in zip(told["times"], told["sizes"], strict=True):
             frames.append((time, rest[at : at + size]))
             at += size
-        return Film(told["seconds"], told["sound"], frames)
+        return SampledFilm(told["seconds"], told["sound"], frames)
 
 
 def demuxer_of(data: bytes) -> str | None:
@@ -179,7 +179,7 @@ def _counted(messages: Sequence[Message]) -> tuple[int, int]:
     return videos, sum(part.image_url is not None for part in parts)
 
 
-def _as_parts(film: Film, detail: str) -> list[ContentPart]:
+def _as_parts(film: SampledFilm, detail: str) -> list[ContentPart]:
     without = ", without its sound" if film.sound else ""
     count = len(film.frames)
     head = f"[A video of {film.seconds:.1f} s, as {count} frame{'s' * (count != 1)}{without}.]"

@@ -262,12 +262,17 @@ def regular_event(event: Json) -> None:
             _need_text(event, "language")
         _check_times(event, "segments", "text")
         _check_times(event, "words", "word")
-    elif kind in ("image_generation.completed", "image_generation.partial_image"):
+    elif kind in _PICTURES:
         if event.get("b64_json") is None and event.get("url") is None:
             raise WrongShape("b64_json", None, "a picture")
         for name in ("b64_json", "url"):
             if event.get(name) is not None:
                 _need_text(event, name)
+
+
+_PICTURES = frozenset(
+    f"{made}.{state}" for made in ("image_generation", "image_edit") for state in ("completed", "partial_image")
+)
 
 
 def _need_text(event: Json, name: str) -> None:

@@ -332,19 +332,15 @@ class Transcription(TypedDict):
     usage: NotRequired[dict[str, Any] | None]
 
 
-class TranscriptProgress(TypedDict):
-    """Seconds of the audio that were heard, and ``of`` how many, where the file tells."""
-
-    seconds: float
-    of: float | None
-
-
 class TranscriptEvent(TypedDict):
-    """One event of a streamed transcript: text as it is recognised, then the whole."""
+    """One event of a streamed transcript: text as it is recognised, then the whole.
+
+    ``progress`` has the ``seconds`` of the audio that were heard, and ``of`` how many, where the file tells.
+    """
 
     type: Literal["transcript.text.delta", "transcript.text.segment", "transcript.text.done"]
     delta: NotRequired[str]
-    progress: NotRequired[TranscriptProgress]
+    progress: NotRequired[dict[str, float | None]]
     text: NotRequired[str]
     language: NotRequired[str | None]
     language_probability: NotRequired[float]
@@ -370,30 +366,6 @@ class SpeechEvent(TypedDict):
     words: NotRequired[list[TranscribedWord]]
     characters: NotRequired[list[SpokenCharacter]]
     usage: NotRequired[dict[str, int]]
-
-
-class Image(TypedDict):
-    b64_json: NotRequired[str]
-    url: NotRequired[str]
-    revised_prompt: NotRequired[str]
-    seed: NotRequired[int]
-
-
-class ImageList(TypedDict):
-    """The pictures drawn; ``created`` is Unix seconds."""
-
-    created: int
-    data: list[Image]
-    output_format: NotRequired[str]
-    usage: NotRequired[dict[str, Any]]
-
-
-class ImageEvent(TypedDict):
-    """One event of streamed drawing: a picture in the making, or a completed one."""
-
-    type: Literal["image_generation.partial_image", "image_generation.completed"]
-    b64_json: NotRequired[str]
-    partial_image_index: NotRequired[int]
 
 
 class ResponseUsage(TypedDict):

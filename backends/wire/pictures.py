@@ -32,13 +32,13 @@ class Picture(NamedTuple):
     height: int
 
 
-def checked_picture(data: bytes) -> Picture:
-    """The picture in these bytes.
+def checked_picture(data: bytes, param: str = "messages", most: int = MAX_BYTES) -> Picture:
+    """The picture in these bytes, of at most ``most`` bytes; ``param`` is the field that errors name.
 
     Raises UndecodableMedia if there is none, PayloadTooLarge if it has too many bytes or pixels.
     """
-    if len(data) > MAX_BYTES:
-        raise PayloadTooLarge(f"A picture is over the limit of {MAX_BYTES // 2**20} MiB.", param="messages")
+    if len(data) > most:
+        raise PayloadTooLarge(f"A picture is over the limit of {most // 2**20} MiB.", param=param)
     try:
         picture = _read(data)
     except (struct.error, IndexError):
@@ -46,15 +46,36 @@ def checked_picture(data: bytes) -> Picture:
     if picture is None or picture.width < 1 or picture.height < 1:
         raise UndecodableMedia(
             "The data is not a picture in PNG, JPEG, GIF, WebP, BMP, TIFF, AVIF, JPEG 2000, ICO or PNM.",
-            param="messages",
+            param=param,
         )
     if max(picture.width, picture.height) > MAX_SIDE or picture.width * picture.height > MAX_PIXELS:
         raise PayloadTooLarge(
             f"A picture has {picture.width} x {picture.height} pixels; the limit is {MAX_PIXELS} in all and "
             f"{MAX_SIDE} a side.",
-            param="messages",
+            param=param,
         )
     return picture
+
+
+def picture_kind(data: bytes) -> str:
+    """The kind of a picture that :func:`checked_picture` has passed."""
+    picture = _read(data)
+    return "png" if picture is None else picture.kind
+
+
+def has_transparency(data: bytes) -> bool:
+    """Whether a PNG has an alpha channel, or a colour that counts as transparent (W3C PNG, 11.2.1, 11.3.1.1)."""
+    if data[25:26] in (b"\x04", b"\x06"):
+        return True
+    at = 8
+    for _ in range(MAX_SEGMENTS):
+        if len(data) < at + 8:
+            return False
+        size, name = struct.unpack_from(">I4s", data, at)
+        if name in (b"tRNS", b"IDAT"):
+            return bool(name == b"tRNS")
+        at += 12 + size
+    return False
 
 
 def _read(data: bytes) -> Picture | None:

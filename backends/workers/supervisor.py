@@ -40,6 +40,7 @@ from catalog.errors import (
     ConfigurationError,
     Draining,
     ModelTemporarilyUnavailable,
+    ModelTooLarge,
     ModelUnavailable,
     RoundhouseError,
 )
@@ -320,7 +321,7 @@ class Supervisor:
         """Reserve ``need`` bytes, evicting idle workers. One worker is placed at a time, in order of arrival.
 
         A busy worker whose memory is needed is drained once the newcomer has waited, and the worker has served,
-        for ``drain_delay`` seconds. Raises ModelUnavailable if the model can never fit, and
+        for ``drain_delay`` seconds. Raises ModelTooLarge if the model can never fit, and
         ModelTemporarilyUnavailable if no memory became free in time.
         """
         async with self._placing:
@@ -332,7 +333,7 @@ class Supervisor:
                         worker.reserve(device, need)
                         return
                     case TooLarge(_, largest):
-                        raise ModelUnavailable(
+                        raise ModelTooLarge(
                             f"'{worker.model.id}' needs about {_mib(need)} MiB, more than the {_mib(largest)} MiB "
                             "that workers may use on a device."
                         )

@@ -17,7 +17,7 @@ _ORDER = {"mps": ("mlx", "llamacpp", "vllm"), "cuda": ("vllm", "llamacpp"), "cpu
 _DEVICES = {
     "llamacpp": frozenset({"cpu", "cuda", "mps"}), "mlx": frozenset({"mps"}), "vllm": frozenset({"cuda"}),
     "onnx": frozenset({"cpu", "cuda"}), "whisper": frozenset({"cpu", "cuda"}), "speech": frozenset({"cpu"}),
-    "diffusion": frozenset({"cpu", "cuda", "mps"}),
+    "diffusion": frozenset({"cpu", "cuda", "mps"}), "diffusion-video": frozenset({"cpu", "cuda", "mps"}),
 }  # fmt: skip
 """Kinds of devices that an engine is recommended on."""
 
@@ -55,7 +55,7 @@ class Fit:
     @property
     def needs_token(self) -> bool:
         """Whether the hub asks for a token: for the maker's own files, not for others' quantisations."""
-        return self.entry.gated and self.engine in ("vllm", "diffusion")
+        return self.entry.gated and self.engine in ("vllm", "diffusion", "diffusion-video")
 
     @property
     def enough(self) -> bool:

@@ -71,7 +71,7 @@ class WeightFiles(Section):
 ENGINES: Mapping[str, str] = MappingProxyType(
     {
         "gguf": "llamacpp", "mlx": "mlx", "vllm": "vllm", "onnx": "onnx", "whisper": "whisper", "speech": "speech",
-        "diffusion": "diffusion",
+        "diffusion": "diffusion", "video": "diffusion-video",
     }
 )  # fmt: skip
 """Engines, by the field of an entry that has its form."""
@@ -114,6 +114,7 @@ class Entry(Section):
     whisper: WeightFiles | None = None
     speech: WeightFiles | None = None
     diffusion: WeightFiles | None = None
+    video: WeightFiles | None = None
     weights: WeightFiles | None = Field(default=None, description="a form that no engine here runs")
     tool_parser: str | None = None
     reasoning_parser: str | None = None
@@ -128,7 +129,9 @@ class Entry(Section):
     @model_validator(mode="after")
     def _somewhere(self) -> Entry:
         if not any(True for _ in self.repositories()):
-            raise ValueError("it has no form: give gguf, mlx, vllm, onnx, whisper, speech, diffusion or weights")
+            raise ValueError(
+                "it has no form: give gguf, mlx, vllm, onnx, whisper, speech, diffusion, video or weights"
+            )
         return self
 
     @property

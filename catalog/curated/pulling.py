@@ -20,7 +20,7 @@ _OF_THE_WEIGHTS = frozenset({Capability.CODE, Capability.SUMMARISE})
 _SENSES = frozenset({Capability.VISION, Capability.VIDEO_INPUT, Capability.AUDIO_INPUT})
 _SIZE = re.compile(r"-(\d+(?:\.\d+)?[bm](?:-a\d+(?:\.\d+)?b)?)$")
 
-EXTRAS = {"whisper": "speech", "diffusion": "images"}
+EXTRAS = {"whisper": "speech", "diffusion": "images", "diffusion-video": "video"}
 """The extra that installs an engine, where it has another name."""
 
 
@@ -127,7 +127,10 @@ def described(row: Model) -> Model:
 
 
 def _capabilities(row: Model, entry: Entry, engine: str) -> frozenset[Capability]:
-    """A GGUF's header tells what its template and projector can; other forms have what the entry says."""
+    """A GGUF's header tells what its template and projector can, and a pipeline's name what it makes videos from;
+    other forms have what the entry says."""
+    if engine == "diffusion-video":
+        return row.capabilities | entry.capabilities
     if engine == "llamacpp" and Capability.CHAT in entry.capabilities & ENDPOINTS:
         return row.capabilities | (entry.capabilities & _OF_THE_WEIGHTS)
     return entry.capabilities - _SENSES if engine == "mlx" else entry.capabilities

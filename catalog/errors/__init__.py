@@ -21,6 +21,7 @@ RoundhouseError                     500 server_error
 ├── NotFound                        404 not_found
 │   ├── ModelNotFound               404 model_not_found, with the nearest names
 │   └── ModelUnavailable            404 model_unavailable: not pulled, no key, does not fit
+│       ├── ModelTooLarge           404 model_unavailable: needs more memory than a device has
 │       └── EngineMissing           404 engine_missing: names the extra to install
 ├── RateLimited                     429 rate_limit_exceeded, Retry-After
 │   ├── QueueFull                   429 queue_full
@@ -70,6 +71,7 @@ from catalog.errors.request import (
     InvalidRequest,
     MethodNotAllowed,
     ModelNotFound,
+    ModelTooLarge,
     ModelUnavailable,
     NoCandidate,
     NotAuthenticated,
@@ -118,6 +120,7 @@ __all__ = [
     "MethodNotAllowed",
     "ModelNotFound",
     "ModelTemporarilyUnavailable",
+    "ModelTooLarge",
     "ModelUnavailable",
     "NoCandidate",
     "NotAuthenticated",

@@ -218,6 +218,10 @@ class ModelUnavailable(NotFound):
     retryable = True
 
 
+class ModelTooLarge(ModelUnavailable):
+    """The model needs more memory, with the options of its worker, than workers may use on any device."""
+
+
 class EngineMissing(ModelUnavailable):
     """The engine's package is not installed, or no engine has this name."""
 

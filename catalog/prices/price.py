@@ -63,11 +63,13 @@ class Price(TokenPrices):
     """Prices in US dollars, of tokens by the million. A price that is left out is unknown, never free.
 
     ``tiers`` multiplies the prices of tokens by what a request or an answer says of its service: ``service_tier``
-    (flex, priority, batch), ``speed`` (fast), ``inference_geo`` (us). Units (an image, a minute, a character)
-    count where the tokens of the answer have no price, or are not reported.
+    (flex, priority, batch), ``speed`` (fast), ``inference_geo`` (us); of a video the size (360p, 1080p, 4k).
+    Units (an image, a second of video, a minute of audio, a character) count where the tokens of the answer have
+    no price, or are not reported.
     """
 
     image: float | None = Field(default=None, ge=0, description="per image")
+    video: float | None = Field(default=None, ge=0, description="per second of video")
     minute: float | None = Field(default=None, ge=0, description="per minute of audio")
     character: float | None = Field(default=None, ge=0, description="per million characters spoken")
     search: float | None = Field(default=None, ge=0, description="per thousand rerank searches")

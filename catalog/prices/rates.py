@@ -13,7 +13,9 @@ Rate = int | Decimal | None
 
 STANDARD = frozenset({"", "auto", "default", "standard", "on_demand", "scale", "global", "not_available"})
 """Names of tiers, speeds and regions at the listed price; ``scale`` is prepaid, ``auto`` the project's setting."""
-KNOWN_TIERS = frozenset(
+RESOLUTIONS = frozenset({"360p", "480p", "1080p", "4k"})
+"""Tiers of videos, by their shorter side; 720p is the listed price, and so is one that a row does not list."""
+KNOWN_TIERS = RESOLUTIONS | frozenset(
     {"batch", "flex", "priority", "fast", "ultrafast", "performance", "reserved", "premium", "us", "eu"}
 )
 """Names of tiers, speeds and regions that providers use; see ``service_tier``, ``speed`` and ``inference_geo``."""
@@ -87,7 +89,7 @@ class RateCard:
     def of(self, tiers: tuple[str, ...], prompt: int) -> tuple[Rates, tuple[str, ...]]:
         """The rates for tiers of service and a prompt's tokens, and the tiers whose price is unknown."""
         known = tuple(tier for tier in tiers if tier in self.factors)
-        unknown = tuple(tier for tier in tiers if tier not in self.factors)
+        unknown = tuple(tier for tier in tiers if tier not in self.factors and tier not in RESOLUTIONS)
         is_long = prompt > self.long_above
         if not known:
             return (self.long if is_long else self.standard), unknown
@@ -100,6 +102,10 @@ class RateCard:
     def dearest(self, tiers: tuple[str, ...]) -> float:
         """The factor of a request for these tiers; at least 1, because the provider may serve it as usual."""
         return max(1.0, float(self._factor(tuple(tier for tier in tiers if tier in self.factors))))
+
+    def factor(self, tiers: tuple[str, ...]) -> Decimal:
+        """The factor of the tiers that the row lists."""
+        return self._factor(tuple(tier for tier in tiers if tier in self.factors))
 
     def undiscounted(self, tiers: tuple[str, ...]) -> tuple[str, ...]:
         """These tiers without those that cost less than the listed price."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from catalog.files.gguf import NotGguf, least_size
 
 _CONFIGS = {"vllm": "config.json", "mlx": "config.json", "diffusion": "model_index.json"}
+_CONFIGS["diffusion-video"] = _CONFIGS["diffusion"]
 _GGUF_ENGINES = frozenset({"llamacpp", "llama-cpp-python"})
 _SPLIT = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf", re.IGNORECASE)
 _ONNX_TAGS = frozenset({0x08, 0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72, 0xA2, 0xCA})

@@ -25,7 +25,7 @@ from catalog.selection import RemoteFile, Selection, select
 from catalog.store.manifest import Manifest, StoredFile, sha256_of
 from catalog.store.progress import Progress, PullEvent, Stage, silent
 from catalog.store.room import check_room
-from catalog.store.transfer import ChecksumMismatch, Sleep, download, transport_errors
+from catalog.store.transfer import ChecksumMismatch, Sleep, download, transport_errors, unreachable_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +284,11 @@ def _translated(source: HubSource) -> Iterator[None]:
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise PullError(f"The hub cannot be reached for {name}: {_first_line(error)}") from error
+    except unreachable_errors() as error:
+        raise PullError(
+            f"The hub cannot be reached for {name} ({_first_line(error)}). Check this machine's network, or set "
+            "its proxy (HTTPS_PROXY) or a mirror (HF_ENDPOINT), then pull again."
+        ) from error
     except HfHubHTTPError as error:
         raise PullError(f"The hub refused {name}: {_first_line(error)}") from error
     except transport_errors() as error:

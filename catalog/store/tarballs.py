@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from catalog.errors import PullError
-from catalog.model import TarballPin
+from catalog.pins import TarballPin
 from catalog.store.transfer import download, transport_errors
 from catalog.store.watched import run_watched
 
@@ -59,11 +59,12 @@ class Npm:
     def _streamed(self, pin: TarballPin, folder: Path, watch: Callable[[int], None]) -> Path:
         from huggingface_hub.errors import HfHubHTTPError
 
+        failures: tuple[type[Exception], ...] = (HfHubHTTPError, *transport_errors())
         file = f"{pin.name.rpartition('/')[2]}-{pin.version}.tgz"
         target = folder / file
         try:
             download(f"{self._registry}/{pin.name}/-/{file}", {}, target, pin.size, watch)
-        except (HfHubHTTPError, *transport_errors()) as error:
+        except failures as error:
             raise PullError(
                 f"The npm registry did not give {pin.name} {pin.version} ({type(error).__name__}). Check the "
                 "network, or install npm, whose settings know this machine's registry; then pull again."

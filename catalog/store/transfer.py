@@ -106,12 +106,21 @@ def _stream(
 
 def transport_errors() -> tuple[type[Exception], ...]:
     """Return the connection errors of the HTTP library that the installed ``huggingface_hub`` uses."""
+    error: type[Exception] = _library().TransportError
+    return (error,)
+
+
+def unreachable_errors() -> tuple[type[Exception], ...]:
+    """Return those of :func:`transport_errors` that come before a server has answered at all."""
+    library = _library()
+    return (library.ConnectError, library.ConnectTimeout, library.ProxyError)
+
+
+def _library() -> Any:
     from huggingface_hub.errors import HfHubHTTPError
 
-    library = next(base for base in HfHubHTTPError.__mro__[1:] if base.__module__.split(".")[0] in _LIBRARIES)
-    module = __import__(library.__module__.split(".")[0])
-    error: type[Exception] = module.TransportError
-    return (error,)
+    base = next(base for base in HfHubHTTPError.__mro__[1:] if base.__module__.split(".")[0] in _LIBRARIES)
+    return __import__(base.__module__.split(".")[0])
 
 
 _LIBRARIES = ("httpx", "httpx2")

@@ -36,6 +36,8 @@ _KEY_SHAPE = re.compile(
 )
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/?#@*A-Z]+")
 _PATH = re.compile(r"(?:/[\w.~-]+)+", re.ASCII)
+_HOST = re.compile(r"\w(?:[\w-]{0,61}\w)?(?:\.\w(?:[\w-]{0,61}\w)?)*\.?", re.ASCII)
+_LONGEST_HOST = 253
 _USUAL_PORTS = {"http": ":80", "https": ":443"}
 _ADVICE = "a key does not belong in a row; put it into an environment variable, and name that in key_env"
 
@@ -91,6 +93,37 @@ def check_origin(origin: str) -> None:
             f"no browser sends {origin[:100]!r} as its origin: write scheme://host[:port] in lower case, "
             "without a path, a wildcard or the scheme's usual port, such as https://app.example"
         )
+
+
+def check_host(host: str) -> str:
+    """An IP address or a name of a host to listen on (RFC 1123, section 2.1; underscores as in many networks)."""
+    if is_host(host):
+        return host
+    if not host:
+        raise ValueError("it must not be empty: write 0.0.0.0 or :: for every address of this machine")
+    raise ValueError(
+        f"{host[:100]!r} is no IP address and no name of a host: write one such as 127.0.0.1, without a scheme, "
+        "brackets or a port"
+    )
+
+
+def check_host_pattern(pattern: str) -> str:
+    """A host as the Host header names it, ``*.`` and the end of its name, or ``*``; returns it in lower case."""
+    if pattern != "*" and not is_host(pattern.removeprefix("*.")):
+        raise ValueError(
+            f"no Host header names {pattern[:100]!r}: write a host without a scheme and a port, such as "
+            "models.example.com or *.example.com"
+        )
+    return pattern.lower()
+
+
+def is_host(text: str) -> bool:
+    """Whether a text is an IP address without brackets, or the name of a host."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return len(text) <= _LONGEST_HOST and _HOST.fullmatch(text) is not None
+    return True
 
 
 def check_network(network: str) -> None:

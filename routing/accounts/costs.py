@@ -7,6 +7,7 @@ known. Whole nano-dollars neither drift nor depend on the order of addition.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
@@ -89,7 +90,7 @@ def cost_of(price: Price, usage: Usage, capability: Capability | None = None) ->
         unknown += [f"tier {tier}" for tier in tiers]
     tokens = _tokens(rates, usage, details, unknown)
     units: Decimal | None = None
-    if usage.units:
+    if usage.units or capability is Capability.VIDEO:  # one that failed has no second, and costs nothing
         counted = usage.input or usage.output
         if not (counted and rates.priced) or not _OF_ANSWERS.isdisjoint(unknown):
             units = _units(price, usage, capability)
@@ -133,32 +134,50 @@ def searches_of(price: Price, facts: Facts) -> int:
     return SEARCHES if facts.searches is None else facts.searches
 
 
+def has_sound(facts: Facts) -> bool:
+    """Whether a prompt may be sound."""
+    return facts.capability is Capability.REALTIME or Capability.AUDIO_INPUT in facts.features
+
+
+def dearest_prompt(price: Price, facts: Facts) -> Usage:
+    """The usage of the :func:`longest_prompt` of a request, all of whose tokens are of the kind that costs most.
+
+    A token may be plain text, or written to a cache, for long too; of a prompt with sound or pictures it may be
+    one of those. Sound without a price of its own stays an unknown part of the cost, as does text without one.
+    """
+    tokens = longest_prompt(facts.prompt_tokens)
+    rates = price.rates.of((), tokens)[0]
+    plain = math.inf if rates.input is None else rates.input
+    written = max(rates.cache_write or 0, rates.cache_write_long or 0)
+    drawn = (rates.image_input or 0) if Capability.VISION in facts.features else 0
+    if has_sound(facts) and (rates.audio_input is None or rates.audio_input >= max(plain, written, drawn)):
+        return Usage(tokens, details=UsageDetails(audio_input=tokens))
+    if drawn > max(plain, written):
+        return Usage(tokens, details=UsageDetails(image_input=tokens))
+    if written > plain:
+        for_long = tokens if written == rates.cache_write_long else 0
+        return Usage(tokens, cache_write=tokens, details=UsageDetails(cache_write_long=for_long))
+    return Usage(tokens)
+
+
 def affordable_output(price: Price, facts: Facts, dollars: float) -> float | None:
     """The most output tokens with which a request costs at most ``dollars``; below 0 if its prompt costs more.
 
-    The prompt's tokens are an estimate, which counts as :func:`longest_prompt`: every token as sound if it has
-    some, else as written to a cache for long where that is dearer. The service is the dearest that may answer, and
-    it searches the web as often as :func:`searches_of` tells, and runs its containers. Infinite if the output is
-    free, ``None`` if a price is unknown.
+    The prompt's tokens are an estimate, which counts as :func:`longest_prompt`, each at the dearest that it may
+    cost (:func:`dearest_prompt`). The service is the dearest that may answer, and it searches the web as often as
+    :func:`searches_of` tells, and runs its containers. Infinite if the output is free, ``None`` if a price is
+    unknown.
     """
     prompt = longest_prompt(facts.prompt_tokens)
     if price.rates.of(facts.tiers, prompt)[1] and not price.free:
         return None
-    rates = price.rates.standard
+    asked = dearest_prompt(price, facts)
     searches, containers = searches_of(price, facts), facts.containers
-    details: UsageDetails | None
-    if Capability.AUDIO_INPUT in facts.features:
-        written, details = 0, UsageDetails(audio_input=prompt, web_searches=searches, containers=containers)
-    elif (rates.cache_write_long or 0) > (rates.input or 0):
-        written, details = (
-            prompt,
-            UsageDetails(cache_write_long=prompt, web_searches=searches, containers=containers),
-        )
-    else:
-        ran = UsageDetails(web_searches=searches, containers=containers)
-        written, details = 0, ran if searches or containers else None
-    alone = cost_nano(price, Usage(prompt, cache_write=written, details=details))
-    with_million = cost_nano(price, Usage(prompt, _MILLION, cache_write=written, details=details))
+    if searches or containers:
+        details = replace(asked.details or _NO_DETAILS, web_searches=searches, containers=containers)
+        asked = replace(asked, details=details)
+    alone = cost_nano(price, asked)
+    with_million = cost_nano(price, replace(asked, output=_MILLION))
     if alone is None or with_million is None:
         return None
     room = to_nano(dollars / price.rates.dearest(facts.tiers)) - alone
@@ -208,7 +227,10 @@ def _parts(rates: Rates, usage: Usage, details: UsageDetails | None) -> tuple[tu
 def _units(price: Price, usage: Usage, capability: Capability | None) -> Decimal | None:
     units = _UNITS if capability is None else tuple(filter(None, [UNITS.get(capability)]))
     rates = {Decimal(str(rate)) / per for name, per in units if (rate := getattr(price, name)) is not None}
-    return Decimal(str(usage.units)) * rates.pop() * NANO if len(rates) == 1 else None
+    if len(rates) != 1:
+        return None
+    tiers = usage.details.tiers if capability is Capability.VIDEO and usage.details is not None else ()
+    return Decimal(str(usage.units)) * rates.pop() * NANO * (price.rates.factor(tiers) if tiers else 1)
 
 
 def _tools(price: Price, details: UsageDetails, unknown: list[str]) -> int | Decimal:

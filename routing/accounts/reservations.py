@@ -27,7 +27,9 @@ from routing.state.protocol import Claim, Counter, State, owner_is_gone, process
 
 ASSUMED = 1024
 """Tokens reserved for an answer without a bound."""
-_GENERATES = frozenset({Capability.CHAT, Capability.COMPLETION, Capability.TRANSCRIBE, Capability.IMAGE})
+_GENERATES = frozenset(
+    {Capability.CHAT, Capability.COMPLETION, Capability.TRANSCRIBE, Capability.IMAGE, Capability.REALTIME}
+)
 _CHARACTERS_PER_TOKEN = 3
 """Of text whose upstream reports no usage: rather too many tokens than too few."""
 _HELD, _RECOVERED, _RATE = "held/", "recovered/", "/rate/"

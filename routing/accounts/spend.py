@@ -26,7 +26,7 @@ from catalog.errors import PriceUnknown
 from catalog.model import UNITS, Capability, Price
 from routing.accounts.caps import Caps, CapUsage, SpendSettings
 from routing.accounts.catching_up import catch_up
-from routing.accounts.costs import cost_nano, cost_of, longest_prompt, searches_of, to_nano
+from routing.accounts.costs import cost_nano, cost_of, dearest_prompt, has_sound, searches_of, to_nano
 from routing.accounts.refusals import Left, check_request, ends_in, exceeded
 from routing.accounts.windows import day_of, window_at
 from routing.clock import Clock, SteadyWallClock, log_step
@@ -198,12 +198,13 @@ class Spend:
 
         ``bound`` is the length in tokens of an answer without a bound of its caller's; see
         :func:`routing.calling.bounds.reserved_answer`. Without that it has ``assumed_output_tokens``. Where a
-        cap must hold, the prompt has as many tokens as its estimate allows.
+        cap must hold, the prompt has as many tokens as its estimate allows, each at the dearest that it may cost.
         """
-        generates = facts.capability in (Capability.CHAT, Capability.COMPLETION)
+        generates = facts.capability in (Capability.CHAT, Capability.COMPLETION, Capability.REALTIME)
         assumed = (self.assumed if bound is None else bound) if generates else 0
-        usage = Usage(
-            input=longest_prompt(facts.prompt_tokens) if self._is_sure(facts, bound) else facts.prompt_tokens,
+        sure = self._is_sure(facts, bound)
+        usage = replace(
+            dearest_prompt(self.now_of(price), facts) if sure else Usage(facts.prompt_tokens),
             output=(assumed if facts.output_tokens is None else facts.output_tokens) * facts.choices,
             units=facts.units if facts.capability in UNITS else 0.0,
         )
@@ -228,16 +229,16 @@ class Spend:
         """Dollars at the dearest service that may answer; ``None`` if a part is unknown."""
         price = self.now_of(price)
         pictures = round(facts.units * PICTURE_TOKENS) if drawn and facts.capability is Capability.IMAGE else 0
-        sound = usage.input if Capability.AUDIO_INPUT in facts.features else 0
+        told = usage.details
+        sound = usage.input if told is None and has_sound(facts) else 0
+        said = usage.output if facts.capability is Capability.REALTIME else 0
         if pictures and price.image is None:
             usage = replace(usage, output=pictures)
         drawings = usage.output if pictures else 0
         searches = searches_of(price, facts)
-        if sound or drawings or searches or facts.containers:
-            details = UsageDetails(
-                audio_input=sound, image_output=drawings, web_searches=searches, containers=facts.containers
-            )
-            usage = replace(usage, details=details)
+        if sound or said or drawings or searches or facts.containers:
+            prompt = (0, sound, 0) if told is None else told.prompt
+            usage = replace(usage, details=UsageDetails(*prompt, said, drawings, searches, facts.containers))
         exact = cost_nano(price, usage, facts.capability)
         if exact is None:
             return None

@@ -238,16 +238,22 @@ class VirtualKeys:
     def authenticate(self, presented: str) -> KeyInfo | None:
         """The key with this secret, unless it is revoked or expired."""
         digest = digest_of(presented)
-        info = self._keys.get(self._by_digest.get(digest, ""))
-        if info is None or info.revoked_at is not None:
+        info = self.holder(self._by_digest.get(digest, ""))
+        if info is None:
             return None
-        now = self._clock.wall()  # as the system has it: a clock that was ahead for a moment ends no key for good
-        if info.expires_at is not None and info.expires_at <= now:
-            return None
+        now = self._clock.wall()
         if hmac.compare_digest(info.digest, digest):
             return info
         recent = info.previous_until is not None and now < info.previous_until
         return info if recent and hmac.compare_digest(info.previous or "", digest) else None
+
+    def holder(self, key: str) -> KeyInfo | None:
+        """The key with this id, unless it is revoked or expired."""
+        info = self._keys.get(key)
+        if info is None or info.revoked_at is not None:
+            return None
+        now = self._clock.wall()  # as the system has it: a clock that was ahead for a moment ends no key for good
+        return None if info.expires_at is not None and info.expires_at <= now else info
 
     async def admit(self, key: KeyInfo, facts: Facts) -> TokenGrant | None:
         """Count a request, its prompt and its longest answer against the key's limits, all or nothing.

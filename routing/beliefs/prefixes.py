@@ -49,10 +49,21 @@ class PrefixMemory:
         self._clock = clock
         self._sent: OrderedDict[bytes, dict[str, float]] = OrderedDict()
         self._hits: dict[str, tuple[float, float]] = {}
+        self._asked_at: float | None = None
 
     def configure(self, settings: Affinity) -> None:
         """Use other settings from the next request on."""
         self._settings = settings
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a choice looked here within the time that a cache lasts.
+
+        Then prompts to named models are worth remembering, too: such a conversation may go on as ``auto``.
+        """
+        if self._asked_at is None or not self._settings.enabled:
+            return False
+        return self._clock.monotonic() - self._asked_at <= max(self._settings.local, self._settings.remote)
 
     def record(self, outcome: Outcome) -> None:
         """Note the prompt of an answered request, and what its model reports of its cache."""
@@ -77,6 +88,11 @@ class PrefixMemory:
 
     def held(self, facts: Facts) -> Mapping[str, Held]:
         """The part of a prompt that each model holds, by model id; empty for one that goes on from no other."""
+        if facts.prefix is not None and self._settings.enabled:
+            self._asked_at = self._clock.monotonic()
+        return self._held(facts)
+
+    def _held(self, facts: Facts) -> Mapping[str, Held]:
         prefix = facts.prefix
         if prefix is None or not self._settings.enabled:
             return NOTHING
@@ -105,7 +121,7 @@ class PrefixMemory:
         usage = outcome.usage
         if not (usage.known and usage.input and (usage.cached or outcome.model in self._hits)):
             return  # a server that never reports cached tokens may have a cache all the same
-        expected = self.held(outcome.facts).get(outcome.model)
+        expected = self._held(outcome.facts).get(outcome.model)
         if expected is not None:
             hit = min(1.0, usage.cached / usage.input / expected.share)
             hits, calls = self._hits.get(outcome.model, (0.0, 0.0))

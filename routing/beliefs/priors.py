@@ -340,6 +340,7 @@ def _price(model: Model) -> float | None:
         Capability.TRANSCRIBE: (prices.minute,),
         Capability.SPEAK: (prices.character, prices.audio_output),
         Capability.IMAGE: (prices.image, prices.image_output),
+        Capability.VIDEO: (prices.video,),
         Capability.EMBED: (prices.input,),
     }.get(kind_of(model), (prices.output,))
     return next((price for price in work if price), None)

@@ -55,6 +55,11 @@ class Answer(Generic[T]):
         return self.attempt.dropped
 
     @property
+    def provider_key(self) -> str | None:
+        """The digest of the provider's key that the call carries; None without one."""
+        return self.attempt.provider_key
+
+    @property
     def spent(self) -> float:
         """Dollars of all attempts once the answer is closed, and of earlier jobs of the same request."""
         return self.attempt.total_spent

@@ -50,6 +50,7 @@ from routing.calling.watching.usage_details import in_tiers
 from routing.outcomes import Outcome, Result, Usage
 from routing.plan import Candidate
 from routing.state.protocol import NANO
+from routing.upstreams.provider_keys import digest_of
 
 T = TypeVar("T")
 _MOST_AFTER_END = 1000
@@ -100,6 +101,12 @@ class Attempt(Generic[T]):
     @property
     def model(self) -> Model:
         return self.candidate.model
+
+    @property
+    def provider_key(self) -> str | None:
+        """The digest of the provider's key that the call carries; None without one."""
+        secret = None if self._lease is None else self._lease.upstream.api_key
+        return None if secret is None or self.model.local else digest_of(secret)
 
     @property
     def total_spent(self) -> float:
@@ -159,6 +166,7 @@ class Attempt(Generic[T]):
                 self._began,
                 longest=reserved_answer(self.model, facts, spend, self.bound),
                 spent=self.spent,
+                provider_key=self.job.provider_key,
             )
             self._lease = lease
             self._queued = self._context.clock.monotonic() - self._began

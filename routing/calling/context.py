@@ -30,6 +30,7 @@ class LeasesCalls(Protocol):
         *,
         longest: int | None = None,
         spent: float = 0.0,
+        provider_key: str | None = None,
     ) -> Lease: ...
 
     def target(self, model: Model) -> Upstream | None: ...

@@ -26,6 +26,7 @@ class Job(Generic[T]):
     one validator per attempt; its verdict goes into the outcome, and with ``escalate`` in the caller's intent an
     invalid answer is held back and the next candidate is asked. ``left_out`` names what the caller sent and no
     model is given, and ``kept`` the parameters that no server needs to take: stored here, or the operation's own.
+    ``provider_key`` is the digest of the key that its call must carry.
     ``bound`` is the longest answer by the limits of the caller's key. A ``further`` job serves a request for which
     another did before: it belongs to the same trace, and ``spent`` are the dollars that those before it cost,
     which limits on cost count too.
@@ -41,6 +42,7 @@ class Job(Generic[T]):
     bound: Bound | None = None
     further: bool = False
     spent: float = 0.0
+    provider_key: str | None = None
 
     def without_kept(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """The names of parameters that are not stored here."""

@@ -97,11 +97,13 @@ class Leases:
         *,
         longest: int | None = None,
         spent: float = 0.0,
+        provider_key: str | None = None,
     ) -> Lease:
         """Take money, then a worker or a turn and a key; ``held`` gives them back in the opposite order.
 
-        ``longest`` bounds the tokens of the answer, ``spent`` are the dollars of earlier attempts. Raises
-        BudgetExceeded, QueueFull, ModelTemporarilyUnavailable (no usable key), and the pool's errors.
+        ``longest`` bounds the tokens of the answer, ``spent`` are the dollars of earlier attempts. With
+        ``provider_key``, a digest, it is that key and no other. Raises BudgetExceeded, QueueFull,
+        ModelTemporarilyUnavailable (no usable key), and the pool's errors.
         """
         model = candidate.model
         reservation = await held.enter_async_context(
@@ -120,9 +122,13 @@ class Leases:
         queue = self._concurrency.at(self._endpoint(model.source.endpoint))
         if queue is not None:
             held.callback(queue.release, await queue.acquire(need_of(facts)))
-        upstream, provider_key = self.address(model, now)
+        position: int | None = None
+        if provider_key is None:
+            upstream, position = self.address(model, now)
+        else:
+            upstream = self.address_of_key(model, provider_key)
         upstream = self.hops.marked(of_snapshot(upstream, facts))
-        return Lease(upstream, provider_key, reservation, waits=reservation.waits)
+        return Lease(upstream, position, reservation, waits=reservation.waits)
 
     def for_row(self, model: Model, upstream: Upstream) -> Upstream:
         """A worker's upstream with the row's parameters and limits and the settings' timeouts."""

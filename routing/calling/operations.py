@@ -13,10 +13,15 @@ from backends.base import (
     Chat,
     Classify,
     Complete,
+    Converse,
     Count,
     Describe,
+    Discard,
     Draw,
+    EditImages,
     Embed,
+    EmbedContents,
+    Film,
     Moderate,
     Rerank,
     Speak,
@@ -27,9 +32,11 @@ from backends.base import (
 )
 from backends.grounding.asking import locate
 from backends.grounding.places import grounded
+from backends.wire.audio import RealtimeTurn
 from backends.wire.chat import ChatRequest
 from backends.wire.rerank import PairedRerank
 from backends.wire.tokens import DetokenizeRequest, DetokenizeTexts, TokenizeRequest, TokenizeTexts
+from backends.wire.video.events import VideoItem
 from catalog.errors import UpstreamProtocolError
 from catalog.types import Json
 from routing.calling.watching.observers import (
@@ -38,7 +45,9 @@ from routing.calling.watching.observers import (
     ChunkObserver,
     ImageObserver,
     ObjectObserver,
+    RealtimeObserver,
     TranscriptObserver,
+    VideoObserver,
 )
 from routing.calling.watching.usage import most_prompt_tokens
 from routing.facts import Facts
@@ -143,6 +152,11 @@ async def _scored(backend: Rerank, upstream: Upstream, body: PairedRerank) -> Js
     return answer
 
 
+async def _turn(body: RealtimeTurn) -> AsyncIterator[Json]:
+    async for event in body.events:
+        yield event
+
+
 def _chunks(facts: Facts, model: str) -> AnswerObserver:
     return ChunkObserver(model, most_prompt_tokens(facts))
 
@@ -164,6 +178,9 @@ COMPLETE: Operation[Json] = Operation(
 )
 EMBED: Operation[Json] = Operation(
     Embed, lambda backend, upstream, body: once(backend.embed(upstream, body)), _object
+)
+EMBED_CONTENTS: Operation[Json] = Operation(
+    EmbedContents, lambda backend, upstream, body: once(backend.embed_contents(upstream, body)), _object
 )
 RERANK: Operation[Json] = Operation(
     Rerank,
@@ -191,8 +208,32 @@ SPEAK: Operation[bytes] = Operation(
     lambda backend, upstream, body: backend.speak(upstream, body),
     lambda facts, _model: AudioObserver(facts.units),
 )
+CONVERSE: Operation[Json] = Operation(
+    Converse,
+    lambda backend, upstream, body: backend.converse(upstream, body),
+    lambda _facts, model: RealtimeObserver(model),
+)
+TURN: Operation[Json] = Operation(
+    Converse,
+    lambda _backend, _upstream, body: _turn(body),
+    lambda _facts, model: RealtimeObserver(model),
+)
+"""One response of an open session: the connection is there, and this counts what passes over it."""
 DRAW: Operation[Json] = Operation(
     Draw, lambda backend, upstream, body: backend.draw(upstream, body), lambda _facts, _model: ImageObserver()
+)
+FILM: Operation[VideoItem] = Operation(
+    Film,
+    lambda backend, upstream, body: backend.film(upstream, body),
+    lambda facts, _model: VideoObserver(facts.units, facts.tiers),
+)
+DISCARD: Operation[Json] = Operation(
+    Discard, lambda backend, upstream, body: once(backend.discard(upstream, body)), _object
+)
+EDIT: Operation[Json] = Operation(
+    EditImages,
+    lambda backend, upstream, body: backend.edit(upstream, body),
+    lambda _facts, _model: ImageObserver(),
 )
 COUNT: Operation[Json] = Operation(
     Count, lambda backend, upstream, body: once(backend.count(upstream, body)), _object

@@ -19,7 +19,9 @@ from routing.facts import Facts, Intent, Mode
 from routing.plan import OVER_BUDGET, Exclusion
 from routing.settings import RoutingSettings
 
-SPEECH = frozenset({Capability.SPEAK, Capability.TRANSCRIBE, Capability.TRANSLATE, Capability.DIARIZE})
+SPEECH = frozenset(
+    {Capability.SPEAK, Capability.TRANSCRIBE, Capability.TRANSLATE, Capability.DIARIZE, Capability.REALTIME}
+)
 """Capabilities to which the speech policy applies."""
 HEARS = frozenset({Capability.TRANSCRIBE, Capability.TRANSLATE})
 """Capabilities whose input is speech in some language."""

@@ -28,6 +28,7 @@ _CHECKED_FEATURES = frozenset(
         Capability.TOOLS,
         Capability.JSON_SCHEMA,
         Capability.WEB_SEARCH,
+        Capability.IMAGE_EDIT,
     }
 )
 """Features that a named model's row must list. Discovered rows are exempt: their features are unknown."""

@@ -75,7 +75,8 @@ class Planner:
         """The plan for a request. Raises ModelNotFound and CapabilityMismatch for a model asked for by name."""
         made = policy.plan(facts, self.world(facts), self._settings, self._rng)
         if facts.prefix is not None and not facts.prefix.known:
-            facts.prefix.settle(wanted=made.strategy is not Strategy.EXPLICIT or len(made.considered) > 1)
+            chosen = made.strategy is not Strategy.EXPLICIT or len(made.considered) > 1
+            facts.prefix.settle(wanted=chosen or (self._prefixes is not None and self._prefixes.in_use))
         return made
 
     def model(self, model_id: str) -> Model | None:

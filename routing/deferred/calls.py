@@ -234,7 +234,9 @@ class _CollectingLeases:
         *,
         longest: int | None = None,
         spent: float = 0.0,
+        provider_key: str | None = None,
     ) -> Lease:
+        del provider_key
         model = candidate.model
         self.amount = self._spend.estimate(model.price, facts, longest)
         checked = _Checked(self._spend, facts.key, model.id, model.endpoint_name, self.amount, spent)
@@ -278,8 +280,9 @@ class _ReplayingLeases:
         *,
         longest: int | None = None,
         spent: float = 0.0,
+        provider_key: str | None = None,
     ) -> Lease:
-        del now, spent
+        del now, spent, provider_key
         model = candidate.model
         made = self._spend.reserve(key=facts.key, model=model.id, endpoint=model.endpoint_name, amount=0.0)
         reservation = await held.enter_async_context(made)

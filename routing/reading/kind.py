@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from catalog.index import Floats
 from routing.facts import Complexity, Task
-from routing.reading.recogniser import logits_of, recognise
+from routing.reading.ngrams import parts_of
+from routing.reading.recogniser import READ_TASKS, logits_of, recognise
 from routing.reading.shape import Shape, looks_like_code, looks_like_mathematics, shape_of
 from routing.reading.tokens import profile
 
@@ -19,6 +21,12 @@ _SYSTEM = 1500
 """Characters of a system prompt that says what to do with each message. Longer ones describe an agent."""
 _CONTEXT = 1.0
 """Weight of the system prompt and of the turn before."""
+_BRIEF = 32
+"""Characters of an instruction of a word or two."""
+_WITH_DOCUMENTS = frozenset({Task.TRANSLATE, Task.SUMMARISE, Task.EXTRACT, Task.CLASSIFY})
+"""Tasks that a word or two beside a document ask for."""
+_INSTRUCTED, _MEANT = 2.0, 0.45
+"""Weight of such an instruction, and the confidence from which it is one."""
 _ORDER = tuple(Complexity)
 
 
@@ -46,7 +54,7 @@ def kind_of(
     """
     if not text:  # only a file or a sound: no words to read
         return kind_by_structure(shape, images=images, output_tokens=output_tokens)
-    logits = logits_of(text, shape)
+    logits = logits_of(text, shape) + _of_brief_instruction(text)
     if system and len(system) <= _SYSTEM:
         logits = logits + _CONTEXT * logits_of(system, _alone(system))
     if before and len(text) <= _LINE and recognise(logits).task_confidence < _CLEAR:
@@ -61,6 +69,22 @@ def kind_of(
     level = found.complexity if found.complexity_confidence >= SURE else Complexity.MEDIUM
     level = max(level, complexity_of(shape), key=_ORDER.index) if _heavy(shape) else level
     return RequestKind(task, sure, level, found.complexity_confidence)
+
+
+def _of_brief_instruction(text: str) -> Floats | float:
+    """The logits of a word or two beside a document, read alone: among all that is pasted they hardly count.
+
+    0 for any other text, and for words that ask for nothing that is done with a document, such as a greeting.
+    """
+    parts = parts_of(text)
+    if parts is None or len(parts[0]) > _BRIEF:
+        return 0.0
+    logits = logits_of(parts[0], _alone(parts[0]))
+    found = recognise(logits)
+    if found.task not in _WITH_DOCUMENTS or found.task_confidence < _MEANT:
+        return 0.0
+    logits[len(READ_TASKS) :] = 0.0  # how hard it is depends on the document
+    return _INSTRUCTED * logits
 
 
 def _alone(text: str) -> Shape:

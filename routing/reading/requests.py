@@ -12,13 +12,12 @@ import orjson
 
 from backends.parameters import is_elsewhere
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
-from backends.wire.chat import NO_PAID_TOOLS, ChatRequest, ContentPart, Message, PaidTools, TranslatedChat
+from backends.wire.chat import NO_PAID_TOOLS, ChatRequest, Message, PaidTools, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageRequest
-from backends.wire.media import is_text, media_type_of
 from backends.wire.moderation.request import ModeratedImage, ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import (
@@ -36,23 +35,16 @@ from routing.facts import Complexity, Confidence, Facts, Intent, Task
 from routing.prefix import Prefix
 from routing.reading.intent import check_misplaced, is_auto, read_intent
 from routing.reading.kind import kind_by_structure, kind_of
+from routing.reading.media import TOKENS_PER_IMAGE, media_tokens
 from routing.reading.shape import shape_of
 from routing.reading.tokens import Costs, costs_of, estimate_tokens, profile
 
-_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _TOKENS_PER_MESSAGE = 4
 _TOKENS_PER_TOOL = 8
 _TOKENS_PER_CALL = 8
-_CHARACTERS_PER_FILE_TOKEN = 30
-"""Characters of a file in base64 per token: a page of a PDF is 60 to 100 kB and 1,500 to 3,000 tokens."""
-_CHARACTERS_PER_TEXT_TOKEN = 5
-"""Characters of a text in base64 per token."""
-_TOKENS_PER_IMAGE = 800
-_TOKENS_PER_SMALL_IMAGE = 300
-"""Of one with ``detail`` "low": 512 pixels a side at most. OpenAI counts 85, Qwen's models up to 324."""
-_TOKENS_PER_VIDEO = 18_000
-"""A minute at 300 tokens a second (Gemini's guide on video), as an address does not tell the length."""
-_TOKENS_PER_AUDIO_BYTE = 1 / 4000
+_TOKENS_PER_EDITED = 10_000
+"""Of 6,500 in high fidelity (OpenAI's image guide), at the dearer price of pictures."""
 _TOKENS_PER_SEARCH = 4000
 """Tokens of the results that a model reads; the providers count them as input, or charge a fixed block."""
 _AUDIO_BYTES_PER_MINUTE = 8000 * 60
@@ -67,7 +59,7 @@ _HOSTED = frozenset({"plugins", "search_parameters", "enable_search", "mcp_serve
 """Fields that ask OpenRouter, xAI, Qwen or Anthropic for tools that the provider runs."""
 
 
-def read_chat(request: ChatRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
+def read_chat(request: ChatRequest, headers: Mapping[str, str] = NO_HEADERS, *, key: str = "") -> Facts:
     """Facts of a chat. Raises InvalidRequest for an unknown routing field or value, as every reader here."""
     features: set[Capability] = set()
     texts: list[str] = []
@@ -147,7 +139,7 @@ def _tiers(request: WireModel) -> tuple[str, ...]:
 
 
 def read_completion(
-    request: CompletionRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
+    request: CompletionRequest, headers: Mapping[str, str] = NO_HEADERS, *, key: str = ""
 ) -> Facts:
     """Facts of a completion; token ids are counted, the tokens of texts are estimated."""
     prompt = request.prompt
@@ -170,7 +162,7 @@ def read_completion(
     return replace(facts, choices=prompts * max(request.n or 1, request.best_of or 1))
 
 
-def read_embedding(request: EmbeddingRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
+def read_embedding(request: EmbeddingRequest, headers: Mapping[str, str] = NO_HEADERS, *, key: str = "") -> Facts:
     """Facts of texts to embed; the tokens are the sum over all texts."""
     items = request.items()
     texts = [item for item in items if isinstance(item, str)]
@@ -180,7 +172,7 @@ def read_embedding(request: EmbeddingRequest, headers: Mapping[str, str] = _NO_H
     )
 
 
-def read_rerank(request: RerankRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
+def read_rerank(request: RerankRequest, headers: Mapping[str, str] = NO_HEADERS, *, key: str = "") -> Facts:
     """Facts of documents to rank. A cross-encoder reads the query with each document, so it counts each time."""
     texts = [item if isinstance(item, str) else str(item.get("text", "")) for item in request.documents]
     query = estimate_tokens(request.query)
@@ -197,7 +189,7 @@ def read_rerank(request: RerankRequest, headers: Mapping[str, str] = _NO_HEADERS
 
 
 def read_classification(
-    request: ClassifyRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
+    request: ClassifyRequest, headers: Mapping[str, str] = NO_HEADERS, *, key: str = ""
 ) -> Facts:
     """Facts of texts to classify."""
     texts = request.texts()
@@ -215,7 +207,7 @@ def read_classification(
 
 
 def read_moderation(
-    request: ModerationRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
+    request: ModerationRequest, headers: Mapping[str, str] = NO_HEADERS, *, key: str = ""
 ) -> Facts:
     """Facts of content to judge; a picture needs a model that sees."""
     texts = request.texts()
@@ -226,7 +218,7 @@ def read_moderation(
         headers,
         texts,
         key=key,
-        other_tokens=images * _TOKENS_PER_IMAGE,
+        other_tokens=images * TOKENS_PER_IMAGE,
         task=Task.CLASSIFY,
         units=len(texts),
     )
@@ -234,7 +226,7 @@ def read_moderation(
 
 
 def read_transcription(
-    request: TranscriptionRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
+    request: TranscriptionRequest, headers: Mapping[str, str] = NO_HEADERS, *, key: str = ""
 ) -> Facts:
     """Facts of audio to transcribe; a unit is a minute, guessed from the bytes at 64 kbit/s."""
     return Facts(
@@ -250,15 +242,7 @@ def read_transcription(
     )
 
 
-def read_diarization(
-    request: TranscriptionRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = ""
-) -> Facts:
-    """Facts of audio whose speakers are told apart, without words."""
-    facts = read_transcription(request, headers, key=key)
-    return replace(facts, capability=Capability.DIARIZE, languages=frozenset())
-
-
-def read_speech(request: SpeechRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
+def read_speech(request: SpeechRequest, headers: Mapping[str, str] = NO_HEADERS, *, key: str = "") -> Facts:
     """Facts of a text to speak; a unit is a character."""
     return Facts(
         capability=Capability.SPEAK,
@@ -273,10 +257,12 @@ def read_speech(request: SpeechRequest, headers: Mapping[str, str] = _NO_HEADERS
     )
 
 
-def read_image(request: ImageRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
-    """Facts of images to generate; a unit is an image."""
+def read_image(request: ImageRequest, headers: Mapping[str, str] = NO_HEADERS, *, key: str = "") -> Facts:
+    """Facts of images to generate or to change; a unit is an image that is made."""
     return Facts(
         capability=Capability.IMAGE,
+        features=frozenset({Capability.IMAGE_EDIT} if request.files else ()),
+        prompt_tokens=len(request.files) * _TOKENS_PER_EDITED,
         requested=request.model,
         task=Task.IMAGE,
         units=float(request.n or 1),
@@ -290,7 +276,7 @@ def read_image(request: ImageRequest, headers: Mapping[str, str] = _NO_HEADERS, 
 
 def read_tokens(
     request: TokenizeRequest | DetokenizeRequest | TokenizeTexts | DetokenizeTexts | PropertiesRequest,
-    headers: Mapping[str, str] = _NO_HEADERS,
+    headers: Mapping[str, str] = NO_HEADERS,
     *,
     key: str = "",
 ) -> Facts:
@@ -311,9 +297,6 @@ def read_tokens(
         tokens_only=True,
         intent=_intent(request, headers),
     )
-
-
-# ---- parts
 
 
 def _textual(
@@ -384,27 +367,8 @@ def _message(message: Message, features: set[Capability], others: list[str]) -> 
         elif part.refusal is not None:
             texts.append(part.refusal)
         else:
-            extra += _media(part, features)
+            extra += media_tokens(part, features)
     return "\n".join(texts), extra
-
-
-def _media(part: ContentPart, features: set[Capability]) -> int:
-    if part.image_url is not None:
-        features.add(Capability.VISION)
-        return _TOKENS_PER_SMALL_IMAGE if part.image_url.get("detail") == "low" else _TOKENS_PER_IMAGE
-    if part.input_audio is not None:
-        features.add(Capability.AUDIO_INPUT)
-        return round(len(str(part.input_audio.get("data", ""))) * _TOKENS_PER_AUDIO_BYTE) + 1
-    if part.file is not None:
-        data = part.file.get("file_data")
-        if is_text(media_type_of(data)):
-            return len(str(data)) // _CHARACTERS_PER_TEXT_TOKEN
-        features.add(Capability.DOCUMENTS)
-        return max(_TOKENS_PER_IMAGE, len(str(part.file.get("file_data", ""))) // _CHARACTERS_PER_FILE_TOKEN)
-    if part.video_url is not None:
-        features.add(Capability.VIDEO_INPUT)
-        return _TOKENS_PER_VIDEO
-    return 0
 
 
 def _written(part: WireModel | None) -> str:

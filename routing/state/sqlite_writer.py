@@ -24,12 +24,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from catalog.errors import Unavailable
+from routing.state.sqlite_direct import DECLINED, Declined, DirectTransactions, time_of_change
 
+T = TypeVar("T")
 Apply = Callable[[sqlite3.Connection], Any]
 
 INVALID_DATA = (sqlite3.IntegrityError, sqlite3.ProgrammingError, TypeError, ValueError, OverflowError)
@@ -84,6 +86,7 @@ class SqliteWriter:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: sqlite3.Connection | None = None
+        self._direct = DirectTransactions(path)
         self._log = structlog.get_logger("roundhouse.state")
 
     @property
@@ -130,6 +133,13 @@ class SqliteWriter:
         self._append(DatabaseJob(apply, future, urgent=urgent, reads=reads))
         return future
 
+    def at_once(self, apply: Callable[[sqlite3.Connection], T]) -> T | Declined:
+        """Run a short job at once, in this thread; or ``DECLINED``, and it is for :meth:`request`.
+
+        It may overtake jobs that were submitted before. Raises what the job raises because of its data.
+        """
+        return DECLINED if self._failing_since is not None else self._direct.run(apply)
+
     def read(self, apply: Apply) -> asyncio.Future[Any]:
         """Run a job that writes nothing. It sees all earlier jobs, except those that cannot be written at present.
 
@@ -164,6 +174,7 @@ class SqliteWriter:
                 self._reject(jobs)
                 break
         self._reject([])
+        self._direct.close()
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
@@ -238,6 +249,7 @@ class SqliteWriter:
             self._open_or_replace()
         connection = self._connection
         assert connection is not None
+        file_written, changes = time_of_change(self.path), connection.total_changes
         connection.execute("BEGIN IMMEDIATE")
         results: list[tuple[asyncio.Future[Any], BaseException | None, Any]] = []
         for job in jobs:
@@ -247,6 +259,8 @@ class SqliteWriter:
             elif error is not None:
                 self.log_invalid(error)
         connection.execute("COMMIT")
+        if connection.total_changes != changes:
+            self._direct.written(file_written, time_of_change(self.path))
         return results
 
     def _apply(self, connection: sqlite3.Connection, job: DatabaseJob) -> tuple[Exception | None, Any]:
@@ -284,6 +298,7 @@ class SqliteWriter:
                 raise
             self._set_aside(error)
             self._connection = self._open()
+        self._direct.open()
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -340,6 +355,7 @@ class SqliteWriter:
         return part.replace(copy)
 
     def _set_aside(self, error: Exception) -> None:
+        self._direct.close()
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()

@@ -7,11 +7,13 @@ from server.api.inference import (
     completions,
     embeddings,
     grounding,
+    image_edits,
     images,
     infill,
     messages,
     moderations,
     properties,
+    realtime,
     rerank,
     responses,
     tokens,
@@ -36,7 +38,7 @@ from server.api.ollama import answers as ollama_answers
 from server.api.ollama import models as ollama_models
 from server.api.ollama import store as ollama_store
 from server.api.retrieval import cohere, score, tei
-from server.api.stored import batches, conversations, files, message_batches, uploads
+from server.api.stored import batches, conversations, files, message_batches, uploads, videos
 from server.api.stored import completions as stored_chats
 from server.api.stored import responses as stored_responses
 
@@ -51,7 +53,9 @@ ROUTERS = (
     cohere.router,
     moderations.router,
     audio.router,
+    realtime.router,
     images.router,
+    image_edits.router,
     grounding.router,
     tokens.router,
     infill.router,
@@ -67,6 +71,7 @@ ROUTERS = (
     batches.router,
     message_batches.router,
     uploads.router,
+    videos.router,
     route.router,
     traces.router,
     outcomes.router,

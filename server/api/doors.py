@@ -9,7 +9,7 @@ from backends.streams.assemble import ChatAssembler, CompletionAssembler
 from backends.wire.chat import ChatRequest
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.images import ImageRequest
+from backends.wire.images import ImageEditBody, ImageRequest
 from backends.wire.messages import MessagesRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
@@ -19,6 +19,7 @@ from server import jobs
 from server.answers.sound import with_sound, with_texts
 from server.answers.whole import Question, SingleItem
 from server.api.inference.completions import FunctionCallAssembler
+from server.api.inference.image_edits import EDITED, edit_of
 from server.api.inference.images import Pictures
 from server.api.inference.rerank import shaped
 from server.batches.lines import Door
@@ -68,9 +69,15 @@ async def moderation(body: ModerationRequest, origin: Origin, runtime: Runtime) 
 
 
 async def image(body: ImageRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
-    """Pictures."""
+    """Pictures; a ``url`` is a data URL, as the address of a picture might expire before the batch ends."""
     del runtime
-    return Question(jobs.image_job(body, origin), lambda: Pictures(body))
+    return Question(jobs.image_job(body, origin), lambda: Pictures(body, data_urls=True))
+
+
+async def image_edit(body: ImageEditBody, origin: Origin, runtime: Runtime) -> Question[Json]:
+    """Changed pictures, given as data URLs or as files of the caller's."""
+    edit = await edit_of(body, runtime, origin.caller)
+    return Question(jobs.image_edit_job(edit, origin), lambda: Pictures(edit, EDITED, data_urls=True))
 
 
 async def rerank(body: RerankRequest, origin: Origin, runtime: Runtime) -> Question[Json]:
@@ -121,6 +128,7 @@ DOORS = MappingProxyType(
         "/v1/embeddings": Door(EmbeddingRequest, embedding),
         "/v1/moderations": Door(ModerationRequest, moderation),
         "/v1/images/generations": Door(ImageRequest, image),
+        "/v1/images/edits": Door(ImageEditBody, image_edit),
         "/v1/rerank": Door(RerankRequest, rerank),
         "/v1/messages": Door(MessagesRequest, message),
     }

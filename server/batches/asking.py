@@ -64,10 +64,9 @@ class Asker:
                 answer = await self.ask_once(door, body)
             except RoundhouseError as error:
                 tries += 1
-                if not _passes(error, tries):
+                if not passes(error, tries):
                     raise
-                usual = error.retry_after if error.retry_after is not None else error.usual_retry_after or 1.0
-                longest = LONGEST_WAIT
+                rest, longest = rest_after(error, tries), LONGEST_WAIT
                 if isinstance(error, UpstreamQuotaExceeded):
                     longest = ACCOUNT_WAIT
                 if self._waits is not None and (tries >= _NOTED or longest == ACCOUNT_WAIT):
@@ -76,8 +75,7 @@ class Asker:
                 if self._waits is not None:
                     await self._waits.end(LINES)
                 return answer
-            wait = min(longest, max(usual, 2.0 ** min(tries, 6) / 4))
-            await self._sleep(wait * random.uniform(1.0, 1.25))  # noqa: S311 - spreads the tries
+            await self._sleep(min(longest, rest) * random.uniform(1.0, 1.25))  # noqa: S311 - spreads the tries
 
     async def ask_once(self, door: Door, body: Any) -> tuple[str, Json]:
         """As :meth:`ask`, without another try."""
@@ -112,8 +110,14 @@ def caller_of_owner(runtime: Runtime, owner: str) -> Caller:
     return Caller(owner, key=info)
 
 
-def _passes(error: RoundhouseError, tries: int) -> bool:
-    """Whether an error may be gone when the line is asked again."""
+def rest_after(error: RoundhouseError, tries: int) -> float:
+    """Seconds until work in the background is asked for again, after so many tries."""
+    usual = error.retry_after if error.retry_after is not None else error.usual_retry_after or 1.0
+    return max(usual, 2.0 ** min(tries, 6) / 4)
+
+
+def passes(error: RoundhouseError, tries: int) -> bool:
+    """Whether an error may be gone when work in the background is asked for again."""
     if isinstance(error, BudgetExceeded):
         return False
     if isinstance(error, QueueFull | UpstreamRateLimited):

@@ -17,7 +17,8 @@ import typer
 from catalog.errors import ConfigurationError, RoundhouseError
 from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
-from server.commands.support.statuses import NoServer
+from server.commands.support.options import gives
+from server.commands.support.statuses import NoServer, UsageError
 
 app = typer.Typer()
 POLL = 1.0
@@ -27,6 +28,7 @@ MARK = "roundhouse_input"
 
 
 @app.command()
+@gives(window="completion_window")
 def batch(
     source: Annotated[
         str, typer.Argument(metavar="FILE.jsonl", help="The requests, one a line; or the id of a batch to follow.")
@@ -93,10 +95,10 @@ def _check_targets(source: Path, output: Path, errors: Path) -> None:
     try:
         places = [path.resolve() for path in (source, output, errors)]
         if places[1] == places[2]:
-            raise ConfigurationError("--output and --errors are the same file. Name two.")
+            raise UsageError("--output and --errors are the same file. Name two.")
         for name, path, place in (("--output", output, places[1]), ("--errors", errors, places[2])):
             if place == places[0] or (path.exists() and source.exists() and path.samefile(source)):
-                raise ConfigurationError(f"{name} is the file of the requests, which it would overwrite.")
+                raise UsageError(f"{name} is the file of the requests, which it would overwrite.")
             if path.is_dir():
                 raise ConfigurationError(f"{path} cannot be written (it is a folder). Set {name}.")
             with TemporaryFile(dir=path.parent):

@@ -10,6 +10,7 @@ import typer
 
 from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
+from server.commands.support.options import gives
 from server.commands.support.statuses import NoServer
 
 app = typer.Typer()
@@ -19,6 +20,7 @@ _ENDED = ("completed", "out_of_budget", "cancelled", "failed")
 
 
 @app.command()
+@gives()
 def calibrate(
     models: Annotated[
         str | None, typer.Option(help="Models to measure, with commas. Default: all that can be used now.")

@@ -111,16 +111,18 @@ class ServerClient:
 
 def _error(response: httpx.Response) -> RoundhouseError:
     """The server's error, with the remedy of a terminal."""
+    param = None
     try:
-        message = str(response.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
+        told = response.json()["error"]
+        message, param = str(told["message"]), told.get("param")
+    except (ValueError, KeyError, TypeError, AttributeError):
         message = f"The server answered {response.status_code}."
     message = message.replace(ModelNotFound.where, f"All models: {program()} list --all")
     if response.status_code == 401:
         message += " Commands take it from --key or ROUNDHOUSE_KEY."
     if response.status_code == 403:
         message += " An admin key is made by: roundhouse keys create NAME --admin"
-    return ServerAnswered(message, response.status_code)
+    return ServerAnswered(message, response.status_code, param=param if isinstance(param, str) else None)
 
 
 def _server_url(given: str) -> str:

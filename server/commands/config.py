@@ -11,6 +11,7 @@ import typer
 from catalog.errors import ConfigurationError
 from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
+from server.commands.support.statuses import UsageError
 from server.configuration.origins import SettingInForce, in_force
 from server.settings import FILE_NAME, find_file, load_settings
 
@@ -39,7 +40,7 @@ def show(
     if name is not None:
         found = [each for each in found if each["name"] == name or each["name"].startswith(f"{name}.")]
         if not found:
-            raise ConfigurationError(f"There is no setting and no section '{name}'. All: roundhouse config show")
+            raise UsageError(f"There is no setting and no section '{name}'. All: roundhouse config show")
     if changed:
         found = [each for each in found if each["origin"] != "default"]
     if as_json:

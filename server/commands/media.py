@@ -13,27 +13,34 @@ from typing import Annotated, Any
 
 import typer
 
+from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.images import ImageRequest
 from catalog.errors import ConfigurationError
 from catalog.store.file_checks import read_regular
 from server.commands.client import Config, Key, ServerClient, Url
 from server.commands.running import reach
 from server.commands.support.completion import complete_model
+from server.commands.support.options import check_fields, gives
+from server.commands.support.statuses import UsageError
 
 app = typer.Typer()
 Model = Annotated[
     str, typer.Option("--model", "-m", help="A model, an alias or auto.", autocompletion=complete_model)
 ]
-_MOST_TEXT, _MOST_AUDIO = 64 * 2**20, 128 * 2**20
-"""Bytes of a file to embed or to speak, and of a recording."""
+_MOST_TEXT, _MOST_AUDIO, _MOST_PICTURE = 64 * 2**20, 128 * 2**20, 50 * 2**20
+"""Bytes of a file to embed or to speak, of a recording, and of a picture to change."""
 _BATCH = 128
 """Texts of one embeddings request."""
 _SPOKEN = 4000
 """Characters of one request of speech; OpenAI's limit is 4096."""
+_GIVEN = "text"
+"""The source of a text of the command line."""
 _JOINED = ("wav", "mp3", "aac", "opus", "pcm")
 """Formats whose pieces can be joined into one file; the frames of all but WAV simply follow each other."""
 
 
 @app.command()
+@gives(texts="input")
 def embed(
     files: Annotated[
         list[str] | None, typer.Argument(help="Files of text, each embedded as a whole; - is standard input.")
@@ -55,7 +62,10 @@ def embed(
     """Embed texts: one JSON object a line, with the source, the line's number and the vector."""
     sources = list(_texts(files or ([] if texts else ["-"]), texts or [], by_line=lines))
     if not sources:
-        raise ConfigurationError("There is no text to embed.")
+        raise UsageError("There is no text to embed.")
+    for name, _, text in sources:
+        if not text:
+            raise UsageError("--text: it must not be empty." if name == _GIVEN else f"{name} is empty.")
     client = reach(url, key, config)
     vectors: list[list[float]] = []
     for at in range(0, len(sources), _BATCH):
@@ -85,6 +95,7 @@ def embed(
 
 
 @app.command()
+@gives(text="input", file="input", audio_format="response_format", output="response_format")
 def speak(
     text: Annotated[str | None, typer.Argument(help="The text. Default: --file, else standard input.")] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="A file with the text.")] = None,
@@ -113,21 +124,22 @@ def speak(
         _list_voices(reach(url, key, config), as_json=as_json)
         return
     if text is not None and file is not None:
-        raise ConfigurationError("Give either a text or --file.")
+        raise UsageError("Give either a text or --file.")
     said = text if text is not None else _text("-" if file is None else str(file))
     if not said.strip():
-        raise ConfigurationError("There is no text to speak.")
+        raise UsageError("There is no text to speak.")
     suffix = (output.suffix[1:].lower() if output is not None else "") or "mp3"
     form = audio_format or suffix
+    body = {"model": model, "voice": voice, "response_format": form, "speed": speed}
+    body = {name: value for name, value in body.items() if value is not None}
+    check_fields(SpeechRequest, {**body, "input": "a part of the text"})
     target = output or _new_file("speech", form)
     pieces = list(spoken_parts(said, _SPOKEN))
     if len(pieces) > 1 and form not in _JOINED:
-        raise ConfigurationError(
+        raise UsageError(
             f"A text of {len(said)} characters cannot be spoken as {form}: take one of {', '.join(_JOINED)}."
         )
     client = reach(url, key, config)
-    body = {"model": model, "voice": voice, "response_format": form, "speed": speed}
-    body = {name: value for name, value in body.items() if value is not None}
     audio = []
     by = model
     for piece in pieces:
@@ -139,6 +151,7 @@ def speak(
 
 
 @app.command()
+@gives(form="response_format", files="file")
 def transcribe(
     files: Annotated[list[Path], typer.Argument(help="Recordings, in any usual format.")],
     output: Annotated[
@@ -155,14 +168,15 @@ def transcribe(
     config: Config = None,
 ) -> None:
     """Transcribe recordings. Each text of several follows a line with its file's name; JSON is a line each."""
+    given = {"model": model, "response_format": form, "language": language}
+    fields = {name: value for name, value in given.items() if value is not None}
+    check_fields(TranscriptionRequest, {**fields, "file": b"a recording"})
     recordings = [(file, _bytes(file, _MOST_AUDIO)) for file in files]
     client = reach(url, key, config)
-    fields = {"model": model, "response_format": form, "language": language}
     path = f"/v1/audio/{'translations' if translate else 'transcriptions'}"
     texts = []
     for file, content in recordings:
-        data = {name: value for name, value in fields.items() if value is not None}
-        response = client.request("POST", path, data=data, files={"file": (file.name, content)})
+        response = client.request("POST", path, data=fields, files={"file": (file.name, content)})
         if len(files) == 1:
             texts.append(f"{response.text.rstrip()}\n")
         elif form.endswith("json"):
@@ -178,6 +192,7 @@ def transcribe(
 
 
 @app.command()
+@gives(count="n", negative="negative_prompt", output="output_format")
 def draw(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
     output: Annotated[
@@ -191,6 +206,12 @@ def draw(
     seed: Annotated[
         int | None, typer.Option(help="The same seed draws the same picture, where the model can.")
     ] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="A picture to change; several for models that take them.")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="A PNG that is transparent where the picture is to change.")
+    ] = None,
     negative: Annotated[
         str | None, typer.Option(help="What must not be in the picture, where the model can.")
     ] = None,
@@ -199,11 +220,10 @@ def draw(
     key: Key = None,
     config: Config = None,
 ) -> None:
-    """Draw pictures into files; of several, picture.png, picture-2.png and so on."""
+    """Draw pictures into files, or change pictures; of several, picture.png, picture-2.png and so on."""
     form = (output.suffix[1:].lower() if output is not None else "png").replace("jpg", "jpeg")
     if form not in ("png", "jpeg", "webp"):
-        raise ConfigurationError(f"{output} must end in .png, .jpeg or .webp.")
-    client = reach(url, key, config)
+        raise UsageError(f"--output: {output} must end in .png, .jpeg or .webp.")
     body = {
         "model": model,
         "prompt": prompt,
@@ -215,7 +235,17 @@ def draw(
         "response_format": "b64_json",
     }
     body = {name: value for name, value in body.items() if value is not None}
-    response = client.request("POST", "/v1/images/generations", json=body)
+    check_fields(ImageRequest, body)
+    if mask is not None and not image:
+        raise UsageError("--mask is for a picture to change: name it with --image.")
+    files = [("image[]", (one.name, _bytes(one, _MOST_PICTURE))) for one in image or ()]
+    files += [] if mask is None else [("mask", (mask.name, _bytes(mask, _MOST_PICTURE)))]
+    client = reach(url, key, config)
+    if files:
+        fields = {name: str(value) for name, value in body.items()}
+        response = client.request("POST", "/v1/images/edits", data=fields, files=files)
+    else:
+        response = client.request("POST", "/v1/images/generations", json=body)
     for place, picture in enumerate(response.json()["data"], 1):
         if output is None:
             target = _new_file("picture", form)
@@ -279,7 +309,7 @@ def _list_voices(client: ServerClient, *, as_json: bool) -> None:
 def _texts(files: list[str], texts: list[str], *, by_line: bool) -> Iterator[tuple[str, int | None, str]]:
     """Source, line number and text of everything to embed; empty lines are left out."""
     for text in texts:
-        yield "text", None, text
+        yield _GIVEN, None, text
     for name in files:
         content = _text(name)
         if not by_line:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from catalog.errors import ConfigurationError
 from catalog.types import Json
 from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
 from server.commands.support.completion import complete_model
+from server.commands.support.options import gives
+from server.commands.support.statuses import UsageError
 from server.commands.terminal import AsJson
 from server.settings import load_settings
 
@@ -26,6 +27,7 @@ _USAGE = ("day", "model", "endpoint", "key", "calls", "input_tokens", "output_to
 
 
 @app.command()
+@gives()
 def route(
     prompt: Annotated[str, typer.Argument(help="The prompt to route.")],
     model: Annotated[
@@ -152,6 +154,7 @@ def _attempt(each: Json) -> tuple[str, ...]:
 
 
 @app.command()
+@gives(trace_id="trace")
 def outcome(
     trace_id: Annotated[str, typer.Argument(help="The x-roundhouse-trace header of an answer.")],
     score: Annotated[float | None, typer.Option(min=0, max=1, help="Quality of the answer, from 0 to 1.")] = None,
@@ -165,7 +168,7 @@ def outcome(
 ) -> None:
     """Report the quality of an answer. The router learns from it for requests of the same task."""
     if (score is None) == (accepted is None):
-        raise ConfigurationError("Say how good the answer was: --score 0.8, or --accepted, or --rejected.")
+        raise UsageError("Say how good the answer was: --score 0.8, or --accepted, or --rejected.")
     verdict = {"accepted": accepted} if score is None else {"score": score}
     answer = ServerClient(url, key, config).post("/v1/outcomes", {"trace": trace_id, **verdict})
     quality = answer["expected_quality"]
@@ -176,6 +179,7 @@ def outcome(
 
 
 @app.command()
+@gives()
 def usage(
     start: Annotated[
         str | None, typer.Option(help="First day, as 2026-01-31, in UTC. Default: 30 days ago.")
@@ -193,7 +197,7 @@ def usage(
 ) -> None:
     """Show tokens and cost by day, model and key."""
     if csv and as_json:
-        raise typer.BadParameter("give either --csv or --json.")
+        raise UsageError("Give either --csv or --json.")
     form = "csv" if csv else "json"
     answer = ServerClient(url, key, config).get("/v1/usage", start=start, end=end, by=by, format=form)
     if csv:
@@ -218,6 +222,7 @@ def _cell(value: Any) -> str:
 
 
 @app.command()
+@gives()
 def pin(
     alias: Annotated[
         str | None, typer.Argument(help="auto, auto:fast, ..., or an alias of several models.")
@@ -244,7 +249,7 @@ def pin(
             typer.echo(f"{name} -> {pinned}")
         return
     if (model is None) != remove:
-        raise ConfigurationError("Name the model to pin the alias to, or pass --remove.")
+        raise UsageError("Name the model to pin the alias to, or pass --remove.")
     answer = server.post("/v1/admin/pins", {"alias": alias, **({} if model is None else {"model": model})})
     if as_json:
         terminal.print_json(answer)

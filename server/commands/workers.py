@@ -12,6 +12,7 @@ from server.commands.client import Config, Key, ServerClient, Url
 from server.commands.library.local import ModelId
 from server.commands.library.registering import toml_fields
 from server.commands.support.completion import complete_model
+from server.commands.support.options import gives
 from server.commands.terminal import AsJson, bytes_of
 
 app = typer.Typer()
@@ -60,6 +61,7 @@ def ps(as_json: AsJson = False, url: Url = None, key: Key = None, config: Config
 
 
 @app.command()
+@gives(option="options")
 def load(
     model: ModelId,
     keep_alive: Annotated[
@@ -98,6 +100,7 @@ def load(
 
 
 @app.command()
+@gives()
 def warm(
     models: Annotated[list[str], typer.Argument(help="Models to load.", autocompletion=complete_model)],
     keep_alive: Annotated[

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_settings import SettingsError
 
 from backends.registry import check_protocols
 from backends.workers.engines.registry import builtin_engines, check_engines
@@ -32,7 +32,9 @@ from server.configuration.origins import variable_of
 from server.configuration.places import Path as Place
 from server.configuration.places import line_of, lines_of
 from server.configuration.tree import ROWS, every_setting
+from server.configuration.valid_part import valid_part
 from server.settings import (
+    ENV_PREFIX,
     FILE_VARIABLE,
     KEY_SETTINGS,
     STATE_FILE,
@@ -40,16 +42,21 @@ from server.settings import (
     environment_given,
     environment_names,
     find_file,
+    unreadable_variables,
     unset_secrets,
 )
 
 NOT_SETTINGS = frozenset({FILE_VARIABLE, "ROUNDHOUSE_KEY", "ROUNDHOUSE_URL"})
 """Variables of ours that are no settings: the file's path, and a client's key and address."""
+_OF_EXPOSURE = (
+    *("server.host", "server.admin_host", "server.admin_port", "server.insecure", "state.url", "data_dir"),
+    *("api_keys", "admin_keys", "api_keys_env", "admin_keys_env"),
+)
+"""Settings that tell whether the server may be reached without a key."""
 ReadsRow = Callable[[Any], Sequence[Model | Endpoint]]
-_FIELD = re.compile(r'field "(\w+)"')
 _AT_LINE = re.compile(r" ?\(at line (\d+), column \d+\)")
 _OF_ROW = re.compile(r"\[\[(model|endpoint)\]\] '([^']*)'(?:: ([\w.]+): )?")
-_OF_SETTING = re.compile(r"(?:Invalid setting '|There is no setting '|^)([a-z_]+(?:\.[a-z_*\"-]+)+)")
+_OF_SETTING = re.compile(r"(?:Invalid setting '|There is no setting '|^)([a-z_]+(?:\.[a-z0-9_*\"-]+(?::\d+)?)+)")
 _REMEDY = re.compile(r"\.? Correct it in [^.]*(?:\.toml|the settings|the environment or a flag)\.?$")
 
 
@@ -80,24 +87,30 @@ class _Check:
         self._lines: Mapping[Place, int] = {}
         self._content: dict[str, Any] = {}
         self._environment: Mapping[str, Any] = {}
+        self._left_out: set[Place] = set()
+        """Places of what is wrong, without which the rest is checked."""
 
     def run(self) -> Iterator[Finding]:
-        try:
-            self._environment = environment_given()
-        except SettingsError as error:
-            field = _FIELD.search(str(error))
-            where = variable_of(field[1], environment_names()) if field else "the environment"
-            yield Finding(where, "It is not JSON, which tables and lists are written in.")
-            return
+        found = list(self._variables())
         unread = self._read()
-        if unread is not None:
-            yield unread
-            return
-        found = [*self._secrets_in_file(), *self._values(), *self._rows()]
-        if not found:
-            found = list(self._together())
-        found += self._unknown_variables()
+        if unread is not None:  # what the settings are together is not known then
+            found += [unread, *self._values()[1], *self._unknown_variables()]
+        else:
+            found += self._secrets_in_file()
+            settings, wrong = self._values()
+            found += wrong
+            found += self._rows()
+            found += self._together(settings)
+            found += self._unknown_variables()
         yield from sorted(found, key=lambda each: (not each.error, _line(each.where), each.where))
+
+    def _variables(self) -> Iterator[Finding]:
+        """Variables that cannot be read."""
+        unreadable = unreadable_variables()
+        self._environment = environment_given(without=unreadable)
+        for name in unreadable:
+            self._left_out.add(tuple(name.lower().removeprefix(ENV_PREFIX.lower()).split("__")))
+            yield Finding(name, "It is not JSON, which tables and lists are written in.")
 
     def _read(self) -> Finding | None:
         """Read the file; a finding if it cannot be read."""
@@ -123,6 +136,7 @@ class _Check:
         for name in KEY_SETTINGS:
             if name in self._content:
                 del self._content[name]
+                self._left_out.add((name,))
                 advice = f"set {variable_of(name, {})}, or name a variable with {name}_env"
                 yield Finding(self._at((name,)), f"Keys do not belong in the settings file: {advice}.")
         state = self._content.get("state")
@@ -131,16 +145,16 @@ class _Check:
             message = "A password does not belong in the settings file: name its variable with url_env in [state]."
             yield Finding(self._at(("state", "url")), message)
 
-    def _values(self) -> Iterator[Finding]:
-        """Errors of single settings, of the file and the environment together."""
-        try:
-            settings = Settings.model_validate(_merged(self._content, self._environment))
-        except ValidationError as error:
-            for each in error.errors(include_url=False):
-                yield Finding(self._at(each["loc"]), explained(each, Settings))
-            return
+    def _values(self) -> tuple[Settings, list[Finding]]:
+        """The settings that are right, and errors of single ones, of the file and the environment together."""
+        settings, errors, left_out = valid_part(_merged(self._content, self._environment))
+        self._left_out |= left_out
+        found = [Finding(self._at(each["loc"]), explained(each, Settings)) for each in errors]
         for setting, message in unset_secrets(settings):
-            yield Finding(self._at(tuple(setting.split("."))), message)
+            place = tuple(setting.split("."))
+            self._left_out.add(place)
+            found.append(Finding(self._at(place), message))
+        return settings, found
 
     def _rows(self) -> Iterator[Finding]:
         """Errors of each row by itself."""
@@ -151,11 +165,15 @@ class _Check:
             "model": lambda row: toml_rows.user_models([row], known_models),
             "endpoint": lambda row: toml_rows.user_endpoints([row], known_endpoints),
         }
+        values = _merged(self._content, self._environment)
         for table in ROWS:
-            rows = self._content.get(table)
+            rows = values.get(table)
             for number, row in enumerate(rows if isinstance(rows, list) else ()):
                 if isinstance(row, dict):
-                    yield from self._row(table, number, row, read[table])
+                    found = list(self._row(table, number, row, read[table]))
+                    if found:
+                        self._left_out.add((table, number))
+                    yield from found
 
     def _row(self, table: str, number: int, row: Any, read: ReadsRow) -> Iterator[Finding]:
         try:
@@ -176,37 +194,76 @@ class _Check:
                 said = f"{label}: {field + ': ' if field else ''}{describe(each, value=value)}."
                 yield Finding(self._at((table, number, *each["loc"])), said)
 
-    def _together(self) -> Iterator[Finding]:
-        """Errors and remarks of settings that are right each by itself."""
-        settings = Settings.model_validate(_merged(self._content, self._environment))
+    def _together(self, settings: Settings) -> Iterator[Finding]:
+        """Errors and remarks of settings that are right each by itself.
+
+        A check that reads a setting which is wrong is left out: its error might be none once that is mended.
+        """
         may_have_keys = settings.state.url is not None or (settings.data_dir / STATE_FILE).exists()
-        checks: list[Callable[[], object]] = [
-            lambda: PriorFiles.read(settings.routing.priors),
-            lambda: check_memory(settings.workers.memory, detect().devices),
-            lambda: check_exposure(settings, virtual_keys=may_have_keys),
+        devices = detect().devices
+        checks: list[tuple[Collection[str], Callable[[], object]]] = [
+            ((), partial(PriorFiles.read, [path])) for path in settings.routing.priors
         ]
-        for each in checks:
+        checks += [
+            ((), partial(check_memory, {device: size}, devices))
+            for device, size in settings.workers.memory.items()
+        ]
+        checks.append((_OF_EXPOSURE, lambda: check_exposure(settings, virtual_keys=may_have_keys)))
+        for reads, each in checks:
+            if self._is_wrong(reads):
+                continue
             try:
                 each()
             except ConfigurationError as error:
                 yield self._located(error.message)
-        try:
-            catalog = Catalog.load(
-                user_models=settings.model,
-                user_endpoints=settings.endpoint,
-                pulled=Store(settings.data_dir / "models").rows(),
-            )
-        except ConfigurationError as error:
-            yield self._located(error.message)
-            return
-        for wrong in wrong_preferences(settings, catalog):
-            yield self._located(wrong.message)
+        yield from self._of_catalog(settings)
+
+    def _of_catalog(self, settings: Settings) -> Iterator[Finding]:
+        """Errors and remarks of the rows together, and of the settings that name a model.
+
+        A row with an error is left out, so that the next one is found; nothing is said of what only lacks it.
+        """
+        rows, absent = self._rows_and_absent(settings)
+        pulled = Store(settings.data_dir / "models").rows()
+        while True:
+            try:
+                catalog = Catalog.load(user_models=rows["model"], user_endpoints=rows["endpoint"], pulled=pulled)
+                break
+            except ConfigurationError as error:
+                if not _lacks(error.message, absent):
+                    yield self._located(error.message)
+                row = _OF_ROW.search(error.message)
+                wrong = [] if row is None else [each for each in rows[row[1]] if str(each.get("id")) == row[2]]
+                if not wrong:
+                    return
+                rows[row[1]].remove(wrong[-1])  # type: ignore[index]
+                if len(wrong) == 1:
+                    absent |= _names(wrong[-1])
+        for each in wrong_preferences(settings, catalog):
+            if not _lacks(each.message, absent):
+                yield self._located(each.message)
         for remark in catalog.remarks():
             yield self._located(remark, error=False)
         missing_models = unknown_preferred(settings.routing, catalog) if may_discover(settings, catalog) else ()
         for setting, missing in missing_models:
-            said = f"'{setting}' is not known yet, and may be found at the start: {missing.message}"
-            yield self._located(said, error=False, setting=setting)
+            if not _lacks(missing.message, absent):
+                said = f"'{setting}' is not known yet, and may be found at the start: {missing.message}"
+                yield self._located(said, error=False, setting=setting)
+
+    def _rows_and_absent(self, settings: Settings) -> tuple[dict[str, list[dict[str, Any]]], set[str]]:
+        """The rows that are right each by itself, and the names of the others."""
+        absent: set[str] = set()
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for table in ROWS:
+            given = list(enumerate(getattr(settings, table)))
+            absent |= {name for n, row in given if (table, n) in self._left_out for name in _names(row)}
+            rows[table] = [row for n, row in given if (table, n) not in self._left_out]
+        return rows, absent
+
+    def _is_wrong(self, settings: Collection[str]) -> bool:
+        """Whether one of these settings, or a part of one, is among what is wrong."""
+        paths = [tuple(each.split(".")) for each in settings]
+        return any(left[: len(path)] == path[: len(left)] for path in paths for left in self._left_out)
 
     def _unknown_variables(self) -> Iterator[Finding]:
         """Variables with our prefix that nothing reads: a misspelt one is ignored without a word by the server."""
@@ -244,6 +301,19 @@ def _field_of(message: str) -> tuple[str, ...]:
     """The field of a row that a message names."""
     found = _OF_ROW.search(message)
     return () if found is None or found[3] is None else tuple(found[3].split("."))
+
+
+def _names(row: Mapping[str, Any]) -> set[str]:
+    """The names of a row that may be wrong."""
+    aliases = row.get("aliases")
+    names = (row.get("id"), row.get("name"), *(aliases if isinstance(aliases, list | tuple) else ()))
+    return {name.casefold() for name in names if isinstance(name, str)}
+
+
+def _lacks(message: str, absent: Collection[str]) -> bool:
+    """Whether an error names a row that is there and is wrong itself."""
+    said = message.casefold()
+    return any(f"'{name}'" in said for name in absent)
 
 
 def _line(where: str) -> int:

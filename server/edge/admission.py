@@ -19,12 +19,30 @@ class Work(Protocol):
     def abort(self, error: RoundhouseError) -> None: ...
 
 
+class LongSession(Protocol):
+    """A connection that stays open between its requests."""
+
+    @property
+    def key(self) -> str:
+        """The id of its caller."""
+        ...
+
+    def drain(self) -> None:
+        """End it, once what it is doing now is done."""
+        ...
+
+    def abort(self, error: RoundhouseError) -> None:
+        """End it at once."""
+        ...
+
+
 class InFlight:
     """The requests at work in this process. A request is refused before its body is read."""
 
     def __init__(self, limits: LimitSettings) -> None:
         self.limits = limits
         self.works: set[Work] = set()
+        self.sessions: set[LongSession] = set()
         self.count = self.asked = 0
         self.draining = False
         self._by_caller: Counter[str] = Counter()
@@ -78,8 +96,10 @@ class InFlight:
             raise draining()
 
     def begin_drain(self) -> None:
-        """Refuse every new request and report not ready; running requests go on."""
+        """Refuse every new request and report not ready; running requests go on, and sessions end after theirs."""
         self.draining = True
+        for session in tuple(self.sessions):
+            session.drain()
 
     async def drained(self, deadline: float, *, grace: float = 1.0) -> bool:
         """Wait ``deadline`` seconds for all requests to end; then abort the rest with an error.
@@ -93,7 +113,7 @@ class InFlight:
             return True
         except TimeoutError:
             pass
-        for work in tuple(self.works):
+        for work in (*self.works, *self.sessions):
             work.abort(draining())
         try:
             async with asyncio.timeout(grace):

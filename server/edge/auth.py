@@ -63,6 +63,18 @@ class Keys:
             raise NotAuthenticated("No API key was given. Send it as 'Authorization: Bearer KEY'.")
         raise NotAuthenticated("The API key is unknown, expired or revoked.")
 
+    def holder(self, name: str) -> Caller | None:
+        """The caller with this id, without an administrator's rights; ``None`` once its key is gone."""
+        for caller in self._callers.values():
+            if caller.id == name:
+                return Caller(id=name)
+        virtual = self._virtual()
+        if name == ANONYMOUS.id:
+            open_door = self._allow_anonymous and not self._closed and (virtual is None or not virtual.any_calls)
+            return Caller(id=name) if open_door else None
+        info = None if virtual is None else virtual.holder(name)
+        return None if info is None else Caller(id=info.id, key=info)
+
 
 def _callers(keys: Iterable[SecretStr], *, admin: bool = False, metrics: bool = False) -> dict[str, Caller]:
     digests = (digest_of(key.get_secret_value()) for key in keys)

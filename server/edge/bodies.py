@@ -139,9 +139,9 @@ async def read_body(request: Request, *, any_type: bool = False) -> bytes:
 
 @asynccontextmanager
 async def read_form(
-    request: Request, *, limit: int | None = None, folder: Path | None = None
+    request: Request, *, limit: int | None = None, folder: Path | None = None, files: int = 1
 ) -> AsyncIterator[FormData]:
-    """The request's multipart form, with at most one file; leaving the block deletes its temporary file.
+    """The request's multipart form, with at most so many files; leaving the block deletes its temporary files.
 
     ``limit`` is the most bytes of the body, by default that of audio. With a ``folder`` the file is written there
     as it arrives, and has a name. Raises as :func:`read_json` does, and Unavailable for a disk that fails.
@@ -154,9 +154,9 @@ async def read_form(
     bounds = {"max_fields": settings.limits.form_fields, "max_part_size": settings.limits.form_field_bytes}
     try:
         if folder is None:
-            form = await MultiPartParser(request.headers, stream, max_files=1, **bounds).parse()
+            form = await MultiPartParser(request.headers, stream, max_files=files, **bounds).parse()
         else:
-            form = await _ToFolder(folder, request.headers, stream, max_files=1, **bounds).parse()
+            form = await _ToFolder(folder, request.headers, stream, max_files=files, **bounds).parse()
     except ClientDisconnect:
         raise ClientGone from None
     except OSError as error:

@@ -7,12 +7,8 @@ cost a layer per message and hide disconnects.
 
 from __future__ import annotations
 
-import ipaddress
-import re
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from functools import partial
-from secrets import token_hex
 from time import perf_counter
 
 import structlog
@@ -20,23 +16,25 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from catalog.errors import InvalidRequest, ModelNotFound, NotPermitted
-from routing.calling import hops
+from catalog.errors import ModelNotFound, NotPermitted
 from server.advising.upgrades import with_command
 from server.callers import ANONYMOUS
 from server.edge.access_log import AccessLog, Served
 from server.edge.callers import presented_key
 from server.edge.disconnect import ClientGone, ResponseCut
 from server.edge.errors import ANTHROPIC_PATHS, as_error, error_response
-from server.edge.identifiers import RandomHex
-from server.edge.services import Services
+from server.edge.heads import RandomHex, check_forwarded, check_host, check_origin, request_id
+from server.edge.services import Services, passing
+from server.edge.sockets.passage import SocketPassage
 from server.observability.totals import Totals, begin_totals, end_totals
 from server.scope import ABORT, CALLER, REQUEST_ID, SERVICES, STATUS, TRACE
-from server.settings import ServerSettings
 from server.ui.pages import is_file, is_page
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """Paths that are answered without a key."""
+
+OPEN_BELOW = ("/v1/images/files/", "/images/files/")
+"""Below these, the name of a picture is the secret that opens it."""
 
 UNLOGGED = OPEN_PATHS | {"/v1/admin/log"}
 """Paths without an access line: probes, and the look at the log, which would fill the log with itself."""
@@ -44,12 +42,6 @@ UNLOGGED = OPEN_PATHS | {"/v1/admin/log"}
 PROBED_PATHS = frozenset({"/", "/api/hello"})
 """Paths that clients ask by HEAD, without a key, for whether a server is there. Claude Code does so first."""
 METRICS_PATH = "/metrics"
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_HOPS = hops.HEADER.encode()
-_NOTHING = nullcontext()
-_PORT = re.compile(r":\d{0,5}", re.ASCII)
-_SIMPLE_TYPES = frozenset({"", "text/plain", "multipart/form-data", "application/x-www-form-urlencoded"})
-"""Types of bodies that a page of any origin may send. Source: the Fetch standard, CORS-safelisted headers."""
 CLIENT_CLOSED_REQUEST = 499
 """The status in logs and metrics of a request whose client left; it is never sent."""
 
@@ -65,7 +57,9 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":
+            if scope["type"] == "websocket":
+                await SocketPassage(self._services, self._app, scope, self._log)(receive, send)
+            elif scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
         await _Passage(self._services, self._app, scope, self._log, self._random)(receive, send)
@@ -146,6 +140,7 @@ class _Passage:
 
     async def _pass(self, headers: Headers, receive: Receive) -> None:
         scope, services = self._scope, self._services
+        check_forwarded(scope)
         check_host(headers.get("host"), services.settings.server)
         if scope["path"] in OPEN_PATHS or (scope["method"] != "POST" and _is_open(scope, headers, services)):
             await self._app(scope, receive, self._send_marked)
@@ -159,16 +154,8 @@ class _Passage:
             return
         if caller is ANONYMOUS and (origin := headers.get("origin")) is not None:
             check_origin(origin, headers, services.settings.server.cors.origins)
-        with services.in_flight.admit(caller), self._passing():
+        with services.in_flight.admit(caller), passing(services, scope):
             await self._app(scope, receive, self._send_marked)
-
-    def _passing(self) -> AbstractContextManager[None]:
-        """Refuse a request that came through this server before, and keep the ids of others for its calls."""
-        runtime = self._services.runtime
-        found = [value for name, value in self._scope["headers"] if name == _HOPS]
-        if not found or runtime is None or runtime.hops is None:
-            return _NOTHING
-        return runtime.hops.passing(b", ".join(found).decode("latin-1"))
 
     async def _send_marked(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -205,68 +192,16 @@ def _is_file(scope: Scope) -> bool:
 
 
 def _is_open(scope: Scope, headers: Headers, services: Services) -> bool:
-    """Whether a request needs no key: a look for whether a server is there, or for a file of the console."""
+    """Whether a request needs no key: a look for a server, for a picture by its secret name, for the console."""
     method, path = scope["method"], scope["path"]
     if method == "HEAD" and path in PROBED_PATHS:
         return True
+    if method in ("GET", "HEAD") and path.startswith(OPEN_BELOW):
+        return True
     return method in ("GET", "HEAD") and services.settings.server.console and is_page(path, headers)
-
-
-def request_id(given: str | None, random: Callable[[int], str] = token_hex) -> str:
-    """The caller's own id if it is well-formed, else a new one."""
-    if given is not None and _REQUEST_ID.fullmatch(given):
-        return given
-    return f"req_{random(12)}"
 
 
 def route_of(scope: Scope) -> str:
     """The route's template, so that a path with a model's name does not become a metric label."""
     route = scope.get("route")
     return getattr(route, "path", "") or "other"
-
-
-def check_host(host: str | None, settings: ServerSettings) -> None:
-    """Accept only names of this server, so that a web page cannot reach it by DNS rebinding.
-
-    Raises InvalidRequest or NotPermitted.
-    """
-    if "*" in settings.allowed_hosts:
-        return
-    if host is None:
-        raise InvalidRequest("The Host header is missing.")
-    name = _host_name(host)
-    own = ("localhost", settings.host.lower(), (settings.admin_host or "localhost").lower())
-    if name in own or name in settings.allowed_hosts:
-        return
-    if any(allowed.startswith("*.") and name.endswith(allowed[1:]) for allowed in settings.allowed_hosts):
-        return
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        address = None
-    if address is not None and (address.is_loopback or settings.host in ("0.0.0.0", "::")):  # noqa: S104
-        return
-    raise NotPermitted("This server does not answer to that Host. Add it to allowed_hosts in [server].")
-
-
-def check_origin(origin: str, headers: Headers, allowed: Collection[str]) -> None:
-    """Refuse what any web page could send here without being asked by its browser first (CORS's simple requests).
-
-    A body of another type makes the browser ask, as does another method than POST. Raises NotPermitted.
-    """
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in _SIMPLE_TYPES or origin in allowed or "*" in allowed:
-        return
-    if origin.partition("://")[2].lower() == (headers.get("host") or "").lower():
-        return
-    raise NotPermitted("This request comes from a page of another origin. Add that to origins in [server.cors].")
-
-
-def _host_name(host: str) -> str:
-    """The name or address of a Host header in lower case, without its port; empty for one that is malformed."""
-    if host.startswith("["):
-        name, _, port = host[1:].partition("]")
-    else:
-        name, colon, rest = host.partition(":")
-        port = colon + rest
-    return name.lower() if not port or _PORT.fullmatch(port) else ""

@@ -4,6 +4,9 @@ Only headers of the proxies that ``server.proxies`` names are believed, and only
 client could send the other kind itself. The client is the address nearest to us that is no such proxy, so that
 what a client put before it changes nothing.
 
+A request with a malformed header of a proxy is refused by the gate, as one with a malformed Host header is:
+addresses in its answer would be wrong.
+
 Sources: RFC 7239; the X-Forwarded-* headers of nginx, Apache, Traefik and HAProxy.
 """
 
@@ -12,19 +15,23 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from catalog.validation.fields import is_path
+from server.scope import FORWARDED_FAULT
 from server.settings import ServerSettings
 
 _HOST = re.compile(r"(?:[\w.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\])(?::\d{1,5})?", re.ASCII)
 _PAIR = re.compile(r'\s*([\w-]{1,32})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]+))\s*([;,]|$)', re.ASCII)
 _ESCAPED = re.compile(r"\\(.)")
-_SCHEMES = frozenset({"http", "https"})
+_HIDDEN = re.compile(r"unknown|_[\w.-]{1,253}", re.ASCII | re.IGNORECASE)
+"""A client that a proxy does not name (RFC 7239, section 6)."""
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+"""The scheme of HTTP for each that proxies name: some tell that of a WebSocket."""
 
 
 def behind_proxies(app: ASGIApp, settings: ServerSettings) -> ASGIApp:
@@ -70,21 +77,40 @@ class BehindProxies:
         await self._app(scope, receive, send)
 
     def _believe(self, scope: Scope) -> str:
-        """Put into the scope what its proxy says; returns the path that it serves under, if it says one."""
+        """Put into the scope what its proxy says; returns the path that it serves under, if it says one.
+
+        Of a malformed header it puts the name there, and believes nothing.
+        """
         headers = Headers(scope=scope)
-        hops = self._hops(headers)
-        hop = self._outermost(hops)
+        try:
+            hop = self._outermost(self._hops(headers))
+            prefix = headers.get("x-forwarded-prefix", "").rstrip("/") if self._takes_prefix else ""
+            if prefix and not is_path(prefix):
+                raise _Malformed("X-Forwarded-Prefix")
+            if hop is not None:
+                self._check(hop)
+        except _Malformed as error:
+            scope[FORWARDED_FAULT] = error.header
+            return ""
         if hop is not None:
             if hop.client:
                 scope["client"] = (hop.client, 0)
-            if hop.scheme in _SCHEMES:
-                secure = {"http": "http", "https": "https"} if scope["type"] == "http" else _WEBSOCKETS
-                scope["scheme"] = secure[hop.scheme]
-            if _HOST.fullmatch(hop.host):
+            if hop.scheme:
+                scheme = _SCHEMES[hop.scheme]
+                scope["scheme"] = scheme if scope["type"] == "http" else _WEBSOCKETS[scheme]
+            if hop.host:
                 others = [(name, value) for name, value in scope["headers"] if name != b"host"]
                 scope["headers"] = [(b"host", hop.host.encode("ascii")), *others]
-        prefix = headers.get("x-forwarded-prefix", "").rstrip("/") if self._takes_prefix else ""
-        return prefix if is_path(prefix) else ""
+        return prefix
+
+    def _check(self, hop: Hop) -> None:
+        """Raises _Malformed for a value that names no client, scheme or host."""
+        if hop.scheme and hop.scheme not in _SCHEMES:
+            raise _Malformed("X-Forwarded-Proto" if self._takes_prefix else "Forwarded")
+        if hop.host and not _HOST.fullmatch(hop.host):
+            raise _Malformed("X-Forwarded-Host" if self._takes_prefix else "Forwarded")
+        if hop.client and not _HIDDEN.fullmatch(hop.client) and _parsed(hop.client) is None:
+            raise _Malformed("X-Forwarded-For" if self._takes_prefix else "Forwarded")
 
     def _outermost(self, hops: Sequence[Hop]) -> Hop | None:
         """The hop of the client: the last that is no proxy of ours, else the first."""
@@ -94,11 +120,23 @@ class BehindProxies:
         return hops[0] if hops else None
 
     def _is_proxy(self, address: str) -> bool:
-        try:
-            parsed = ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._networks)
+        parsed = _parsed(address)
+        return parsed is not None and any(parsed in network for network in self._networks)
+
+
+class _Malformed(ValueError):
+    """A header of a proxy cannot be read; ``header`` is its name."""
+
+    def __init__(self, header: str) -> None:
+        super().__init__(header)
+        self.header = header
+
+
+def _parsed(address: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(address)
+    except ValueError:
+        return None
 
 
 _WEBSOCKETS = {"http": "ws", "https": "wss"}
@@ -142,7 +180,7 @@ def _for_each(values: list[str], count: int) -> list[str]:
 
 
 def _forwarded(headers: Headers) -> list[Hop]:
-    """The hops of Forwarded (RFC 7239, section 4); none for a malformed header."""
+    """The hops of Forwarded (RFC 7239, section 4). Raises _Malformed."""
     text = ",".join(headers.getlist("forwarded"))
     hops: list[Hop] = []
     fields: dict[str, str] = {}
@@ -150,7 +188,7 @@ def _forwarded(headers: Headers) -> list[Hop]:
     while at < len(text):
         pair = _PAIR.match(text, at)
         if pair is None:
-            return []
+            raise _Malformed("Forwarded")
         name, quoted, token, end = pair.groups()
         fields[name.lower()] = token if quoted is None else _ESCAPED.sub(r"\1", quoted)
         at = pair.end()

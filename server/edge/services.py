@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from starlette.requests import Request
+from starlette.types import Scope
 
+from routing.calling import hops
 from server.runtime import Runtime
 from server.scope import SERVICES
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from server.settings import Settings
 
 T = TypeVar("T")
+_HOPS = hops.HEADER.encode()
+_NOTHING = nullcontext()
 
 
 @dataclass(slots=True)
@@ -46,3 +51,12 @@ def runtime_of(request: Request) -> Runtime:
     runtime = services_of(request).runtime
     assert runtime is not None, "a request came before start-up or after shutdown"
     return runtime
+
+
+def passing(services: Services, scope: Scope) -> AbstractContextManager[None]:
+    """Refuse a request that came through this server before, and keep the ids of others for its calls."""
+    runtime = services.runtime
+    found = [value for name, value in scope["headers"] if name == _HOPS]
+    if not found or runtime is None or runtime.hops is None:
+        return _NOTHING
+    return runtime.hops.passing(b", ".join(found).decode("latin-1"))

@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol with limits that it lacks: a deadline and a size for headers; and with stricter heads.
 
-An offer to upgrade is ignored, as RFC 9110 (section 7.8) allows, trailers are dropped, and a request with two
-``Host`` or ``Authorization`` headers is refused: another server on its way might have read the other one.
+An offer to upgrade to anything but a WebSocket is ignored, as RFC 9110 (section 7.8) allows, trailers are dropped,
+and a request with two ``Host`` or ``Authorization`` headers is refused: another server on its way might have read
+the other one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from uvicorn.server import ServerState
 from catalog.errors import HeadersTooLarge, InvalidRequest, RoundhouseError, Unavailable
 from server.edge.descriptors import DescriptorReserve
 from server.edge.disconnect import ClientConnection
-from server.edge.gate import request_id
+from server.edge.heads import request_id
 from server.scope import ABORT, BODY_HERE, CONNECTION
 from server.settings import ServerSettings
 
@@ -132,7 +133,12 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.send_400_response("Invalid HTTP request received.")
             except httptools.HttpParserUpgrade as upgrade:
                 rest = data[upgrade.args[0] :]
-                if self._offered():
+                if self._is_websocket():
+                    self._disarm()
+                    self.handle_websocket_upgrade()
+                    if rest:
+                        self.transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]
+                elif self._offered():
                     data = self._head_without_offer() + rest
                     self.parser = httptools.HttpRequestParser(self)
                     with suppress(AttributeError):  # httptools before 0.6.3
@@ -143,6 +149,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def _offered(self) -> bool:
         """Whether the request offers to change to another protocol, which the parser takes as its end."""
         return bool(self.parser.should_upgrade()) and any(name == b"upgrade" for name, _ in self.headers)
+
+    def _is_websocket(self) -> bool:
+        """Whether the request asks for a WebSocket (RFC 6455, section 4.1)."""
+        names = {name for name, _ in self.headers}
+        return (
+            self.ws_protocol_class is not None
+            and self._offered()
+            and self.parser.get_method() == b"GET"
+            and b"sec-websocket-key" in names
+            and (b"upgrade", b"websocket") in [(name, value.lower()) for name, value in self.headers]
+        )
 
     def _head_without_offer(self) -> bytes:
         """The head that was parsed, as bytes, without the offer."""
@@ -177,13 +194,19 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        if self._offered():
+        socket = self._is_websocket()
+        if self._offered() and not socket:
             return
         names = [name for name, _ in self.headers]
         for name in _ONCE:
             if names.count(name) > 1:
                 self._refusal = InvalidRequest(f"The request has two '{name.decode()}' headers. Send one.")
                 raise self._refusal
+        if socket:
+            if self._refusal is not None:
+                raise self._refusal
+            self.scope["method"] = "GET"
+            return
         self._disarm()
         if self._refusal is not None:
             raise self._refusal

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from catalog.errors import InvalidRequest, UnsupportedParameter
+from catalog.errors import InvalidRequest, ModelTooLarge, UnsupportedParameter
 from catalog.model import Model
 
 _KV_CACHE: Mapping[str, tuple[str, ...]] = {
@@ -58,6 +58,33 @@ def load_options(
     return None if not chosen and options is None else chosen
 
 
+def check_window(chosen: Model, row: Model, window: int | None) -> None:
+    """Check the context of a load against the window that the model itself has. Raises InvalidRequest.
+
+    An engine would cut it down to that without a word. ``chosen`` is the row with the options of the load, and
+    ``window`` that of the row's own figures. A row that names its worker's context may be loaded with another.
+    """
+    context = chosen.options.get("context")
+    if not isinstance(context, int) or window is None or context <= window:
+        return
+    if "context" in row.options or _STRETCHES & chosen.options.keys():
+        return
+    raise InvalidRequest(
+        f"'context': '{row.id}' can use {window} tokens at most (it is {context}).", param="context"
+    )
+
+
+def refused(error: ModelTooLarge, given: Mapping[str, Any]) -> InvalidRequest:
+    """The error of a model that is too large with the options that the request gave."""
+    field = next((name for name in ("context", "slots") if name in given), "options")
+    return InvalidRequest(
+        f"'{field}': with these options, {error.message} Ask for a smaller context or for fewer slots.",
+        param=field,
+    )
+
+
+_STRETCHES = frozenset({"rope_freq_base", "rope_freq_scale"})
+"""Options that make a window longer than the model was trained for."""
 _ANOTHER_FILE = (
     "A GGUF has the quantisation of its file: pull another with POST /v1/models/pulls, as hub:OWNER/REPO:Q4_K_M."
 )

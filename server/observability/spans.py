@@ -64,10 +64,17 @@ OPERATIONS = {
     Capability.TRANSLATE: "translate",
     Capability.SPEAK: "speak",
     Capability.IMAGE: "generate_content",
+    Capability.VIDEO: "generate_content",
+    Capability.REALTIME: "realtime",
 }
 """``gen_ai.operation.name``: the conventions' name where there is one, else the capability's."""
 
-OUTPUTS = {Capability.SPEAK: "speech", Capability.IMAGE: "image"}
+OUTPUTS = {
+    Capability.SPEAK: "speech",
+    Capability.IMAGE: "image",
+    Capability.VIDEO: "video",
+    Capability.REALTIME: "speech",
+}
 
 _current: ContextVar[_TracedRequest | None] = ContextVar("traced_request", default=None)
 

@@ -166,7 +166,9 @@ def uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         host=server.host,
         port=server.port,
         http=protocol_for(server),
-        ws="none",
+        ws="server.edge.sockets.uvicorn_socket:GatewaySocket",
+        ws_max_size=settings.realtime.message_bytes,
+        ws_per_message_deflate=False,  # base64 of audio does not shrink enough for its processor time
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -32,7 +32,7 @@ from routing.state.records import Record, RecordQuery, every
 from server.callers import Caller
 from server.storage.storage import Storage
 
-FILE, PART = "file", "upload_part"
+FILE, PART, PICTURE = "file", "upload_part", "picture"
 TEMPORARY = ".tmp"
 SWEEP_EVERY = 600.0
 LEFT_OVER = 3600.0
@@ -146,13 +146,13 @@ class Files:
             raise _full(room)
 
     async def used(self, owner: str) -> int:
-        """The bytes of all files of an owner, with parts of uploads and what message batches keep."""
+        """The bytes of all files of an owner, with parts of uploads, videos, and what message batches keep."""
         total = 0
         async for record in every(self.storage.records, RecordQuery("message_batch", owner=owner, limit=1000)):
             for what in ("input", "results"):
                 with suppress(FileNotFoundError):
                     total += self.path(f"{record.id}.{what}").stat().st_size
-        for kind in (FILE, PART):
+        for kind in (FILE, PART, PICTURE, VIDEOS):
             async for record in every(self.storage.records, RecordQuery(kind, owner=owner, limit=1000)):
                 total += record.body["bytes"]
         return total
@@ -202,7 +202,15 @@ class Files:
         return prefix is not None and await self.storage.records.get(_KINDS[prefix], owner) is not None
 
 
-_KINDS = {"file-": FILE, "part_": PART, "batch_": "batch", "msgbatch_": "message_batch"}
+VIDEOS = "video"
+_KINDS = {
+    "file-": FILE,
+    "part_": PART,
+    "img_": PICTURE,
+    "batch_": "batch",
+    "msgbatch_": "message_batch",
+    "video_": VIDEOS,
+}
 """The kinds of records by the beginning of their ids."""
 
 

@@ -5,12 +5,14 @@ They may go to a provider only for its account's own operator, or if the setting
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from itertools import chain
 from typing import Any
 
 from backends.native import no_object
+from backends.wire.chat import Message
 from catalog.errors import InvalidRequest
 from catalog.types import Json
 from server.callers import Caller
@@ -71,6 +73,29 @@ def refuse_addresses(storage: Storage, caller: Caller, *parts: Any) -> None:
                     "all keys share. Send the data itself or an https:// address. The operator can list it in "
                     "storage.provider_ids."
                 )
+
+
+def refuse_in_texts(storage: Storage, caller: Caller, messages: Iterable[Message]) -> None:
+    """Raises InvalidRequest if the text of a system message has the address of a file that may not be named.
+
+    DashScope's qwen-long reads files so: ``fileid://`` and the id, in a system message.
+    """
+    if caller.admin:
+        return
+    for message in messages:
+        if message.role not in _OF_SYSTEM or message.content is None:
+            continue
+        parts = message.content
+        for text in [parts] if isinstance(parts, str) else [part.text for part in parts if part.text]:
+            if "://" not in text:
+                continue
+            for found in _FILE_IN_TEXT.finditer(text):
+                if not any(may_name(storage, caller, name) for name in (found[0], found[1])):
+                    raise no_object(found[0], "messages")
+
+
+_OF_SYSTEM = frozenset({"system", "developer"})
+_FILE_IN_TEXT = re.compile(r"fileid://([\w.-]+)", re.ASCII | re.IGNORECASE)
 
 
 def first_withheld(

@@ -122,6 +122,10 @@ class Runner:
         else:
             self.wake()
 
+    def work(self, kind: str) -> BackgroundWork:
+        """The work on records of a kind."""
+        return self._works[kind]
+
     def is_running(self, kind: str, name: str) -> bool:
         """Whether this process works on a record."""
         return (kind, name) in self._running

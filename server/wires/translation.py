@@ -21,7 +21,7 @@ from routing.reading.intent import check_misplaced
 from server.answers.streams import event
 from server.edge.json_body import with_whole_numbers
 
-_EXTRAS = frozenset(
+CHAT_EXTRAS = frozenset(
     {
         *("audio", "modalities", "moderation", "prediction", "prompt_cache_key", "prompt_cache_options"),
         *("prompt_cache_retention", "routing", "safety_identifier", "service_tier", "strict", "timings"),
@@ -48,7 +48,7 @@ _SEPARATORS = re.compile(r"__|[./:]+")
 def chat_parameters() -> frozenset[str]:
     """The names of all chat parameters: OpenAI's, the local engines' and the gateway's."""
     return frozenset(ChatRequest.model_fields).union(
-        _EXTRAS, WORKER.extras, *(table.extras for table in ENGINES.values())
+        CHAT_EXTRAS, WORKER.extras, *(table.extras for table in ENGINES.values())
     )
 
 

@@ -33,6 +33,7 @@ NAMES = (
     "learning",
     "conversations",
     "money",
+    "realtime",
 )
 """Modules of this package with ``run(bench) -> Report``."""
 

@@ -7,6 +7,7 @@ import functools
 import io
 import json
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import av
 import httpx
@@ -168,6 +169,32 @@ async def check_image(client: httpx.AsyncClient) -> None:
     assert (frame.width, frame.height) == (64, 48)
 
 
+async def check_video(client: httpx.AsyncClient) -> None:
+    body = {"model": "m", "prompt": "a fox", "seed": 7, "seconds": "2", "size": "62x46", "fps": 4}
+    made: list[bytes] = []
+    for _ in range(2):
+        answer = await client.post("/v1/videos", json=body)
+        assert answer.status_code == 200, answer.text
+        told = events(answer.text)
+        percents = [each["progress"] for each in told if each["type"] == "video.progress"]
+        assert percents[0] == 0
+        assert percents == sorted(percents)
+        assert len(set(percents)) > 3
+        assert (told[-1]["type"], told[-1]["seconds"], told[-1]["seed"]) == ("video.completed", 2.0, 7)
+        made.append(b"".join(base64.b64decode(each["data"]) for each in told if each["type"] == "video.content"))
+    frames = []
+    for data in made:
+        opening: Any = av.open(io.BytesIO(data))
+        with opening as container:
+            stream = container.streams.video[0]
+            assert (stream.codec_context.name, float(stream.average_rate)) == ("h264", 4.0)
+            frames.append([frame.to_ndarray(format="gray") for frame in container.decode(stream)])
+    assert [len(each) for each in frames] == [8, 8]
+    assert frames[0][0].shape == (46, 62)
+    assert all((one == other).all() for one, other in zip(*frames, strict=True)), "a seed gives the same video"
+    assert any((frame != frames[0][0]).any() for frame in frames[0])
+
+
 CHECKS: dict[Capability, Check] = {
     Capability.CHAT: check_chat,
     Capability.COMPLETION: check_completion,
@@ -178,4 +205,5 @@ CHECKS: dict[Capability, Check] = {
     Capability.TRANSCRIBE: check_transcribe,
     Capability.SPEAK: check_speak,
     Capability.IMAGE: check_image,
+    Capability.VIDEO: check_video,
 }

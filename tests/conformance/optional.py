@@ -14,7 +14,15 @@ from backends.workers.engines.registry import Engines, builtin_engines
 from catalog.model import Capability, Model, PathSource
 
 _FOLDER = os.environ.get("ROUNDHOUSE_ENGINES")
+_PICTURES = frozenset({Capability.IMAGE, Capability.IMAGE_EDIT})
 _LANGUAGE = frozenset({Capability.CHAT, Capability.COMPLETION, Capability.JSON_SCHEMA})
+
+
+_FILMERS = {
+    "wan": frozenset({Capability.VIDEO_INPUT}),
+    "ltx": frozenset({Capability.VIDEO_INPUT, Capability.VISION}),
+}
+_SMALL = {"size": "64x32", "steps": 4, "fps": 4}
 
 
 def _row(engine: str, folder: str, capabilities: frozenset[Capability], **fields: object) -> Model:
@@ -35,7 +43,24 @@ def _rows() -> list[Model]:
         _row("mlx", "smollm2", _LANGUAGE),
         _row("vllm", "smollm2", _LANGUAGE, options={"cpu_kv_cache_gib": 1, "enforce_eager": True}),
         _row("llama-cpp-python", "smollm2.gguf", _LANGUAGE),
-        _row("diffusion", "painter", frozenset({Capability.IMAGE}), options={"size": "64x64", "steps": 4}),
+        *(
+            _row("diffusion-video", name, frozenset({Capability.VIDEO, *more}), options=_SMALL)
+            for name, more in _FILMERS.items()
+        ),
+        _row("diffusion", "painter", _PICTURES, options={"size": "64x64", "steps": 4}),
+        _row(
+            "stable-diffusion-cpp",
+            "flux/flux.gguf",
+            _PICTURES,
+            id="flux-stable-diffusion-cpp",
+            options={
+                "size": "64x64",
+                "steps": 4,
+                "guidance_scale": 1.0,
+                "taesd_only": True,
+                "taesd": str(Path(_FOLDER or "").absolute() / "models/flux/taesd.safetensors"),
+            },
+        ),
     ]
 
 

@@ -73,6 +73,13 @@ OPTIONAL = [
     Row("smollm2.gguf-llama-cpp-python", _COUNT, _LITTLE, exact_tokens=True),
     # A diffusion step always completes; only comments are sent before the first picture.
     Row("painter-diffusion", ("/v1/images/generations", {"prompt": "a fox", "steps": 500}), {"steps": 10}),
+    Row("flux-stable-diffusion-cpp", ("/v1/images/generations", {"prompt": "a fox", "steps": 500}), {"steps": 10}),
+]
+OPTIONAL += [
+    Row(
+        f"{name}-diffusion-video", ("/v1/videos", {"prompt": "a fox", "seconds": "1", "steps": 500}), {"steps": 10}
+    )
+    for name in ("wan", "ltx")
 ]
 ROWS += [row for row in OPTIONAL if row.model in models()]
 

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from catalog.errors import NotPermitted
 from server.app import create_app
-from server.edge.gate import check_host
+from server.edge.heads import check_host
 from server.settings import ServerSettings, Settings
 
 ROOT = Path(__file__).parents[2]

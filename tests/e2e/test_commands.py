@@ -103,7 +103,7 @@ def test_the_report_covers_what_an_operator_asks(server: Served) -> None:
     assert told["scenarios"][0]["model"] == CHAT
     assert told["scenarios"][3]["model"] is None
     assert told["coverage"]["embed"]
-    assert told["defaults"]["speak"] == "hibari"
+    assert told["defaults"]["speak"] == "kokoro"
     assert told["speech"]["transcribe"]["model"] == "whisper-base"
     provider = next(each for each in told["providers"] if each["provider"] == "openai")
     assert (provider["usable"], provider["needs_key"], provider["keys"]) == (False, True, [])
@@ -113,7 +113,7 @@ def test_the_report_covers_what_an_operator_asks(server: Served) -> None:
 
 def test_smoke_speech_speaks_and_hears_the_sentence(server: Served) -> None:
     told = ask(server, "smoke speech", "--format", "mp3")
-    assert "hibari spoke" in told
+    assert "kokoro spoke" in told
     assert "whisper-base heard" in told
     assert "word error rate" in told
     assert "came back wrong" in ask(

@@ -170,7 +170,7 @@ def test_text_becomes_vectors_and_speech_and_speech_becomes_text(server: Served,
     assert (tmp_path / "cat.npy").stat().st_size > 384 * 4
 
     _, error = run("speak", "-o", "fox.wav", cwd=tmp_path, stdin=TEXT, environment=environment)
-    assert "hibari spoke" in error
+    assert "kokoro spoke" in error
     with wave.open(str(tmp_path / "fox.wav")) as sound:
         assert sound.getnframes() > sound.getframerate()
     out, _ = run("transcribe", "fox.wav", cwd=tmp_path, environment=environment)

@@ -119,6 +119,7 @@ async def test_a_transparent_background_is_one(doodle: Worker) -> None:
         ({"prompt": "a very long story about a fox " * 200}, 400, "prompt"),
         ({"prompt": ""}, 400, "prompt"),
         ({"n": 11}, 400, "n"),
+        ({"output_format": "svg"}, 400, "output_format"),
     ],
 )
 async def test_what_cannot_be_drawn_is_refused(doodle: Worker, body: Json, status: int, param: str) -> None:

@@ -122,7 +122,7 @@ def test_words_have_the_times_that_the_graph_gives_their_sounds(voices: KokoroVo
 
 def test_a_blend_is_the_mean_of_its_voices_by_their_weights(voices: KokoroVoices) -> None:
     def loudness(name: str) -> float:
-        voice = choose(voices, default="af_heart", name=name, language=None, strict=True).voice
+        voice = choose(voices.voices, default="af_heart", name=name, language=None, strict=True, blends=True).voice
         (piece,) = voices.read("Hello.", language="en-US")
         return float(np.abs(voices.speak(piece, voice, speed=1.0).samples).max())
 
@@ -134,7 +134,7 @@ def test_a_blend_is_the_mean_of_its_voices_by_their_weights(voices: KokoroVoices
 @pytest.mark.parametrize("name", ["af_heart+nobody", "af_heart(0)", "af_heart(0)+bm_fable(0)", "+", "af_heart+"])
 def test_a_blend_of_nothing_is_refused(voices: KokoroVoices, name: str) -> None:
     with pytest.raises(UnsupportedParameter) as refused:
-        choose(voices, default="af_heart", name=name, language=None, strict=False)
+        choose(voices.voices, default="af_heart", name=name, language=None, strict=False, blends=True)
     assert refused.value.param == "voice"
 
 
@@ -193,12 +193,14 @@ async def test_a_language_chooses_a_voice_that_speaks_it(kokoro: Worker) -> None
 
 def test_a_voice_that_speaks_another_language_is_refused(voices: KokoroVoices) -> None:
     with pytest.raises(UnsupportedParameter):
-        choose(voices, default="af_heart", name="bm_fable", language="es", strict=False)
+        choose(voices.voices, default="af_heart", name="bm_fable", language="es", strict=False)
     with pytest.raises(InvalidRequest, match="af_heart"):
-        choose(voices, default="af_heart", name="nobody", language=None, strict=False)
+        choose(voices.voices, default="af_heart", name="nobody", language=None, strict=False)
     with pytest.raises(InvalidRequest):
-        choose(voices, default="af_heart", name="alloy", language=None, strict=True)
-    assert choose(voices, default="af_heart", name="BM_FABLE", language="en", strict=False).language == "en-GB"
+        choose(voices.voices, default="af_heart", name="alloy", language=None, strict=True)
+    assert (
+        choose(voices.voices, default="af_heart", name="BM_FABLE", language="en", strict=False).language == "en-GB"
+    )
 
 
 def test_a_folder_without_its_voices_is_refused(folder: Path, tmp_path: Path) -> None:

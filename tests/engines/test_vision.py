@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,17 +14,22 @@ from aiohttp import web
 
 from backends.base import Upstream
 from backends.fetch import Fetcher
+from backends.grounding.asking import locate
+from backends.grounding.request import GroundingChat, GroundRequest
 from backends.http import HttpClient
 from backends.local.backend import LocalWorkerBackend
+from backends.pictures.films import Films
 from backends.settings import FetchSettings
 from backends.wire.chat import ChatRequest
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from catalog.discovery import rows_from_folder
-from catalog.errors import InvalidRequest
+from catalog.errors import CapabilityMismatch, InvalidRequest
 from catalog.model import Capability
 from catalog.types import Json
 from tests.conformance.worker import KEY, Worker, starter, worker
 from tests.fakes.pictures import encoded, quarters
 from tests.fakes.projector import TOKENS, write_projector
+from tests.fakes.videos import video
 
 pytestmark = pytest.mark.engine
 UPRIGHT, SIDEWAYS = quarters(96, 64), np.rot90(quarters(96, 64), 1)
@@ -155,3 +161,75 @@ async def test_bytes_that_are_no_picture_are_the_callers_mistake(
         await answer(seeing, backend, asked(damaged))
     chances, _ = await answer(seeing, backend, asked())
     assert chances, "the worker lives"
+
+
+async def test_where_things_are_is_asked_by_a_schema_that_binds_the_worker(
+    seeing: Worker, backend: LocalWorkerBackend
+) -> None:
+    url = f"data:image/jpeg;base64,{base64.b64encode(encoded(SIDEWAYS, 'jpeg', orientation=6)).decode()}"
+    asked_for = ["a red square", "a cat"]
+    wanted = {"image": url, "phrase": asked_for, "max_boxes": 2, "temperature": 0, "max_tokens": 300}
+    found = await locate(backend, at(seeing), GroundingChat.of(GroundRequest.model_validate(wanted)))
+    assert found["image"] == {"width": 96, "height": 64}
+    assert found["finish_reason"] == "stop"
+    told = json.loads(found["content"])["boxes"]
+    assert len(found["data"]) <= len(told) <= 2
+    for place in found["data"]:
+        left, top, right, bottom = place["box"]
+        assert place["label"] in asked_for
+        assert 0 <= left < right <= 96
+        assert 0 <= top < bottom <= 64
+    assert found["usage"]["prompt_tokens"] > TOKENS
+
+
+async def test_frames_of_a_video_are_seen(seeing: Worker, backend: LocalWorkerBackend) -> None:
+    url = f"data:video/mp4;base64,{base64.b64encode(video(3.0)).decode()}"
+    content = [{"type": "video_url", "video_url": {"url": url}}, {"type": "text", "text": "Describe."}]
+    request = ChatRequest.model_validate({"messages": [{"role": "user", "content": content}], "max_tokens": 1})
+    with pytest.raises(CapabilityMismatch, match="takes no videos"):
+        await answer(seeing, backend, request)
+    frames = await Films(Fetcher(FetchSettings())).in_frames(request)
+    _, usage = await answer(seeing, backend, frames)
+    assert usage["prompt_tokens"] >= 3 * TOKENS
+
+
+def url_of(pixels: Any) -> str:
+    return f"data:image/png;base64,{base64.b64encode(encoded(pixels)).decode()}"
+
+
+@pytest.fixture(scope="module")
+def embedding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A worker that embeds texts and pictures."""
+    folder = tmp_path_factory.mktemp("vectors")
+    _, path = starter("smollm2-135m-instruct")
+    assert path is not None
+    (folder / "vectors-Q4_1.gguf").symlink_to(path)
+    write_projector(folder / "mmproj-F16.gguf", embedding_length=576)
+    (found,) = rows_from_folder(folder)
+    kinds = frozenset({Capability.EMBED, Capability.VISION})
+    row = found.model_copy(update={"capabilities": kinds, "options": {**found.options, "pooling": "mean"}})
+    with worker("llamacpp", folder / "vectors-Q4_1.gguf", row=row, slots=1) as running:
+        yield running
+
+
+async def test_pictures_and_texts_become_vectors_that_depend_on_both(
+    embedding: Worker, backend: LocalWorkerBackend
+) -> None:
+    upright: Json = {"image_url": url_of(UPRIGHT)}
+    black: Json = {"image_url": url_of(np.zeros_like(UPRIGHT))}
+    given = [upright, black, {"content": [upright, {"text": "a cat"}]}, "a cat", upright]
+    answer = await backend.embed_contents(at(embedding), MixedEmbeddingRequest.model_validate({"input": given}))
+    vectors = np.array([row["embedding"] for row in answer["data"]])
+    assert vectors.shape == (5, 576)
+    lengths = np.linalg.norm(vectors, axis=1)
+    near = vectors @ vectors.T / np.outer(lengths, lengths)
+    assert near[0, 4] > 0.9999
+    assert max(near[0, 1], near[0, 2], near[0, 3], near[2, 3]) < 0.9999
+    assert answer["usage"]["prompt_tokens"] >= 4 * TOKENS
+
+
+async def test_a_chat_with_a_picture_becomes_one_vector(embedding: Worker, backend: LocalWorkerBackend) -> None:
+    part = {"type": "image_url", "image_url": {"url": url_of(UPRIGHT)}}
+    chat = MixedEmbeddingRequest.model_validate({"messages": [{"role": "user", "content": [part]}]})
+    (row,) = (await backend.embed_contents(at(embedding), chat))["data"]
+    assert len(row["embedding"]) == 576

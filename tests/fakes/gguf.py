@@ -10,7 +10,12 @@ Value = str | int | float | bool | list[str] | list[int] | list[float] | list[bo
 def gguf_bytes(pairs: dict[str, Value], *, padding: int = 0) -> bytes:
     """Make a GGUF version 3 file with these pairs, no tensors, and ``padding`` bytes of varying values."""
     body = b"".join(_string(key) + _value(value) for key, value in pairs.items())
-    return b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + body + bytes(i * 31 % 251 for i in range(padding))
+    padded = (_PATTERN * (padding // len(_PATTERN) + 1))[:padding]
+    return b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + body + padded
+
+
+_PATTERN = bytes(i * 31 % 251 for i in range(251))
+"""The varying values, which begin anew after these."""
 
 
 def chat_model(*, name: str = "Tiny", template: str = "{{ messages }}", padding: int = 0) -> bytes:

@@ -244,7 +244,7 @@ def embeddings(body: Json, model: str) -> Json:
     for one in body["requests"]:
         if one["model"] != f"models/{model}":
             raise Wrong("model does not match the URL")
-        text = one["content"]["parts"][0]["text"]
+        text = "".join(part.get("text") or part["inlineData"]["data"] for part in one["content"]["parts"])
         rows.append({"values": [float(len(text)) + at for at in range(one.get("outputDimensionality", 8))]})
     return {"embeddings": rows}
 

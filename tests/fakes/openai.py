@@ -8,10 +8,12 @@ from typing import Any
 
 import orjson
 from aiohttp import web
+from openai.types.image_create_variation_params import ImageCreateVariationParams
 from openai.types.responses.input_token_count_params import InputTokenCountParams
 
 from catalog.types import Json
 from tests.fakes import openai_chat, openai_media
+from tests.fakes.films import VideoRoutes
 from tests.fakes.openai_batches import BatchRoutes
 from tests.fakes.openai_responses import (
     answered,
@@ -31,7 +33,7 @@ def event(payload: Any, name: str = "") -> bytes:
     return head + b"data: " + orjson.dumps(payload) + b"\n\n"
 
 
-class FakeOpenAI(BatchRoutes):
+class FakeOpenAI(BatchRoutes, VideoRoutes):
     """``reply`` is what its chat models say; without ``keeps_form`` also when JSON is asked for.
 
     ``output`` are items that a response has whatever is asked, ``ending`` fields of its document (a status of
@@ -85,7 +87,10 @@ class FakeOpenAI(BatchRoutes):
             ("POST", f"{self.prefix}/audio/translations", self.transcribe),
             ("POST", f"{self.prefix}/audio/speech", self.speak),
             ("POST", f"{self.prefix}/images/generations", self.draw),
+            ("POST", f"{self.prefix}/images/edits", self.edit),
+            ("POST", f"{self.prefix}/images/variations", self.vary),
             *self.batch_routes(),
+            *self.video_routes(),
         ]
 
     async def compact(self, request: web.Request, call: Call) -> web.StreamResponse:
@@ -220,15 +225,33 @@ class FakeOpenAI(BatchRoutes):
     async def draw(self, request: web.Request, call: Call) -> web.StreamResponse:
         if refusal := self.rejected(call):
             return refusal
-        document = openai_media.images(call.body)
-        if not call.body.get("stream"):
+        return await self._pictures(request, call, call.body, "image_generation")
+
+    async def edit(self, request: web.Request, call: Call) -> web.StreamResponse:
+        if refusal := self.rejected(call):
+            return refusal
+        if (mistake := openai_media.mistake_in_edit(call.body, call.files)) is not None:
+            return self.refused(call, 400, mistake, code="unknown_parameter")
+        return await self._pictures(request, call, openai_media.typed_form(call.body), "image_edit")
+
+    async def vary(self, request: web.Request, call: Call) -> web.StreamResponse:
+        """As servers do it that have variations; OpenAI itself has retired the endpoint."""
+        if refusal := self.rejected(call):
+            return refusal
+        if extra := call.body.keys() - ImageCreateVariationParams.__annotations__.keys():
+            return self.refused(call, 400, f"Unknown parameter: '{min(extra)}'.", code="unknown_parameter")
+        return await self._pictures(request, call, openai_media.typed_form(call.body), "image_edit")
+
+    async def _pictures(self, request: web.Request, call: Call, body: Json, kind: str) -> web.StreamResponse:
+        document = openai_media.images(body)
+        if not body.get("stream"):
             return await self.document(request, call, document)
         picture = document["data"][0]["b64_json"]
         events = [
-            {"type": "image_generation.partial_image", "b64_json": picture, "partial_image_index": at}
-            for at in range(call.body.get("partial_images") or 0)
+            {"type": f"{kind}.partial_image", "b64_json": picture, "partial_image_index": at}
+            for at in range(body.get("partial_images") or 0)
         ]
-        events.append({"type": "image_generation.completed", "b64_json": picture, "usage": document["usage"]})
+        events.append({"type": f"{kind}.completed", "b64_json": picture, "usage": document["usage"]})
         return await self.stream(request, call, (event(item, item["type"]) for item in events))
 
     async def list_models(self, request: web.Request, call: Call) -> web.StreamResponse:

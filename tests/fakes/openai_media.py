@@ -10,6 +10,8 @@ import wave
 import zlib
 from typing import Any
 
+from openai.types.image_edit_params import ImageEditParamsBase
+
 from catalog.moderation.categories import CATEGORIES
 from catalog.types import Json
 
@@ -26,6 +28,9 @@ def vector(text: str, dimensions: int) -> list[float]:
 
 def embeddings(body: Json) -> Json:
     """OpenAI's list of embeddings."""
+    if "messages" in body:
+        content = [part for message in body["messages"] for part in message["content"]]
+        body = {**body, "input": " ".join(part.get("text") or part["image_url"]["url"][-40:] for part in content)}
     given = body["input"]
     many = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
     texts = [item if isinstance(item, str) else " ".join(map(str, item)) for item in many]
@@ -194,3 +199,24 @@ def images(body: Json) -> Json:
             "total_tokens": 15,
         },
     }
+
+
+_PROMPTED = frozenset(ImageEditParamsBase.__annotations__) - {"image", "mask", "markup"} | {"stream"}
+
+
+def mistake_in_edit(body: Json, files: dict[str, bytes]) -> str | None:
+    """What OpenAI refuses of the form of an edit, None for one that it takes."""
+    if unknown := {name.partition("[")[0] for name in body} - _PROMPTED:
+        return f"Unknown parameter: '{min(unknown)}'."
+    names = {name.partition("#")[0] for name in files}
+    if unknown := names - {"image", "image[]", "mask", "markup"}:
+        return f"Unknown parameter: '{min(unknown)}'."
+    if names.isdisjoint({"image", "image[]"}):
+        return "Missing required parameter: 'image'."
+    return None if body.get("prompt") else "Missing required parameter: 'prompt'."
+
+
+def typed_form(body: Json) -> Json:
+    """The texts of a form as the types of their fields."""
+    counts = {name: int(body[name]) for name in ("n", "partial_images") if name in body}
+    return {**body, **counts, "stream": body.get("stream") == "true"}

@@ -55,6 +55,18 @@ def encoded(pixels: Pixels, kind: str = "png", *, orientation: int | None = None
     return data if orientation is None else _oriented(data, kind, orientation)
 
 
+def mask(width: int, height: int, hole: tuple[int, int, int, int]) -> bytes:
+    """A PNG that is transparent within ``hole`` (left, top, right, bottom) and opaque elsewhere."""
+    pixels = np.full((height, width, 4), 255, np.uint8)
+    left, top, right, bottom = hole
+    pixels[top:bottom, left:right] = 0
+    encoder: Any = av.CodecContext.create("png", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = width, height, "rgba", Fraction(1, 25)
+    frame = av.VideoFrame.from_ndarray(pixels, "rgba")
+    frame.pts = 0
+    return b"".join(bytes(packet) for packet in (*encoder.encode(frame), *encoder.encode(None)))
+
+
 def decoded(data: bytes) -> Pixels:
     """The pixels of a JPEG or PNG."""
     kind = "png" if data.startswith(b"\x89PNG") else "jpeg"

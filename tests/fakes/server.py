@@ -275,7 +275,7 @@ class FakeServer:
         if request.content_type == "multipart/form-data":
             for name, value in (await request.post()).items():
                 if isinstance(value, web.FileField):
-                    files[name] = value.file.read()
+                    files[name if name not in files else f"{name}#{len(files)}"] = value.file.read()
                     value.file.close()
                 else:
                     body.setdefault(name, []).append(value)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
-from catalog.model import TarballPin
+from catalog.pins import TarballPin
 
 
 class FakeNpmRegistry:

@@ -6,7 +6,7 @@ import hashlib
 import zipfile
 from pathlib import Path
 
-from catalog.model import WheelPin
+from catalog.pins import WheelPin
 
 
 def add_wheel(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from backends.base import Upstream
+from backends.grounding.request import GroundingChat
 from backends.openai.moderation import by_scores
 from backends.queueing import Need
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
@@ -21,10 +22,12 @@ from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.images import ImageRequest
+from backends.wire.images import ImageEditRequest, ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
+from backends.wire.video.events import VideoItem, completed, progress
+from backends.wire.video.request import DiscardRequest, VideoRequest
 from backends.workers.pool import DeviceView, PoolSnapshot, WorkerState, WorkerView
 from catalog.catalog import Catalog
 from catalog.errors import RoundhouseError
@@ -98,6 +101,11 @@ ANSWER: tuple[Json, ...] = (chunk("Hello"), chunk(" there"), chunk(finish="stop"
 Script = Sequence[Json | RoundhouseError | asyncio.Event]
 
 
+def picture(number: int) -> str:
+    """The base64 of a drawn picture, which is a text."""
+    return base64.b64encode(f"pic{number}".encode()).decode()
+
+
 class FakeBackend:
     """Answers chats from ``script``: yields chunks, raises errors, waits for events."""
 
@@ -106,6 +114,8 @@ class FakeBackend:
         self.requests: list[Any] = []
         self.closed = asyncio.Event()
         self.started = asyncio.Event()
+        self.video: Sequence[VideoItem | RoundhouseError | asyncio.Event] = (progress(50), completed(2.0))
+        self.discarded: list[str] = []
         self.audio: Sequence[bytes | RoundhouseError | asyncio.Event] = (b"RIFF", b"data")
         self.transcript: Json = {
             "type": "transcript.text.done",
@@ -123,7 +133,8 @@ class FakeBackend:
         return ()
 
     async def chat(self, upstream: Upstream, request: ChatRequest) -> AsyncIterator[Json]:
-        async for item in self._play(request, self.script):
+        found = (chunk('{"boxes": []}'), chunk(finish="stop"), usage_chunk())
+        async for item in self._play(request, found if isinstance(request, GroundingChat) else self.script):
             yield {**item}
 
     async def complete(self, upstream: Upstream, request: CompletionRequest) -> AsyncIterator[Json]:
@@ -185,7 +196,20 @@ class FakeBackend:
     async def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncIterator[Json]:
         self.requests.append(request)
         for number in range(request.n or 1):
-            yield {"type": "image_generation.completed", "b64_json": f"cGlj{number}", "usage": {"total_tokens": 4}}
+            yield {"type": "image_generation.completed", "b64_json": picture(number), "usage": {"total_tokens": 4}}
+
+    async def edit(self, upstream: Upstream, request: ImageEditRequest) -> AsyncIterator[Json]:
+        self.requests.append(request)
+        for number in range(request.n or 1):
+            yield {"type": "image_edit.completed", "b64_json": picture(number), "usage": {"total_tokens": 4}}
+
+    async def film(self, upstream: Upstream, request: VideoRequest) -> AsyncIterator[VideoItem]:
+        async for item in self._play(request, self.video):
+            yield item
+
+    async def discard(self, upstream: Upstream, request: DiscardRequest) -> Json:
+        self.discarded.append(request.accepted)
+        return {"deleted": True}
 
     async def apply_template(self, upstream: Upstream, request: ChatRequest) -> Json:
         self.requests.append(request)
@@ -238,8 +262,16 @@ class FakeAnswer(Answer[T]):
         }
 
     @property
+    def provider_key(self) -> str | None:
+        return "digest-of-a-key"
+
+    @property
     def spent(self) -> float:
         return self._before + 0.25
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        return ()
 
     async def resume(self, error: RoundhouseError) -> None:
         raise error

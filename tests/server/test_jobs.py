@@ -36,6 +36,7 @@ BODIES: dict[Capability, dict[str, Any]] = {
     Capability.CLASSIFY: {"model": "r", "input": ["a"], "labels": ["good", "bad"]},
     Capability.SPEAK: {"model": "songbird", "input": "Hi"},
     Capability.IMAGE: {"model": "p", "prompt": "a bird"},
+    Capability.VIDEO: {"model": "p", "prompt": "a bird"},
 }
 
 

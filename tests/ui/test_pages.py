@@ -16,7 +16,7 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed: 
 
 from playwright.sync_api import FilePayload, Page, expect
 
-PAGES = ("chat", "models", "route", "voice", "images", "usage", "traces", "logs")
+PAGES = ("chat", "models", "route", "talk", "voice", "images", "usage", "traces", "logs")
 LOCAL = "smollm2-135m-instruct"
 
 

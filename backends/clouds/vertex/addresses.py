@@ -46,6 +46,12 @@ def model_path(upstream: Upstream, method: str, version: str = "v1") -> str:
     return f"{place}:{method}"
 
 
+def interactions_path(upstream: Upstream) -> str:
+    """The path of interactions, which are in the global location. Raises ModelUnavailable without a project."""
+    path = project_path(upstream, "v1beta1")
+    return f"{path.rpartition('/')[0]}/global/interactions"
+
+
 def project_path(upstream: Upstream, version: str = "v1") -> str:
     """The path of the account's project in its region. Raises ModelUnavailable without a project."""
     if upstream.cloud.project is None:

@@ -13,11 +13,20 @@ from backends.base import Upstream
 from backends.clouds.claude import CloudClaude
 from backends.clouds.vertex import discovery, embeddings
 from backends.clouds.vertex.account import GoogleAccounts
-from backends.clouds.vertex.addresses import ANTHROPIC, model_path, name_of, project_path, publisher_of
+from backends.clouds.vertex.addresses import (
+    ANTHROPIC,
+    GOOGLE,
+    interactions_path,
+    model_path,
+    name_of,
+    project_path,
+    publisher_of,
+)
 from backends.google import embeddings as gemini_embeddings
 from backends.google.backend import GoogleBackend
 from backends.google.errors import read_google_error
 from backends.google.request import translate
+from backends.google.videos import GoogleVideos
 from backends.http import HttpClient
 from backends.http.errors import ErrorReader
 from backends.openai.backend import OpenAIBackend
@@ -27,6 +36,8 @@ from backends.translation import reading
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.video.events import VideoItem
+from backends.wire.video.request import DiscardRequest, VideoRequest
 from catalog.errors import CapabilityMismatch, RoundhouseError
 from catalog.model import Endpoint, Model
 from catalog.types import Json
@@ -77,6 +88,16 @@ class VertexBackend:
         if publisher_of(upstream.model) == ANTHROPIC:
             raise CapabilityMismatch(f"'{upstream.model}' does not embed.", param="model")
         return await self._gemini.embed(upstream, request)
+
+    def film(self, upstream: Upstream, request: VideoRequest) -> AsyncIterator[VideoItem]:
+        """A video in the making; see :class:`backends.base.Film`."""
+        if publisher_of(upstream.model) != GOOGLE:
+            raise CapabilityMismatch(f"'{upstream.model}' makes no videos.", param="model")
+        return self._gemini.film(upstream, request)
+
+    async def discard(self, upstream: Upstream, request: DiscardRequest) -> Json:
+        """See :class:`backends.base.Discard`."""
+        return await self._gemini.discard(upstream, request)
 
     async def count(self, upstream: Upstream, request: ChatRequest) -> Json:
         """The prompt tokens by the server's own count; see :class:`backends.base.Count`."""
@@ -156,6 +177,17 @@ class VertexGemini(GoogleBackend):
         )
         with reading("Vertex AI"):
             return {"input_tokens": int(answer["totalTokens"])}
+
+    def videos(self) -> GoogleVideos:
+        """See :class:`GoogleBackend`. Interactions are in the beta version, in no region."""
+        return GoogleVideos(
+            self._client,
+            key_header=KEY_HEADER,
+            errors=self.read_error,
+            path=self.path,
+            interactions=interactions_path,
+            vertex=True,
+        )
 
     def read_error(
         self, status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream

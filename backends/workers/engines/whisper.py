@@ -63,7 +63,11 @@ class WhisperOptions(EngineOptions):
     """The ``options`` of a catalogue row."""
 
     beam_size: int = Field(default=5, ge=1, le=32)
-    compute_type: str = Field(default="default", pattern=r"^[a-z0-9_]+$")
+    compute_type: str = Field(
+        default="default",
+        pattern=r"^[a-z0-9_]+$",
+        description="numbers to compute with, such as float32; by default int8 on a CPU, else those of the file",
+    )
     max_audio_seconds: float = Field(default=7200.0, gt=0)
     vad: bool = Field(default=False, description="skip silence, unless the request decides")
 
@@ -121,12 +125,15 @@ class WhisperEngine:
             raise EngineMissing("whisper", extra="speech", package=error.name) from None
 
         kind, _, number = self._spec.device.partition(":")
+        numbers = self._options.compute_type
+        if kind == "cpu" and numbers == "default":
+            numbers = "int8"  # near enough the same words, in two thirds of the time and a third of the memory
         try:
             return WhisperModel(
                 str(folder),
                 device=kind,
                 device_index=int(number or 0),
-                compute_type=self._options.compute_type,
+                compute_type=numbers,
                 cpu_threads=max(1, self._spec.threads // self._at_once),
                 num_workers=self._at_once,
                 local_files_only=True,

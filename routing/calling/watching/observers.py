@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
+from backends.wire.video.events import ACCEPTED, COMPLETED, VideoItem
 from routing.accounts.reservations import characters
 from routing.calling.watching.usage import MOST_TOKENS, audio_seconds, token_usage
 from routing.outcomes import Usage, UsageDetails
@@ -166,6 +167,64 @@ class ImageObserver:
             self.finish_reason = "stop"
             tokens = Usage() if item.get("usage") is None else _drawn(_believed(item))
             self.usage = replace(tokens, units=self._images)
+
+
+class RealtimeObserver:
+    """Observes the events of a realtime session's response, of which ``response.done`` has the usage.
+
+    An event that is no response's, such as the first one of a session, costs nothing.
+    """
+
+    streamed = 0
+
+    def __init__(self, model: str) -> None:
+        self.begun = False
+        self.usage = Usage()
+        self.finish_reason: str | None = None
+        self._model = model
+
+    def see(self, item: dict[str, Any]) -> None:
+        self.begun = True
+        self.finish_reason = "stop"
+        if item.get("type") != "response.done":
+            return
+        response = item.get("response")
+        told = response.get("usage") if isinstance(response, dict) else None
+        if not isinstance(told, dict):
+            self.usage = Usage(known=False)
+            return
+        usage = {**told, "output_tokens_details": told.get("output_token_details")}
+        self.usage = token_usage(usage) or Usage(known=False)
+
+
+class VideoObserver:
+    """Observes a video in the making. Units are seconds of video; the answer begins with its first progress.
+
+    A server that has accepted the work, and goes on without a connection, has begun, too.
+    """
+
+    streamed = 0
+
+    def __init__(self, asked: float, resolution: tuple[str, ...] = ()) -> None:
+        """``asked`` are seconds, which count where the server tells none; ``resolution`` is the tier."""
+        self.tier = resolution
+        self.begun = False
+        self.usage = Usage(known=False)
+        self.finish_reason: str | None = None
+        self._asked = asked
+
+    def see(self, item: VideoItem) -> None:
+        if isinstance(item, bytes):
+            self.begun = self.begun or bool(item)
+            return
+        kind = item["type"]
+        self.begun = self.begun or kind == ACCEPTED or bool(item.get("progress"))
+        if kind == COMPLETED:
+            self.begun = True
+            self.finish_reason = "stop"
+            made = item.get("seconds")
+            details = UsageDetails(tiers=self.tier) if self.tier else None
+            self.usage = Usage(units=self._asked if made is None else float(made), details=details)
 
 
 def _drawn(usage: Usage) -> Usage:

@@ -13,7 +13,14 @@ from typing_extensions import TypedDict
 from backends.registry import wire_of
 from backends.wire.common import Finite, Identifier, OwnBody
 from backends.workers.pool import WorkerView
-from catalog.errors import CapabilityMismatch, InvalidRequest, ModelUnavailable, NotFound, NotPermitted
+from catalog.errors import (
+    CapabilityMismatch,
+    InvalidRequest,
+    ModelTooLarge,
+    ModelUnavailable,
+    NotFound,
+    NotPermitted,
+)
 from catalog.model import Capability, Model, UpstreamSource
 from catalog.types import Json
 from routing.facts import Mode, alias_of
@@ -29,7 +36,7 @@ from server.edge.services import runtime_of, services_of
 from server.library import Library
 from server.models.filters import ModelFilter
 from server.models.guard import RowGuard
-from server.models.loading import load_options
+from server.models.loading import check_window, load_options, refused
 from server.runtime import Runtime
 from server.wires.codex_models import CodexModel, codex_models
 
@@ -279,12 +286,18 @@ async def load_model(request: Request, model_id: str, body: LoadRequest) -> Resp
         guard = row_guard(request)
         if guard is not None:
             await asyncio.to_thread(guard.check_options, chosen, options)
+        check_window(chosen, row, runtime.catalog.window(row.id))
     async with Guard(request, services_of(request).in_flight):
         on_use = runtime.on_use
         block = runtime.unavailable(row)
         if on_use is not None and on_use.enabled and block is not None and block.code == "not_pulled":
             await on_use.fetch(row.id, caller_of(request))
-        view = await runtime.pool.load(row, keep_alive=body.keep_alive, options=options, force=body.force)
+        try:
+            view = await runtime.pool.load(row, keep_alive=body.keep_alive, options=options, force=body.force)
+        except ModelTooLarge as error:
+            if not options:
+                raise
+            raise refused(error, options) from None
     return json_response(describe(row, view, runtime, services_of(request).created, runtime.unavailable(row)))
 
 

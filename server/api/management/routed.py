@@ -24,6 +24,7 @@ from server.jobs import JOBS, chat_job
 
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
 EMBEDDINGS, COMPLETIONS, IMAGES = "/v1/embeddings", "/v1/completions", "/v1/images/generations"
+VIDEOS = "/v1/videos"
 SPEECH, RERANK, CLASSIFY, MODERATE = "/v1/audio/speech", "/v1/rerank", "/v1/classify", "/v1/moderations"
 _ENDPOINTS: Mapping[Capability, tuple[str, ...]] = {
     Capability.CHAT: (CHAT, RESPONSES, MESSAGES),
@@ -34,6 +35,7 @@ _ENDPOINTS: Mapping[Capability, tuple[str, ...]] = {
     Capability.MODERATE: (MODERATE,),
     Capability.SPEAK: (SPEECH,),
     Capability.IMAGE: (IMAGES,),
+    Capability.VIDEO: (VIDEOS,),
 }
 """The endpoints whose bodies ask for a capability."""
 _BY_FIELD: Mapping[str, tuple[str, ...]] = {
@@ -42,7 +44,7 @@ _BY_FIELD: Mapping[str, tuple[str, ...]] = {
     "labels": (CLASSIFY,),
     "voice": (SPEECH,),
     "input": (EMBEDDINGS, RESPONSES),
-    "prompt": (COMPLETIONS, IMAGES, RESPONSES),
+    "prompt": (COMPLETIONS, IMAGES, VIDEOS, RESPONSES),
 }
 """The endpoints that a field may be of; of several, the one that knows most of the body's fields is meant."""
 _OWN = frozenset({"model", "routing", "timings", "capability"})

@@ -7,10 +7,11 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from server.answers.whole import SingleItem, answer_json
 from server.edge.callers import origin_of
 from server.edge.contracts import Contract, route
-from server.jobs import vectors_job
+from server.jobs import mixed_embedding_job, vectors_job
 from server.wires.cohere.embed import CohereEmbedAnswer, CohereEmbedRequest, embedded
 
 router = APIRouter(tags=["cohere"])
@@ -30,7 +31,12 @@ async def cohere_embed_v1(request: Request, body: CohereEmbedRequest) -> Respons
 
 
 async def _embed(request: Request, body: CohereEmbedRequest, version: Literal[1, 2]) -> Response:
-    job = vectors_job(body.embedding(), origin_of(request))
+    asked = body.embedding()
+    origin = origin_of(request)
+    if isinstance(asked, MixedEmbeddingRequest):
+        job = mixed_embedding_job(asked, origin)
+    else:
+        job = vectors_job(asked, origin)
     return await answer_json(
         request, job, SingleItem, lambda answer: embedded(answer, body, job.trace, version=version)
     )

@@ -34,6 +34,7 @@ Endpoint = Literal[
     "/v1/embeddings",
     "/v1/moderations",
     "/v1/images/generations",
+    "/v1/images/edits",
     "/v1/rerank",
     "/v1/messages",
 ]

@@ -13,6 +13,7 @@ from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
 from server.commands.running import reach
 from server.commands.support.completion import complete_model
+from server.commands.support.options import gives
 
 if TYPE_CHECKING:
     from server.commands.chat.conversation import ChatConversation
@@ -23,6 +24,7 @@ _STDIN_LIMIT = 8 * 2**20
 
 
 @app.command()
+@gives()
 def run(
     model: Annotated[
         str,

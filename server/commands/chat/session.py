@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backends.wire.chat import ChatRequest
 from catalog.errors import ConfigurationError, RoundhouseError
 from catalog.types import Json
 from server.commands.chat.answers import ChatAnswer, ask
@@ -14,6 +18,8 @@ from server.commands.chat.conversation import ChatConversation
 from server.commands.chat.display import MarkdownDisplay, PlainDisplay
 from server.commands.chat.models import choose, confirmed, listed
 from server.commands.client import ServerClient
+from server.commands.support.options import check_fields
+from server.commands.support.statuses import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +27,8 @@ if TYPE_CHECKING:
 Read = Callable[[str], str]
 """Reads a message, after a prompt. Raises EOFError at the end of the input, KeyboardInterrupt at Ctrl-C."""
 PROMPT = ">>> "
+_OF_CHAT = frozenset({"messages", "model", "stream", "stream_options", "timings", "n"})
+"""Fields of a request that the chat sets."""
 
 
 class ChatSession:
@@ -83,8 +91,11 @@ class ChatSession:
 
     def _command(self, name: str, argument: str) -> None:
         if name not in COMMANDS:
-            near = ", ".join(each for each in COMMANDS if each.startswith(name[:2])) or "/help"
-            raise ConfigurationError(f"There is no command {name}: {near}. A message with a slash begins with //.")
+            near = difflib.get_close_matches(name, COMMANDS, n=2)
+            meant = f" Did you mean {' or '.join(near)}?" if near else " /help lists them."
+            raise UsageError(
+                f"There is no command {name}.{meant} A message that begins with a slash begins with //."
+            )
         COMMANDS[name][0](self, argument)
 
     def _tell(self, line: str) -> None:
@@ -124,6 +135,10 @@ class ChatSession:
             self._said.parameters.pop(name, None)
         elif name:
             self._said.parameters[name] = value_of(name, value.strip())
+            if name not in known_parameters():
+                self._tell(
+                    f"{name} is none of the API's parameters: it is sent for a model's server that knows it"
+                )
         shown = ", ".join(f"{key} {set_to}" for key, set_to in self._said.parameters.items())
         self._tell(f"parameters: {shown or 'those of the model'}")
 
@@ -223,12 +238,26 @@ def switched(argument: str, now: bool) -> bool:
 
 
 def value_of(name: str, text: str) -> object:
-    """A parameter's value: JSON, else the text. Raises ConfigurationError for a parameter of the chat itself."""
-    import json
+    """A parameter's value: JSON, else the text.
 
-    if name in ("messages", "model", "stream", "stream_options", "timings", "n"):
-        raise ConfigurationError(f"'{name}' is set by the chat itself.")
+    Raises UsageError for a parameter of the chat itself, a misspelt one, and a value that no request may have.
+    """
+    if name in _OF_CHAT:
+        raise UsageError(f"'{name}' is set by the chat itself.")
+    near = difflib.get_close_matches(name, known_parameters(), n=1, cutoff=0.85)
+    if near and near[0] != name:
+        raise UsageError(f"There is no parameter '{name[:80]}'; did you mean '{near[0]}'?")
     try:
-        return json.loads(text)
+        value: object = json.loads(text)
     except ValueError:
-        return text
+        value = text
+    check_fields(ChatRequest, {"messages": [{"role": "user", "content": "a question"}], name: value})
+    return value
+
+
+@cache
+def known_parameters() -> frozenset[str]:
+    """The fields of a chat request that a chat does not set itself."""
+    from server.wires.translation import CHAT_EXTRAS  # imported at the first use: few chats need it
+
+    return (CHAT_EXTRAS | ChatRequest.model_fields.keys()) - _OF_CHAT

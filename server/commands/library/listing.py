@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -19,7 +19,7 @@ from catalog.curated.pulling import tagged_names, why_not
 from catalog.hardware import Machine, detect
 from catalog.model import Model, PathSource
 from catalog.types import Json
-from catalog.validation.wording import describe, place
+from catalog.validation.wording import describe, or_known, place
 from server.advising.models import as_json, this_machine, upgrade_lines, upgrades, wanted_of
 from server.commands import terminal
 from server.commands.library.local import (
@@ -31,6 +31,7 @@ from server.commands.library.local import (
     missing_key,
     state_of,
 )
+from server.commands.support.statuses import UsageError
 from server.commands.terminal import bytes_of
 from server.library import resolved
 from server.models.filters import ModelFilter, memory_of
@@ -86,6 +87,8 @@ def list_models(
         machine = detect()
         keeps = wanted_of(settings, machine, engines=engines)
         lines += _to_pull(curated(), {line.row.id for line in lines}, machine, keeps)
+    if provider is not None:
+        _check_provider(provider, catalog, lines)
     lines = [line for line in lines if wanted.passes(line.row)]
     console = terminal.console()
     if as_json_:
@@ -106,6 +109,10 @@ def list_models(
             line.state,
         )
     console.print(table)
+    if not lines and wanted.filters:
+        typer.echo(
+            f"no model passes these filters{'' if show_all else '; --all looks at every known one'}", err=True
+        )
     for text in broken_files(settings, catalog, faults):
         console.print(text, highlight=False, markup=False)
     for text in upgrade_lines(better):
@@ -137,6 +144,15 @@ def _filter(**given: object) -> ModelFilter:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise typer.BadParameter(f"{place(first)}: {describe(first, value=True)}") from None
+
+
+def _check_provider(name: str, catalog: Catalog, lines: Iterable[Listed]) -> None:
+    """Raises UsageError for a provider that no known model has."""
+    known = {row.provider.lower() for row in catalog.models()} | {line.row.provider.lower() for line in lines}
+    known |= {server.id.lower() for server in catalog.servers}
+    known |= {row_of_entry(entry).provider.lower() for entry in curated()}
+    if name.lower() not in known:
+        raise UsageError(f"There is no provider '{name[:80]}'{or_known(name, known)}")
 
 
 def _to_pull(collection: Curated, listed: set[str], machine: Machine, wanted: Wanted) -> Iterator[Listed]:
@@ -184,8 +200,15 @@ def _wire(model: Model, catalog: Catalog) -> str:
 
 
 @app.command()
-def show(model: ModelId, config: Config = None) -> None:
+def show(
+    model: ModelId,
+    as_json_: Annotated[
+        bool, typer.Option("--json", help="Print JSON, which is what it prints without this option, too.")
+    ] = False,
+    config: Config = None,
+) -> None:
     """Show what is known of a model, and its state on this machine, as JSON."""
+    del as_json_  # there is no other form: the option is that of the other commands
     settings = load_settings(config)
     catalog, store = catalog_and_store(settings)
     engines = builtin_engines(settings.workers.python)

@@ -12,11 +12,20 @@ import typer
 
 from catalog.types import Json
 from server.commands.client import Config, Key, ServerClient, Url
+from server.commands.support.options import gives
 
 app = typer.Typer()
 
 
 @app.command()
+@gives(
+    model="id",
+    capability="capabilities",
+    alias="aliases",
+    url_of="endpoint.base_url",
+    protocol="endpoint.protocol",
+    key_env="endpoint.key_env",
+)
 def register(
     model: Annotated[str, typer.Argument(help="Id of the model in the catalogue.")],
     source: Annotated[

@@ -45,11 +45,15 @@ class NoServer(ConfigurationError):
         self.refused = refused
 
 
+class UsageError(ConfigurationError):
+    """The command line asks for something that cannot be."""
+
+
 class ServerAnswered(RoundhouseError):
     """A running server answered a command with an error, whose HTTP status is ``status``."""
 
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, status: int, *, param: str | None = None) -> None:
+        super().__init__(message, param=param)
         self.status = status
 
 
@@ -57,4 +61,6 @@ def status_of(error: RoundhouseError) -> ExitStatus:
     """The exit status of a command that this error ends."""
     if isinstance(error, NoServer):
         return ExitStatus.NO_SERVER
+    if isinstance(error, UsageError):
+        return ExitStatus.USAGE
     return _BY_HTTP.get(error.status, ExitStatus.FAILED)

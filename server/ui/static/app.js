@@ -8,6 +8,7 @@ const PAGES = [
   ["chat", "Chat", () => import("./pages/chat.js")],
   ["models", "Models", () => import("./pages/models.js")],
   ["route", "Route", () => import("./pages/route.js")],
+  ["talk", "Talk", () => import("./pages/talk.js")],
   ["voice", "Voice", () => import("./pages/voice.js")],
   ["images", "Images", () => import("./pages/images.js")],
   ["usage", "Usage", () => import("./pages/usage.js")],

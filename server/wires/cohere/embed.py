@@ -14,7 +14,8 @@ from typing_extensions import TypedDict
 
 from backends.wire.common import MAX_TEXT, ModelName, WireModel
 from backends.wire.embeddings import MAX_INPUTS, EmbeddingRequest
-from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
+from backends.wire.seeing.embeddings import MixedEmbeddingRequest
+from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 from server.edge.json_body import as_model
 
@@ -25,10 +26,16 @@ _KINDS = {"search_query": "query", "search_document": "document"}
 """Cohere's input types for which models have prompts; texts to classify or to cluster stand as they are."""
 
 
+class CoherePicture(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)
+    url: CohereText
+
+
 class CoherePart(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True)
     type: Literal["text", "image_url"]
     text: CohereText | None = None
+    image_url: CoherePicture | None = None
 
 
 class CohereInput(BaseModel):
@@ -37,7 +44,7 @@ class CohereInput(BaseModel):
 
 
 class CohereEmbedRequest(WireModel):
-    """Texts to embed, in one or several forms. ``inputs`` are texts in parts."""
+    """Texts and pictures to embed, in one or several forms. ``inputs`` are in parts; a picture is a data URL."""
 
     model: ModelName = "auto"
     texts: Annotated[list[CohereText], Field(max_length=MAX_INPUTS)] | None = None
@@ -49,24 +56,26 @@ class CohereEmbedRequest(WireModel):
     truncate: Literal["NONE", "START", "END"] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
 
+    def pictured(self) -> bool:
+        """Whether there are pictures among what is to be embedded."""
+        return bool(self.images) or any(
+            part.type == "image_url" for item in self.inputs or () for part in item.content
+        )
+
     def given(self) -> list[str]:
-        """The texts. Raises InvalidRequest without any, CapabilityMismatch for pictures."""
-        mixed = any(part.type == "image_url" for item in self.inputs or () for part in item.content)
-        if self.images or mixed or self.input_type == "image":
-            raise CapabilityMismatch(
-                "Embeddings are of texts here; no engine embeds pictures.",
-                param="images" if self.images else "inputs",
-            )
-        if self.texts and self.inputs:
-            raise InvalidRequest("Give 'texts' or 'inputs', not both.", param="inputs")
+        """The texts. Raises InvalidRequest without any, or for several kinds of input."""
+        if sum(map(bool, (self.texts, self.inputs, self.images))) > 1:
+            raise InvalidRequest("Give one of 'texts', 'images' and 'inputs'.", param="inputs")
+        if self.images:
+            return ["" for _ in self.images]
         texts = self.texts or [
             "\n".join(part.text for part in item.content if part.text) for item in self.inputs or ()
         ]
-        if not texts or not all(texts):
+        if not texts or (not all(texts) and not self.pictured()):
             raise InvalidRequest("Give at least one text in 'texts', and none that is empty.", param="texts")
         return texts
 
-    def embedding(self) -> EmbeddingRequest:
+    def embedding(self) -> EmbeddingRequest | MixedEmbeddingRequest:
         """The request for vectors; texts that are too long are cut at their end, unless ``truncate`` is NONE.
 
         Raises UnsupportedParameter for a cut at the beginning or at a number of tokens.
@@ -80,7 +89,16 @@ class CohereEmbedRequest(WireModel):
             fields["dimensions"] = self.output_dimension
         if self.input_type in _KINDS:
             fields["input_type"] = _KINDS[self.input_type]
-        return as_model(EmbeddingRequest, {**fields, "input": self.given()})
+        texts = self.given()
+        if not self.pictured():
+            return as_model(EmbeddingRequest, {**fields, "input": texts})
+        del fields["truncate"]
+        pictures = [{"image_url": picture} for picture in self.images or ()]
+        parts = [
+            {"content": [part.model_dump(exclude_none=True) for part in item.content]}
+            for item in self.inputs or ()
+        ]
+        return as_model(MixedEmbeddingRequest, {**fields, "input": [*pictures, *parts]})
 
 
 class CohereEmbeddings(TypedDict):

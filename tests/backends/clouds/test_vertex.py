@@ -222,7 +222,8 @@ async def test_googles_own_models_are_found_over_all_pages(vertex: Vertex) -> No
     server = Endpoint(id="v", protocol="vertex", base_url=vertex.fake.origin, project=PROJECT, region=REGION)
     rows = await vertex.backend.list_models(vertex.upstream(""), server)
     found = {row.source.model: row.capabilities for row in rows if isinstance(row.source, UpstreamSource)}
-    assert set(found) == {"gemini-3-flash", "gemini-embedding-001", "gemini-2.0-flash"}
+    assert set(found) == {"gemini-3-flash", "gemini-3-pro-image", "gemini-embedding-001", "gemini-2.0-flash"}
+    assert found["gemini-3-pro-image"] == {Capability.IMAGE, Capability.IMAGE_EDIT}
     assert found["gemini-embedding-001"] == {Capability.EMBED}
     assert {Capability.TOOLS, Capability.VISION, Capability.REASONING} <= found["gemini-3-flash"]
     assert Capability.REASONING not in found["gemini-2.0-flash"]

@@ -12,7 +12,7 @@ from backends.queueing import Need
 from backends.workers.pool import WorkerState
 from catalog.errors import (
     ModelTemporarilyUnavailable,
-    ModelUnavailable,
+    ModelTooLarge,
     WorkerFailed,
 )
 from tests.backends.workers.conftest import MIB, OpenPool, client, model
@@ -52,7 +52,7 @@ async def test_a_model_that_waits_too_long_for_memory_is_unavailable(open_pool: 
 
 async def test_a_model_larger_than_the_budget_is_refused_with_the_figures(open_pool: OpenPool) -> None:
     async with open_pool(memory={"cpu": 300 * MIB}) as h:
-        with pytest.raises(ModelUnavailable, match=r"400 MiB.* 300 MiB"):
+        with pytest.raises(ModelTooLarge, match=r"400 MiB.* 300 MiB"):
             await h.ask(model(mib=400))
 
 

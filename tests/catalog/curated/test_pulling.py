@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,7 +84,8 @@ def test_a_missing_engine_is_named_with_its_installation() -> None:
 
 
 def test_what_no_engine_runs_says_so() -> None:
-    assert "no engine here makes videos yet" in why_not(named("wan2.2").entry, HERE)
+    odd = entry(gguf=None, weights={"repository": "acme/Toy"}, note="it speaks a wire of its own")
+    assert "it speaks a wire of its own. Its weights are acme/Toy" in why_not(odd, HERE)
 
 
 def test_a_quantisation_that_the_repository_lacks_is_told_with_those_that_it_has(store: Store) -> None:
@@ -160,6 +163,42 @@ def test_pictures_and_speech_come_in_the_folders_that_their_engines_open(tmp_pat
         frozenset({Capability.TRANSCRIBE, Capability.TRANSLATE}),
     )
     assert Store(store.root).ready(hearing)
+
+
+@pytest.mark.parametrize(
+    ("name", "repository", "index", "takes"),
+    [
+        ("wan2.1", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", {"_class_name": "WanPipeline"}, {Capability.VIDEO_INPUT}),
+        (
+            "wan2.2",
+            "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+            {"_class_name": "WanPipeline", "expand_timesteps": True},
+            {Capability.VISION},
+        ),
+        (
+            "ltx-video",
+            "Lightricks/LTX-Video",
+            {"_class_name": "LTXPipeline"},
+            {Capability.VISION, Capability.VIDEO_INPUT},
+        ),
+    ],
+)
+def test_a_pipeline_of_videos_is_pulled_for_its_engine_with_what_it_makes_them_from(
+    tmp_path: Path, name: str, repository: str, index: dict[str, Any], takes: set[Capability]
+) -> None:
+    files = {
+        "model_index.json": json.dumps(index).encode(),
+        "transformer/config.json": b"{}",
+        "transformer/diffusion_pytorch_model.safetensors": b"x" * 10,
+        "ltxv-2b-in-one-file.safetensors": b"x" * 50,
+    }
+    with serve(FakeHub({repository: Repository(files)})) as running:
+        store = Store(tmp_path, hub=Hub(endpoint=running.address))
+        row = pull_named(store, named(name), machine(80, "cuda"))
+    assert (row.engine, row.capabilities) == ("diffusion-video", frozenset({Capability.VIDEO, *takes}))
+    assert row.options["steps"] >= 40
+    folder = store.path(row)
+    assert [path.name for path in folder.rglob("*.safetensors")] == ["diffusion_pytorch_model.safetensors"]
 
 
 def test_a_form_for_vllm_has_its_parsers(tmp_path: Path) -> None:

@@ -100,4 +100,4 @@ def test_without_a_network_it_says_so_once(capsys: pytest.CaptureFixture[str]) -
         taken.bind(("127.0.0.1", 0))  # and nothing listens
         assert main(["--endpoint", f"http://127.0.0.1:{taken.getsockname()[1]}", "qwen3-8b", "qwen3-4b"]) == 1
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("The hub broke off for unsloth/Qwen3-")
+    assert line.startswith("The hub cannot be reached for unsloth/Qwen3-")

@@ -76,7 +76,7 @@ def _reference(tensors: dict[str, np.ndarray], mels: np.ndarray) -> np.ndarray:
             after.append(hidden)
         steps = after
     raw = np.maximum(tensors["linear.weight"].astype(np.float64) @ hidden + tensors["linear.bias"], 0)
-    return np.asarray(raw / np.linalg.norm(raw))
+    return np.asarray(raw / np.linalg.norm(raw), np.float64)
 
 
 def test_the_graph_computes_what_the_weights_say(tmp_path: Path) -> None:

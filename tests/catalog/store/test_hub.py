@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -220,6 +221,19 @@ def test_removing_a_model_keeps_the_file_that_another_one_needs(store: Store, hu
     assert store.ready(large)
     store.remove(large.id)
     assert not shared.exists()
+
+
+def test_without_a_network_the_error_is_one_line_that_says_so_and_what_to_do(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nothing listens
+        hub = Hub(endpoint=f"http://127.0.0.1:{taken.getsockname()[1]}", sleep=no_pause)
+        with pytest.raises(PullError) as refused:
+            Store(tmp_path / "models", hub=hub).pull_hub(REPOSITORY)
+    told = refused.value.message
+    assert told.startswith(f"The hub cannot be reached for {REPOSITORY} (")
+    assert "HTTPS_PROXY" in told
+    assert "broke off" not in told
+    assert "\n" not in told
 
 
 def test_a_file_that_is_there_is_not_fetched_for_a_second_model(store: Store, hub: FakeHub) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from catalog.errors import ConfigurationError, ModelNotFound, ModelUnavailable, PullError
-from catalog.model import Capability, LibrarySource, Model, PackageSource, PathSource, WheelPin
+from catalog.model import Capability, LibrarySource, Model, PackageSource, PathSource
+from catalog.pins import WheelPin
 from catalog.store.progress import PullEvent, Stage
 from catalog.store.store import Store
 from catalog.store.transfer import ChecksumMismatch

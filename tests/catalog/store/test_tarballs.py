@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from catalog.errors import PullError
-from catalog.model import Capability, Model, PackageSource, TarballPin
+from catalog.model import Capability, Model, PackageSource
+from catalog.pins import TarballPin
 from catalog.store.progress import PullEvent, Stage
 from catalog.store.store import Store
 from catalog.store.tarballs import Npm

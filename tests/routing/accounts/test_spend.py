@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -24,7 +25,7 @@ from routing.accounts.costs import to_nano
 from routing.accounts.spend import Spend
 from routing.accounts.windows import day_of
 from routing.facts import Facts
-from routing.outcomes import Usage
+from routing.outcomes import Usage, UsageDetails
 from routing.state.protocol import NANO
 from routing.state.sqlite import SqliteState
 from tests.routing.clocks import ManualClock
@@ -183,6 +184,50 @@ async def test_an_estimate_of_a_request_without_an_answer_has_the_margin_of_its_
     spend = Spend(store, SpendSettings(), ManualClock())
     facts = Facts(capability=Capability.EMBED, prompt_tokens=1000)
     assert spend.estimate(Price(input=1), facts) == pytest.approx((1150 + 16) / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("prices", "features", "dearest"),
+    [
+        ({}, (), 3),
+        ({"cache_write": 3.75}, (), 3.75),
+        ({"cache_write": 3.75, "cache_write_long": 6}, (), 6),
+        ({"cache_write": 2, "cache_write_long": 1}, (), 3),
+        ({"cache_write": 6, "cache_write_long": 1}, (), 6),
+        ({"cache_write": 3.75, "image_input": 9}, (), 3.75),
+        ({"cache_write": 3.75, "image_input": 9}, (Capability.VISION,), 9),
+        ({"cache_write": 3.75, "audio_input": 32}, (Capability.AUDIO_INPUT,), 32),
+        ({"cache_write": 40, "audio_input": 32}, (Capability.AUDIO_INPUT,), 40),
+        ({"cache_write": 3.75, "long": {"above": 1000, "input": 12}}, (), 15),
+    ],
+)
+async def test_a_prompt_is_reserved_at_the_dearest_that_its_tokens_may_cost(
+    store: SqliteState, prices: dict[str, Any], features: tuple[Capability, ...], dearest: float
+) -> None:
+    spend = spend_with(store, ManualClock(), day=1.0)
+    facts = Facts(capability=Capability.CHAT, prompt_tokens=1000, output_tokens=100, features=frozenset(features))
+    price = Price(input=3, output=15, **prices)
+    reserved = spend.estimate(price, facts)
+    assert reserved == pytest.approx((1150 + 16) * dearest / 1e6 + 100 * 15 / 1e6)
+    assert spend.estimate(price, replace(facts, output_tokens=None), 100) == reserved
+
+
+async def test_no_use_of_a_cache_costs_more_than_what_was_reserved(store: SqliteState) -> None:
+    spend = spend_with(store, ManualClock(), day=1.0)
+    price = Price(input=3, output=15, cache_read=0.3, cache_write=3.75, cache_write_long=6)
+    reserved = spend.estimate(price, Facts(capability=Capability.CHAT, prompt_tokens=1000, output_tokens=100))
+    assert reserved is not None
+    for written, long in ((0, 0), (1000, 0), (1000, 1000), (1150, 400)):
+        usage = Usage(1150, 100, cache_write=written, details=UsageDetails(cache_write_long=long))
+        cost, unknown = spend.cost(price, usage, Capability.CHAT)
+        assert cost is not None
+        assert (cost <= reserved, unknown) == (True, ())
+
+
+async def test_a_prompt_whose_text_has_no_price_stays_unknown(store: SqliteState) -> None:
+    spend = spend_with(store, ManualClock(), day=1.0)
+    facts = Facts(capability=Capability.CHAT, prompt_tokens=1000, output_tokens=100)
+    assert spend.estimate(Price(output=15, cache_write=3), facts) is None
 
 
 async def test_settling_below_the_estimate_releases_the_rest(store: SqliteState) -> None:
@@ -386,8 +431,9 @@ async def test_a_locked_store_delays_a_capped_call_no_longer_than_store_timeout(
 _CHILD = """
 import asyncio, sys
 from pathlib import Path
+from typing import Any
 from routing.clock import SystemClock
-from routing.outcomes import Usage
+from routing.outcomes import Usage, UsageDetails
 from routing.accounts.caps import Caps, SpendSettings
 from routing.accounts.spend import Spend
 from routing.accounts.windows import day_of

@@ -202,6 +202,21 @@ def test_the_memory_is_bounded_and_forgets_the_oldest() -> None:
     assert here.memory.held(turns(2, "topic 19"))
 
 
+def test_the_memory_is_in_use_for_as_long_as_a_cache_lasts_after_a_choice_looked_there() -> None:
+    here = Conversations(RoutingSettings(affinity=Affinity(local=60, remote=30)))
+    here.answered(turns(1), "a/m", input=1000, output=5, cached=900)
+    told = {"recorded": here.memory.in_use}
+    here.memory.held(turns(2))
+    here.clock.advance(60)
+    told["chosen"] = here.memory.in_use
+    here.clock.advance(1)
+    told["cold"] = here.memory.in_use
+    here.memory.held(turns(2))
+    here.memory.configure(Affinity(enabled=False))
+    told["switched off"] = here.memory.in_use
+    assert told == {"recorded": False, "chosen": True, "cold": False, "switched off": False}
+
+
 def test_switched_off_nothing_is_held() -> None:
     here = Conversations(RoutingSettings(affinity=Affinity(enabled=False)))
     here.answered(turns(1), "a/m")

@@ -20,13 +20,14 @@ from catalog.prices.price import LaterPrices
 from routing.accounts.caps import SpendSettings
 from routing.accounts.spend import Spend
 from routing.beliefs.estimator import Estimator
+from routing.beliefs.prefixes import PrefixMemory
 from routing.choosing.planner import Planner
 from routing.facts import Facts
 from routing.outcomes import Result
 from routing.plan import Block
 from routing.prefix import Prefix
 from routing.reading.requests import read_chat
-from routing.settings import RoutingSettings
+from routing.settings import Affinity, RoutingSettings
 from routing.state.sqlite import SqliteState
 from routing.upstreams.availability import Availability
 from routing.upstreams.breaker import Breakers, BreakerSettings
@@ -240,3 +241,25 @@ async def test_the_prompt_is_read_as_blocks_only_where_there_is_a_choice(plannin
 
     assert planned("at-open").boundaries == ()
     assert len(planned("auto").boundaries) == 1
+
+
+async def test_where_choices_are_made_a_conversation_that_began_with_a_named_model_goes_on_as_known(
+    planning: PlannerHarness,
+) -> None:
+    memory = PrefixMemory(Affinity(), planning.clock)
+    planning.planner._prefixes = memory
+
+    def planned(model: str, *said: str) -> Facts:
+        roles = ("user", "assistant")
+        messages = [{"role": roles[at % 2], "content": text} for at, text in enumerate(said)]
+        facts = read_chat(ChatRequest.model_validate({"model": model, "messages": messages}))
+        planning.planner(facts)
+        return facts
+
+    first = planned("at-open", "Where is Oslo?")
+    assert first.prefix is not None
+    assert first.prefix.boundaries == (), "nobody asks for a choice here"
+    planned("auto", "Hello")
+    begun = planned("at-open", "Where is Bergen?")
+    memory.record(outcome(Result.SUCCESS, facts=begun, model="at-open", first_chunk=0.1))
+    assert set(memory.held(planned("auto", "Where is Bergen?", "In Norway.", "And Oslo?"))) == {"at-open"}

@@ -43,6 +43,35 @@ def test_a_document_does_not_decide_the_task_in_any_language(language: str) -> N
     assert share(read(text) == task for task, text in pairs(language)) >= 0.45
 
 
+WORDS = {
+    "ar": [("translate", "ترجم"), ("summarise", "لخّص"), ("translate", "ترجمة"), ("extract", "استخرج")],
+    "ja": [("translate", "翻訳して"), ("summarise", "要約して")],
+    "zh": [("translate", "翻译"), ("summarise", "总结"), ("summarise", "摘要")],
+    "en": [("translate", "Translate"), ("summarise", "TLDR"), ("extract", "Extract"), ("classify", "Classify")],
+    "de": [("translate", "Übersetzen"), ("summarise", "Zusammenfassen")],
+    "ko": [("summarise", "요약"), ("translate", "번역")],
+}
+"""Instructions of one word, with their tasks."""
+
+
+@pytest.mark.parametrize("language", WORDS)
+def test_one_word_beside_a_document_says_the_task(language: str) -> None:
+    documents = PASTED.get(language, PASTED["en"])["documents"]
+    asked = [
+        (task, text)
+        for task, word in WORDS[language]
+        for document in documents
+        for text in (f"{document}\n\n{word}", f"{word}\n\n{document}")
+    ]
+    assert share(read(text) == task for task, text in asked) >= 0.6
+
+
+@pytest.mark.parametrize("word", ["Hi,", "Thanks!", "Hello there", "Bonjour,"])
+def test_a_greeting_beside_a_document_says_nothing(word: str) -> None:
+    for document in PASTED["en"]["documents"]:
+        assert read(f"{word}\n\n{document}") not in ("translate", "extract")
+
+
 def test_the_shorter_end_is_the_instruction() -> None:
     short = NEWS[:320]
     assert parts_of(f"Translate this:\n\n{short}") == ("Translate this:", short.strip())

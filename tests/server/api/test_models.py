@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from openai.types.model import Model as OpenAIModel
 
+from backends.workers.pool import WorkerView
 from catalog.catalog import Catalog
+from catalog.errors import ModelTooLarge
 from catalog.model import Capability, Limits
+from catalog.types import Json
 from tests.server.api.test_chat import BODY, PATH
 from tests.server.conftest import Gateway, Start
 from tests.server.edge.test_gate import ADMIN, BEARER, KEYS
@@ -99,6 +102,28 @@ async def test_load_and_unload(gateway: Gateway) -> None:
     error(await gateway.client.post("/v1/models/nobody/load"), 404, "model_not_found")
     error(await gateway.client.post("/v1/models/cloud/oracle/load"), 400, "model_capability_mismatch")
     error(await gateway.client.post("/v1/models/parrot/load", json={"keep_alive": -1}), 400, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"context": 4096}, "context"),
+        ({"slots": 500}, "slots"),
+        ({"slots": 8, "context": 4096}, "context"),
+        ({"options": {"batch": 9}}, "options"),
+    ],
+)
+async def test_options_that_need_more_memory_than_there_is_are_the_requests_fault(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, body: Json, param: str
+) -> None:
+    async def too_large(*_: object, **__: object) -> WorkerView:
+        raise ModelTooLarge("'parrot' needs about 9 MiB, more than the 8 MiB that workers may use on a device.")
+
+    monkeypatch.setattr(gateway.pool, "load", too_large)
+    refused = error(await gateway.client.post("/v1/models/parrot/load", json=body), 400, "invalid_request")
+    assert refused["param"] == param
+    assert "9 MiB" in refused["message"]
+    error(await gateway.client.post("/v1/models/parrot/load"), 404, "model_unavailable")
 
 
 async def test_workers_and_their_logs(gateway: Gateway) -> None:
@@ -205,12 +230,6 @@ async def test_tokens_go_there_and_back(gateway: Gateway) -> None:
     tokens = (await gateway.client.post("/tokenize", json={"content": "né"})).json()["tokens"]
     told = (await gateway.client.post("/detokenize", json={"tokens": tokens})).json()
     assert told == dict.fromkeys(("content", "prompt", "text"), "né")
-
-
-async def test_a_picture_as_a_data_url(gateway: Gateway) -> None:
-    body = {"model": "p", "prompt": "a bird", "response_format": "url"}
-    drawn = (await gateway.client.post("/v1/images/generations", json=body)).json()
-    assert drawn["data"][0]["url"] == "data:image/png;base64,cGlj0"
 
 
 async def test_openapi_describes_every_body(gateway: Gateway) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from catalog.errors import UpstreamRateLimited, WorkerFailed
+from tests.fakes.pictures import encoded, quarters
 from tests.server.conftest import Gateway, Start
 from tests.server.fakes import chunk
 
@@ -134,4 +136,15 @@ async def test_images(serve: Start) -> None:
     async with serve() as gateway, sdk(gateway) as client:
         drawn = await client.images.generate(model="painter", prompt="a bird", n=2)
         assert drawn.data is not None
-        assert [picture.b64_json for picture in drawn.data] == ["cGlj0", "cGlj1"]
+        assert [base64.b64decode(one.b64_json or "") for one in drawn.data] == [b"pic0", b"pic1"]
+        picture = ("a.png", encoded(quarters(8, 6)))
+        changed = await client.images.edit(model="painter", image=[picture, picture], prompt="a hat", n=2)
+        assert changed.data is not None
+        assert len(changed.data) == 2
+        stream = await client.images.edit(model="painter", image=picture, prompt="a hat", stream=True)
+        assert [event.type async for event in stream] == ["image_edit.completed"]
+        with pytest.warns(DeprecationWarning, match="deprecated"):  # OpenAI has retired them
+            varied = await client.images.create_variation(model="painter", image=picture, response_format="url")
+        assert varied.data is not None
+        shown = await gateway.client.get(varied.data[0].url or "")
+        assert shown.content == b"pic0"

@@ -128,14 +128,14 @@ async def test_results_that_could_not_be_written_are_refused_before_a_line_is_as
     source.write_bytes(content := jsonl(chat_line("a")))
     one, missing = str(tmp_path / "one"), str(tmp_path / "missing" / "x")
     async with serve() as gateway:
-        for arguments, told in (
-            (("--output", missing), "cannot be written"),
-            (("--errors", missing), "cannot be written"),
-            (("--output", one, "--errors", one), "are the same file"),
-            (("--output", str(source)), "would overwrite"),
-            (("--errors", str(source)), "would overwrite"),
+        for arguments, told, status in (
+            (("--output", missing), "cannot be written", 1),
+            (("--errors", missing), "cannot be written", 1),
+            (("--output", one, "--errors", one), "are the same file", 2),
+            (("--output", str(source)), "would overwrite", 2),
+            (("--errors", str(source)), "would overwrite", 2),
         ):
-            assert told in " ".join((await run(gateway, str(source), *arguments, status=1)).split())
+            assert told in " ".join((await run(gateway, str(source), *arguments, status=status)).split())
         assert (await gateway.client.get("/v1/files")).json()["data"] == []
         assert source.read_bytes() == content
 

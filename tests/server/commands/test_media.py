@@ -1,15 +1,22 @@
-"""Texts in parts, and audio joined again."""
+"""Texts in parts, audio joined again, and errors in the words of the command line."""
 
 from __future__ import annotations
 
 import io
 import wave
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+from typer.testing import CliRunner
 
-from catalog.errors import ConfigurationError
+from catalog.errors import ConfigurationError, RoundhouseError
+from server.cli import app
+from server.commands import media
+from server.commands.client import ServerClient, _error
 from server.commands.media import _new_file, joined_wav, spoken_parts
+from server.commands.support.statuses import ExitStatus, status_of
 
 
 @pytest.mark.parametrize(
@@ -50,3 +57,112 @@ def test_a_file_without_a_name_overwrites_none(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "speech.mp3").touch()
     (tmp_path / "speech-2.mp3").touch()
     assert _new_file("speech", "mp3") == Path("speech-3.mp3")
+
+
+def refusal(*command: str) -> tuple[str, ExitStatus]:
+    """The message and the exit status of a command that fails."""
+    ended = CliRunner().invoke(app, list(command)).exception
+    assert isinstance(ended, RoundhouseError), ended
+    return ended.message, status_of(ended)
+
+
+@pytest.fixture
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that looks for a server, or starts one, fails."""
+
+    def unwanted(*_: object) -> None:
+        raise AssertionError("nothing is sent")
+
+    monkeypatch.setattr(media, "reach", unwanted)
+
+
+@pytest.mark.usefixtures("no_server")
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["embed", "--text", ""], "--text: it must not be empty."),
+        (["embed", "-t", "a", "-t", ""], "--text: it must not be empty."),
+        (["speak", "hello", "--format", "ogg"], "--format: it must be 'mp3'"),
+        (["speak", "hello", "--output", "speech.ogg"], "--output: it must be 'mp3'"),
+        (["speak", "hello", "--file", "a.txt"], "Give either a text or --file."),
+        (["speak", " "], "There is no text to speak."),
+        (["transcribe", "a.wav", "--format", "docx"], "--format: it must be 'json'"),
+        (["transcribe", "a.wav", "--language", "no language"], "--language: "),
+        (["draw", "a house", "--size", "large"], "--size: it must be width and height in pixels, as 1024x1024"),
+        (["draw", "", "--size", "64x64"], "PROMPT: "),
+        (["draw", "a hat", "--mask", "m.png"], "--mask is for a picture to change"),
+        (["draw", "a house", "--output", "house.bmp"], "--output: house.bmp must end in"),
+    ],
+)
+def test_a_wrong_option_is_named_as_it_is_typed_before_anything_is_sent(command: list[str], said: str) -> None:
+    message, status = refusal(*command)
+    assert message.startswith(said)
+    assert status is ExitStatus.USAGE
+
+
+@pytest.mark.usefixtures("no_server")
+def test_a_wrong_value_is_repeated_to_the_person_who_typed_it() -> None:
+    assert "(it is 'ogg')" in refusal("speak", "hello", "--format", "ogg")[0]
+
+
+@pytest.mark.usefixtures("no_server")
+def test_an_empty_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").touch()
+    assert refusal("embed", str(tmp_path / "empty.txt"))[0] == f"{tmp_path / 'empty.txt'} is empty."
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, status: int, param: str | None, message: str) -> None:
+    """Let every request of a command be refused like this."""
+
+    def refuse(*_: object, **__: object) -> Any:
+        error = {"error": {"message": message, "param": param}}
+        raise _error(httpx.Response(status, json=error))
+
+    monkeypatch.setattr(media, "reach", lambda *_: ServerClient("http://127.0.0.1:9", None, None))
+    for name in ("request", "post", "get"):
+        monkeypatch.setattr(ServerClient, name, refuse)
+
+
+@pytest.mark.parametrize(
+    ("command", "param", "said", "expected"),
+    [
+        (
+            "draw x --size 640x640",
+            "size",
+            "'size': it must be a multiple of 512.",
+            "--size: it must be a multiple",
+        ),
+        ("draw x -n 9", "n", "This model draws one picture.", "--count: This model draws one picture."),
+        ("speak x --voice robin", "voice", "'voice': there is no 'robin'.", "--voice: there is no 'robin'."),
+        ("embed -t x --dimensions 9", "dimensions", "'dimensions': too many.", "--dimensions: too many."),
+        ("load m --context 999999", "context", "'context': 4096 at most.", "--context: 4096 at most."),
+        ("load m -o batch=1", "options.batch", "'options.batch': 32 at least.", "--option: 32 at least."),
+        ("usage --start x", "start", "'start': a day.", "--start: a day."),
+        ("register m x --capability fly", "capabilities.0", "'capabilities.0': no.", "--capability: no."),
+        ("register m e/x --url-of u", "endpoint.base_url", "'endpoint.base_url': no.", "--url-of: no."),
+        ("route x --workload no", "routing.workload", "'routing.workload': no.", "--workload: no."),
+    ],
+)
+def test_a_servers_error_about_a_field_names_the_option_that_gave_it(
+    monkeypatch: pytest.MonkeyPatch, command: str, param: str, said: str, expected: str
+) -> None:
+    answering(monkeypatch, 400, param, said)
+    message, status = refusal(*command.split())
+    assert message.startswith(expected)
+    assert status is ExitStatus.USAGE
+
+
+@pytest.mark.parametrize(
+    ("status", "param", "expected"),
+    [
+        (400, None, ExitStatus.FAILED),
+        (400, "size", ExitStatus.FAILED),  # which was not given
+        (404, "prompt", ExitStatus.NOT_FOUND),
+        (503, "prompt", ExitStatus.LATER),
+    ],
+)
+def test_any_other_error_of_a_server_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, status: int, param: str | None, expected: ExitStatus
+) -> None:
+    answering(monkeypatch, status, param, "No.")
+    assert refusal("draw", "a house") == ("No.", expected)

@@ -16,6 +16,7 @@ from catalog.store.hub import Hub
 from catalog.store.store import Store
 from server.cli import app
 from server.commands.library.pulling import free_bytes
+from server.commands.support.statuses import UsageError
 from tests.catalog.curated.test_choosing import machine
 from tests.fakes.gguf import chat_model
 from tests.fakes.hub import FakeHub, Repository, serve
@@ -187,3 +188,25 @@ def test_the_form_for_an_engine_is_another_model_beside_the_first(hub: FakeHub) 
 )
 def test_an_option_that_means_nothing_is_refused(arguments: tuple[str, ...]) -> None:
     assert RUNNER.invoke(app, ["pull", *arguments]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("opena", "did you mean 'openai'?"), ("nobody", "there are anthropic, ")]
+)
+def test_a_provider_that_nothing_has_is_told(name: str, said: str) -> None:
+    with pytest.raises(UsageError, match=f"There is no provider '{name}'") as refused:
+        run("list", "--provider", name)
+    assert said in refused.value.message
+
+
+def test_filters_that_no_model_passes_are_told_beside_the_empty_table() -> None:
+    told = RUNNER.invoke(app, ["list", "--provider", "OpenAI"], catch_exceptions=False)
+    assert told.exit_code == 0
+    assert "no model passes these filters; --all looks at every known one" in told.stderr
+    assert "gpt" in run("list", "--provider", "OpenAI", "--all")
+
+
+def test_show_takes_the_option_for_json_of_the_other_commands() -> None:
+    assert json.loads(run("show", "smollm2-135m-instruct", "--json")) == json.loads(
+        run("show", "smollm2-135m-instruct")
+    )

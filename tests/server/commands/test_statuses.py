@@ -7,7 +7,7 @@ import pytest
 
 from catalog.errors import ConfigurationError, ModelNotFound, PullError, RoundhouseError
 from server.commands.client import _error
-from server.commands.support.statuses import EXPLAINED, ExitStatus, NoServer, status_of
+from server.commands.support.statuses import EXPLAINED, ExitStatus, NoServer, UsageError, status_of
 
 
 def answered(status: int, message: str = "No.") -> RoundhouseError:
@@ -20,6 +20,7 @@ def answered(status: int, message: str = "No.") -> RoundhouseError:
         (NoServer("No server answers.", refused=True), ExitStatus.NO_SERVER),
         (ModelNotFound("nothing", nearest=()), ExitStatus.NOT_FOUND),
         (ConfigurationError("Wrong."), ExitStatus.FAILED),
+        (UsageError("Not so."), ExitStatus.USAGE),
         (PullError("No network."), ExitStatus.FAILED),
         (answered(400), ExitStatus.FAILED),
         (answered(401), ExitStatus.REFUSED),

@@ -188,6 +188,110 @@ def test_a_variable_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) ->
     assert "not JSON" in found.message
 
 
+SEVERAL = """\
+[server]
+host = "0.0.0.0"
+drain = "x"
+
+[workers.memory]
+"cuda:8" = "8GB"
+
+[routing]
+priors = ["nowhere.toml", "nothing.json"]
+
+[routing.preferred]
+chat = "nothing"
+embed = "wrong-itself"
+rerank = "beside"
+
+[[endpoint]]
+id = "e"
+base_url = "x y"
+
+[[model]]
+id = "wrong-itself"
+capabilities = ["fly"]
+
+[[model]]
+id = "of-the-wrong-endpoint"
+capabilities = ["chat"]
+source = { kind = "upstream", endpoint = "e", model = "m" }
+
+[[model]]
+id = "elsewhere"
+capabilities = ["chat"]
+source = { kind = "upstream", endpoint = "none", model = "m" }
+
+[[model]]
+id = "beside"
+capabilities = ["chat"]
+source = { kind = "path", path = "/x" }
+
+[[model]]
+id = "beside"
+capabilities = ["chat"]
+source = { kind = "path", path = "/y" }
+"""
+
+
+def test_errors_of_every_kind_are_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUNDHOUSE_LOG", "{")
+    monkeypatch.setenv("ROUNDHOUSE_STORAGE", "[")
+    monkeypatch.setenv("ROUNDHOUSE_SEVER__PORT", "1")
+    text = SEVERAL.replace('"8GB"', "16_777_216")
+    found = [str(each) for each in check(written(text))]
+    assert [each.partition(": ")[0] for each in found] == [
+        "ROUNDHOUSE_LOG",
+        "ROUNDHOUSE_STORAGE",
+        "roundhouse.toml",  # the address without keys
+        *(f"roundhouse.toml:{line}" for line in (3, 6, 9, 9, 12, 14, 18, 20, 22, 32, 39)),
+        "ROUNDHOUSE_SEVER__PORT",
+    ]
+    assert "wrong-itself' does not exist" not in "".join(found)
+
+
+def test_an_error_that_may_follow_from_another_is_not_told() -> None:
+    text = 'api_keys = "planted"\n[server]\nadmin_host = "0.0.0.0"\nadmin_port = "x"\nhost = "0.0.0.0"\n'
+    assert [each.where for each in check(written(text))] == ["roundhouse.toml:1", "roundhouse.toml:4"]
+
+
+def test_the_environment_is_checked_where_the_file_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUNDHOUSE_SERVER__PORT", "x")
+    monkeypatch.setenv("ROUNDHOUSE_SERVER__HOST", "0.0.0.0")
+    places = [each.where for each in check(written("[server\n"))]
+    assert places == ["ROUNDHOUSE_SERVER__PORT", "roundhouse.toml:1"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'host = ""',
+        'host = "http://127.0.0.1"',
+        'host = "127.0.0.1:8000"',
+        'host = "[::1]"',
+        'host = "two words"',
+        'admin_port = 1\nadmin_host = ""',
+        'allowed_hosts = [""]',
+        'allowed_hosts = ["https://models.example"]',
+        'allowed_hosts = ["models.example:443"]',
+        'allowed_hosts = ["models.*"]',
+    ],
+)
+def test_a_host_that_could_not_be_served_is_refused(line: str) -> None:
+    (found,) = check(written(f"[server]\n{line}\n"))
+    assert re.search("host", found.message), found.message
+
+
+@pytest.mark.parametrize("host", ["localhost", "::1", "fe80::1%lo", "127.0.0.1", "my_host.lan", "a.b.example."])
+def test_a_host_is_an_address_or_a_name(host: str) -> None:
+    assert check(written(f'[server]\ninsecure = true\nhost = "{host}"\n')) == []
+
+
+def test_an_allowed_host_holds_in_any_case() -> None:
+    file = written('[server]\nallowed_hosts = ["Models.Example", "*.LAN", "*", "2001:DB8::1"]\n')
+    assert load_settings(file).server.allowed_hosts == ("models.example", "*.lan", "*", "2001:db8::1")
+
+
 def test_a_misspelt_variable_is_remarked_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROUNDHOUSE_SEVER__PORT", "1")
     monkeypatch.setenv("ROUNDHOUSE_KEY", "a client's")

@@ -124,7 +124,42 @@ async def test_the_kind_of_headers_that_the_proxies_do_not_set_is_not_read() -> 
     ],
 )  # fmt: skip
 async def test_values_that_are_no_part_of_a_url_are_not_used(bad: dict[str, str]) -> None:
-    assert str((await seen(bad)).base_url) == "http://gateway:8000/"
+    request = await seen({"X-Forwarded-For": "203.0.113.9", **bad})
+    assert str(request.base_url) == "http://gateway:8000/"
+    assert client(request) == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "header", "value"),
+    [
+        ("x-forwarded", "X-Forwarded-Host", "evil.example/x?"),
+        ("x-forwarded", "X-Forwarded-Proto", "javascript"),
+        ("x-forwarded", "X-Forwarded-Prefix", "//evil.example"),
+        ("x-forwarded", "X-Forwarded-For", "nobody at all"),
+        ("forwarded", "Forwarded", "for=203.0.113.9;host"),
+        ("forwarded", "Forwarded", 'for=203.0.113.9;host="a b"'),
+        ("forwarded", "Forwarded", "for=203.0.113.9;proto=gopher"),
+    ],
+)
+async def test_a_malformed_header_of_a_proxy_is_refused_by_its_name(
+    start: Start, kind: str, header: str, value: str
+) -> None:
+    async with start(server={"proxies": ["127.0.0.1"], "forwarded": kind}) as gateway:
+        refused = await gateway.client.get("/v1/models", headers={header: value})
+        assert refused.status_code == 400
+        assert f"header {header} is malformed" in refused.json()["error"]["message"]
+        unread = {"x-forwarded": "Forwarded", "forwarded": "X-Forwarded-Host"}[kind]
+        assert (await gateway.client.get("/v1/models", headers={unread: "a b"})).status_code == 200
+
+
+async def test_what_a_client_put_before_its_address_is_not_refused(start: Start) -> None:
+    async with start(server={"proxies": ["127.0.0.1"]}) as gateway:
+        headers = {"X-Forwarded-For": "nobody at all, 203.0.113.9"}
+        assert (await gateway.client.get("/v1/models", headers=headers)).status_code == 200
+
+
+async def test_the_scheme_of_a_websocket_is_that_of_its_handshake() -> None:
+    assert (await seen({"X-Forwarded-Proto": "wss"})).url.scheme == "https"
 
 
 @pytest.mark.parametrize(

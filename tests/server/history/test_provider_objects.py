@@ -61,6 +61,10 @@ def asked_to_open(address: str) -> dict[str, tuple[str, Json]]:
         "message image": message({"type": "image", "source": url}),
         "message document": message({"type": "document", "source": url}),
         "message result": message({"type": "tool_result", "tool_use_id": "t", "content": [{**url}]}),
+        "moderation": (
+            "/v1/moderations",
+            {"model": "moderator", "input": [{"type": "image_url", "image_url": {"url": address}}]},
+        ),
     }
 
 
@@ -101,6 +105,53 @@ async def test_an_address_in_what_was_kept_or_found_is_told_from_one_that_is_ope
     searched = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": action}
     text = {"role": "user", "content": [{"type": "input_text", "text": "gs://bucket/x.png"}]}
     await made(client, input=[text, searched, {"role": "user", "content": "Hi"}])
+
+
+def with_system(text: str) -> dict[str, tuple[str, Json]]:
+    """A request of each door whose system prompt has a text."""
+    turn = {"role": "user", "content": "Hi"}
+    parts = [{"type": "text", "text": "Be brief."}, {"type": "text", "text": text}]
+    chat = "/v1/chat/completions"
+    return {
+        "chat": (chat, {"model": "gpt", "messages": [{"role": "system", "content": text}, turn]}),
+        "chat's developer": (chat, {"model": "gpt", "messages": [{"role": "developer", "content": text}, turn]}),
+        "chat's parts": (chat, {"model": "gpt", "messages": [{"role": "system", "content": parts}, turn]}),
+        "response": ("/v1/responses", {**ASK, "instructions": text}),
+        "response's item": ("/v1/responses", {**ASK, "input": [{"role": "system", "content": text}, turn]}),
+        "message": ("/v1/messages", {"model": "gpt", "max_tokens": 9, "system": text, "messages": [turn]}),
+        "ollama": ("/api/chat", {"model": "gpt", "messages": [{"role": "system", "content": text}, turn]}),
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["fileid://file-fe-1", "Read this: FileID://file-fe-1.", "fileid://file-open,fileid://file-fe-1"]
+)
+@pytest.mark.parametrize("storage", [{"provider_ids": ["file-open"]}])
+async def test_the_id_of_a_file_in_a_system_prompt_is_an_object_of_the_account(
+    client: httpx.AsyncClient, fake: FakeOpenAI, text: str
+) -> None:
+    for door, (path, body) in with_system(text).items():
+        refused = await client.post(path, json=body)
+        assert (refused.status_code, "storage.provider_ids" in refused.text) == (400, True), (door, refused.text)
+    assert not fake.calls
+
+
+@pytest.mark.parametrize("storage", [{"provider_ids": ["file-open", "fileid://open-*"]}])
+async def test_a_listed_file_in_a_system_prompt_is_sent_and_so_is_the_operators_and_any_in_other_text(
+    client: httpx.AsyncClient, fake: FakeOpenAI
+) -> None:
+    operator = {"authorization": "Bearer operator"}
+    said = {"model": "gpt", "messages": [{"role": "user", "content": "What does fileid://file-1 mean?"}]}
+    asked = [
+        (with_system("fileid://file-open")["chat"][1], OWNER),
+        (with_system("fileid://open-1")["chat"][1], OWNER),
+        (with_system("fileid://file-shut")["chat"][1], operator),
+        (with_system("See https://example.com/fileid")["chat"][1], OWNER),
+        (said, OWNER),
+    ]
+    for sent, (body, key) in enumerate(asked, start=1):
+        answer = await client.post("/v1/chat/completions", json=body, headers=key)
+        assert (answer.status_code, len(fake.calls)) == (200, sent), answer.text
 
 
 STRAY: list[Json] = [

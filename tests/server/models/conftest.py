@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -109,7 +110,12 @@ def hub() -> Iterator[FakeHub]:
 
 @pytest.fixture
 def open_shop(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenShop:
-    """``async with open_shop(models={...}) as shop``: settings by name. All have one data folder, so one state."""
+    """``async with open_shop(models={...}) as shop``: settings by name. All have one data folder, so one state.
+
+    Each holds its work under a name of its own, as gateways in processes of their own do.
+    """
+    numbers = itertools.count()
+    monkeypatch.setattr("server.storage.runner.process_name", lambda: f"gateway {next(numbers)}")
     monkeypatch.setattr("server.assembly.Store", lambda root: Store(root, hub=Hub(hub.address)))
 
     @asynccontextmanager

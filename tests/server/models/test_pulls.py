@@ -53,6 +53,28 @@ async def test_the_progress_is_streamed_and_the_model_is_in_force_at_its_end(sho
     assert (await shop.client.post("/v1/chat/completions", json=chat)).status_code == 200
 
 
+async def test_a_window_beyond_the_models_own_is_refused_before_anything_is_loaded(shop: Shop) -> None:
+    begun = (await shop.client.post(PULLS, json={"model": ADDRESS})).json()
+    (model,) = (await shop.ended(begun["id"]))["models"]
+    path = f"/v1/models/{model}/load"
+    too_long: list[Json] = [{"context": 2**31 - 1}, {"context": 8193}, {"options": {"context": 8193}}]
+    for body in too_long:
+        refused = await shop.client.post(path, json=body)
+        error(refused, 400, "invalid_request")
+        assert refused.json()["error"]["param"] == "context"
+        assert "8192 tokens at most" in refused.json()["error"]["message"]
+    assert (await shop.client.get(f"/v1/models/{model}")).json()["loaded"] is False
+    for body in ({"context": 8192}, {"context": 16_384, "options": {"rope_freq_scale": 0.5}}):
+        assert (await shop.client.post(path, json=body)).status_code == 200
+
+
+async def test_a_row_of_ones_own_may_be_loaded_with_a_longer_window_than_it_names(shop: Shop) -> None:
+    await shop.client.post("/v1/models", json={**TINY, "limits": {"context_window": 1024}})
+    begun = (await shop.client.post(PULLS, json={"model": "tiny"})).json()
+    await shop.ended(begun["id"])
+    assert (await shop.client.post("/v1/models/tiny/load", json={"context": 2048})).status_code == 200
+
+
 async def test_the_files_of_a_registered_row_make_it_ready(shop: Shop) -> None:
     await shop.client.post("/v1/models", json=TINY)
     begun = (await shop.client.post(PULLS, json={"model": "tiny"})).json()

@@ -82,8 +82,8 @@ def test_texts_in_parts_are_joined() -> None:
     [
         ({"texts": []}, "texts"),
         ({}, "texts"),
-        ({"images": ["data:image/png;base64,AA"], "input_type": "image"}, "pictures"),
-        ({"inputs": [{"content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "pictures"),
+        ({"images": ["data:image/png;base64,AA"], "texts": ["a"]}, "one of"),
+        ({"inputs": [{"content": [{"type": "image_url"}]}]}, "input"),
         ({"texts": ["a"], "truncate": "START"}, "END"),
         ({"texts": ["a"], "max_tokens": 5}, "limit"),
         ({"texts": ["a"], "embedding_types": ["int4"]}, "embedding_types"),

@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +28,13 @@ from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.common.text_tokenizer import TextTokenizer
 from backends.workers.engines.onnx.session import OnnxBatchRunner, normalized, open_session
 from backends.workers.engines.onnx_painter.colours import recoloured
-from backends.workers.engines.onnx_painter.rendering import encode, on_canvas
+from backends.workers.engines.onnx_painter.rendering import ImageFormat, encode, on_canvas
 from backends.workers.engines.onnx_painter.subjects import Motif, choose, read_repertoire
 from backends.workers.program.app import dropped, parse, serve_engine, sse_event, stream_response
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
-from catalog.errors import EngineMissing, InvalidRequest
+from catalog.errors import EngineMissing, InvalidRequest, UnsupportedParameter
+from catalog.types import Json
 
 _WEIGHTS = Path(catalog.starter_image.__file__).parent
 _SMALLEST = 16
@@ -90,6 +90,7 @@ class OnnxPainterEngine:
 
     async def _generations(self, http: Request) -> Response:
         request = parse(ImageRequest, await http.body())
+        form = _form(request)
         width, height = self._size(request)
         seed = request.seed if request.seed is not None else secrets.randbelow(2**31)
 
@@ -98,7 +99,8 @@ class OnnxPainterEngine:
             for i in range(request.n or 1):
                 cancel.check()
                 motif = choose(self._repertoire, subjects, colours, (seed + i) % 2**63)
-                yield self._event(request, motif, width, height, seed + i)
+                pixels = self._painted(request, motif, width, height)
+                yield _event(pixels, form, request, i, seed + i, motif)
 
         async def events() -> AsyncGenerator[bytes, None]:
             async with aclosing(self._runner.stream(produce)) as bodies:
@@ -126,23 +128,44 @@ class OnnxPainterEngine:
         subjects, colours = self._reader.run(["subjects", "colours"], {"vector": vector})
         return subjects[0], colours[0]
 
-    def _event(self, request: ImageRequest, motif: Motif, width: int, height: int, seed: int) -> bytes:
+    def _painted(self, request: ImageRequest, motif: Motif, width: int, height: int) -> NDArray[np.uint8]:
         (pictures,) = self._painter.run(["picture"], {"row": np.array([motif.row], np.int64)})
         picture = pictures[0] if motif.colour is None else recoloured(pictures[0], motif.colour)
         opaque = request.background != "transparent" or request.output_format == "jpeg"
-        pixels = on_canvas(picture, width, height, room=motif.room, mirrored=motif.mirrored, opaque=opaque)
-        kind = request.output_format or "png"
-        body: dict[str, Any] = {
-            "type": "image_generation.completed",
-            "b64_json": base64.b64encode(encode(pixels, kind, request.output_compression)).decode(),
-            "created_at": int(time.time()),
-            "size": f"{width}x{height}",
-            "background": "opaque" if opaque else "transparent",
-            "output_format": kind,
-            "revised_prompt": motif.told,
-            "seed": seed,
-        }
-        return sse_event(body)
+        return on_canvas(picture, width, height, room=motif.room, mirrored=motif.mirrored, opaque=opaque)
+
+
+def _form(request: ImageRequest) -> ImageFormat:
+    """Raises UnsupportedParameter for a format that is not made here."""
+    match request.output_format:
+        case None:
+            return "png"
+        case "png" | "jpeg" | "webp" as form:
+            return form
+        case other:
+            raise UnsupportedParameter(
+                f"Models of this machine make no {other} pictures: ask for png, jpeg or webp.",
+                param="output_format",
+            )
+
+
+def _event(
+    pixels: NDArray[np.uint8], form: ImageFormat, request: ImageRequest, index: int, seed: int, motif: Motif
+) -> bytes:
+    height, width, channels = pixels.shape
+    body: Json = {
+        "type": "image_generation.completed",
+        "b64_json": base64.b64encode(encode(pixels, form, request.output_compression)).decode(),
+        "created_at": int(time.time()),
+        "size": f"{width}x{height}",
+        "quality": "auto",
+        "background": "opaque" if channels == 3 else "transparent",
+        "output_format": form,
+        "index": index,
+        "revised_prompt": motif.told,
+        "seed": seed,
+    }
+    return sse_event(body)
 
 
 def unused(request: ImageRequest) -> list[str]:

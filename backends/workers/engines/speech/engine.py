@@ -151,11 +151,12 @@ class SpeechEngine:
                 f"'{self._spec.model_id}' tells the times {told} that it speaks.", param="timestamp_granularities"
             )
         choice = choose(
-            self._synthesizer,
+            self._synthesizer.voices,
             default=self._default,
             name=request.voice_name,
             language=request.language,
             strict=bool(request.strict),
+            blends=self._synthesizer.blends,
         )
         unused = [*choice.dropped, *(request.model_extra or {})]
         if request.instructions:

@@ -82,17 +82,25 @@ class Choice:
 
 
 def choose(
-    synthesizer: Synthesizer, *, default: str, name: str | None, language: str | None, strict: bool
+    voices: Sequence[Voice],
+    *,
+    default: str,
+    name: str | None,
+    language: str | None,
+    strict: bool,
+    blends: bool = False,
 ) -> Choice:
     """Choose a voice by name and language. A voice of OpenAI or of another provider is replaced by the nearest.
 
-    Raises UnsupportedParameter for an unknown voice (with ``strict`` also for one that would be replaced), and for
-    a language that no voice, or not the named one, speaks.
+    ``blends`` tells whether a name may mean a mixture of voices. Raises UnsupportedParameter for an unknown voice
+    (with ``strict`` also for one that would be replaced), and for a language that no voice, or not the named one,
+    speaks.
     """
-    voices = synthesizer.voices
     known = {voice.name.lower(): voice for voice in voices}
     dropped: tuple[str, ...] = ()
-    found = known[default.lower()] if name is None else known.get(name.lower()) or _blend(synthesizer, name, known)
+    found = (
+        known[default.lower()] if name is None else known.get(name.lower()) or _blend(name, known, blends=blends)
+    )
     if found is None:
         common = None if strict else openai_voice(str(name))
         if common is None:
@@ -117,7 +125,7 @@ MOST_PARTS = 8
 _PART = re.compile(r"([\w-]+)(?:\((\d{1,3}(?:\.\d{1,3})?)\))?")
 
 
-def _blend(synthesizer: Synthesizer, name: str, known: Mapping[str, Voice]) -> Voice | None:
+def _blend(name: str, known: Mapping[str, Voice], *, blends: bool) -> Voice | None:
     """The mixture that a name such as ``af_bella+af_sky`` or ``af_bella(2)+af_sky(1)`` means, None for no mixture.
 
     It speaks the languages of its first part. Raises UnsupportedParameter for parts that do not exist, or cannot
@@ -125,7 +133,7 @@ def _blend(synthesizer: Synthesizer, name: str, known: Mapping[str, Voice]) -> V
     """
     if "+" not in name:
         return None
-    if not synthesizer.blends:
+    if not blends:
         raise UnsupportedParameter("The voices of this model cannot be blended.", param="voice")
     parts: dict[str, float] = {}
     for each in name.split("+"):

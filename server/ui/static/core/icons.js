@@ -5,6 +5,7 @@ const PATHS = {
   chat: "M4 5h16v11H9l-5 4z",
   models: "M4 7l8-4 8 4-8 4zM4 12l8 4 8-4M4 17l8 4 8-4",
   route: "M5 19a2 2 0 1 0 0-4 2 2 0 0 0 0 4zM19 9a2 2 0 1 0 0-4 2 2 0 0 0 0 4zM7 17h8a4 4 0 0 0 0-8H9a4 4 0 0 1 0-4h8",
+  talk: "M4 5h11v8H9l-5 4zM18 8h2v8l2 3h-3l-3-3h-6",
   voice: "M12 3a3 3 0 0 1 3 3v5a3 3 0 0 1-6 0V6a3 3 0 0 1 3-3zM6 11a6 6 0 0 0 12 0M12 17v4M9 21h6",
   images: "M4 5h16v14H4zM4 16l5-5 4 4 3-3 4 4M15.5 9.5h.01",
   usage: "M5 20V10M12 20V4M19 20v-7",

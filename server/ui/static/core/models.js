@@ -17,7 +17,7 @@ export const useModels = () => useLoad(async (signal) => (await getJson("v1/mode
 export const withCapability = (models, capability) =>
   models.filter((row) => !row.router && row.available && row.capabilities.includes(capability));
 
-export function ModelPicker({ label = "Model", models, capability, value, onInput, auto = true, className }) {
+export function ModelPicker({ label = "Model", models, capability, value, onInput, auto = true, className, ...rest }) {
   const usable = withCapability(models ?? [], capability);
   const option = (row) => [row.id, row.id];
   const groups = [
@@ -30,5 +30,5 @@ export function ModelPicker({ label = "Model", models, capability, value, onInpu
   useEffect(() => {
     if (models && known.length && !known.includes(value)) onInput(known[0]);
   }, [models]);
-  return html`<${Select} label=${label} className=${className} value=${value} onInput=${onInput} options=${options} />`;
+  return html`<${Select} label=${label} className=${className} value=${value} onInput=${onInput} options=${options} ...${rest} />`;
 }

@@ -45,7 +45,7 @@ def test_an_unknown_engine_is_missing() -> None:
     missing = builtin_engines().missing("warp-drive")
     assert missing is not None
     assert missing.message.startswith(
-        "There is no engine 'warp-drive'; the engines are apple, diffusion, llama-cpp-python,"
+        "There is no engine 'warp-drive'; the engines are apple, diffusion, diffusion-video, llama-cpp-python,"
     )
 
 

@@ -87,6 +87,36 @@ def test_parameters_are_sent_and_can_be_removed() -> None:
     assert "temperature" not in client.asked[1]
 
 
+@pytest.mark.parametrize(
+    ("line", "said_of_it"),
+    [
+        ("/set temperature hot", "'temperature': it must be a number"),
+        ("/set temperature 3", "'temperature': it must be at most 2"),
+        ("/set max_tokens 0", "'max_tokens': it must be at least 1"),
+        ("/set response_format json", "'response_format'"),
+        ("/set temprature 0.2", "did you mean 'temperature'?"),
+    ],
+)
+def test_a_parameter_that_no_request_may_have_is_refused_when_it_is_set(line: str, said_of_it: str) -> None:
+    client = FakeServerClient(["a"])
+    told = " ".join(chat(client, line, "hi").split())
+    assert said_of_it in told
+    assert client.asked[0].keys() == {"messages", "model", "stream", "stream_options", "timings"}
+
+
+def test_a_parameter_of_one_server_alone_is_sent_and_remarked() -> None:
+    client = FakeServerClient(["a"])
+    told = " ".join(chat(client, '/set chat_template_kwargs {"x": 1}', "/set top_a 0.5", "hi").split())
+    assert "top_a is none of the API's parameters" in told
+    assert (client.asked[0]["top_a"], client.asked[0]["chat_template_kwargs"]) == (0.5, {"x": 1})
+
+
+def test_an_unknown_command_is_told_with_the_nearest_one() -> None:
+    told = " ".join(chat(FakeServerClient(), "/nonsense", "/sytem Be brief.").split())
+    assert "There is no command /nonsense. /help lists them." in told
+    assert "There is no command /sytem. Did you mean /system" in told
+
+
 def test_a_conversation_is_saved_and_read_back_and_no_file_is_overwritten(tmp_path: Path) -> None:
     file, readable = tmp_path / "chat.json", tmp_path / "chat.md"
     client = FakeServerClient(["four"], ["five"])

@@ -207,6 +207,8 @@ def _open(word: str, sounds: Sequence[str], at: int) -> str:
             "esi",
             "ezza",
             "etto",
+            "etti",
+            "ette",
             "etta",
             "ere",
             "eva",

@@ -114,9 +114,9 @@ def _sounds(word: str, *, linked: bool, stressed: bool) -> str:
             n = end
             continue
         soft = (bool(sounds) and sounds[-1][-1] not in "mnŋl") or (not sounds and linked)
-        sound, length = _consonant(word, n, soft=soft)
-        if sound:
-            sounds.append(sound)
+        consonant, length = _consonant(word, n, soft=soft)
+        if consonant:
+            sounds.append(consonant)
         n += length
     if stressed and nuclei:
         if accent is None:

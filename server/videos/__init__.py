@@ -1,0 +1,1 @@
+"""Videos: work that outlives its request, and the files that it makes."""
