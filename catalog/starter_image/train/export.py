@@ -12,13 +12,13 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from catalog.starter_image.train.drawing import CHANNELS, CODE_RANGE, GRID, PATCH, SIDE, Painter, Residual
-from catalog.starter_image.train.reader import SCALE, Reader
+from catalog.starter_image.train.reader import SCALE, PromptReader
 
 _OPSET = 17
 _IR = 9
 
 
-class Graph:
+class GraphWriter:
     """Nodes and weights of a graph in the making. A name is the output of the node that made it."""
 
     def __init__(self) -> None:
@@ -69,9 +69,9 @@ class Graph:
         path.write_bytes(model.SerializeToString())
 
 
-def export_reader(reader: Reader, path: Path) -> None:
+def export_reader(reader: PromptReader, path: Path) -> None:
     """``vector`` [n, 384] to ``subjects`` [n, subjects] and ``colours`` [n, 12], both logits."""
-    graph = Graph()
+    graph = GraphWriter()
     large = graph.node("Mul", "vector", graph.constant(np.float32(SCALE)))
     wide = graph.node("Relu", graph.linear(large, reader.widen))
     moved = graph.node("Add", "vector", graph.linear(wide, reader.narrow))
@@ -98,7 +98,7 @@ def quantised(codes: NDArray[np.float32]) -> NDArray[np.int8]:
 
 def export_painter(painter: Painter, codes: NDArray[np.float32], path: Path) -> None:
     """``row`` [n] of the codes to ``picture`` [n, SIDE, SIDE, 4]: premultiplied RGBA, from 0 to 1."""
-    graph = Graph()
+    graph = GraphWriter()
     table = graph.constant(quantised(codes).reshape(len(codes), -1))
     bytes_ = graph.node("Cast", graph.node("Gather", table, "row", axis=0), to=TensorProto.FLOAT)
     flat = graph.node("Mul", bytes_, graph.constant(np.float32(CODE_RANGE / 127)))

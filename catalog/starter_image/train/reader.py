@@ -21,7 +21,7 @@ _NOISE = 0.03
 """Standard deviation of noise on each number of a vector (of length 1, 384 numbers), against learning by heart."""
 
 
-class Reader(nn.Module):  # type: ignore[misc]  # torch has no types here
+class PromptReader(nn.Module):  # type: ignore[misc]  # torch has no types here
     """Vectors [n, 384] to logits of the subjects [n, subjects] and of no colour or one of COLOURS [n, 12]."""
 
     def __init__(self, keys: NDArray[np.float32]) -> None:
@@ -53,7 +53,9 @@ class Reading:
     colour: float
 
 
-def fit(texts: Sequence[Text], vectors: NDArray[np.float32], subjects: int, *, epochs: int, seed: int) -> Reader:
+def fit(
+    texts: Sequence[Text], vectors: NDArray[np.float32], subjects: int, *, epochs: int, seed: int
+) -> PromptReader:
     """Fit by cross-entropy with the weights of the subjects as probabilities."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -63,7 +65,7 @@ def fit(texts: Sequence[Text], vectors: NDArray[np.float32], subjects: int, *, e
         for subject, weight in text.subjects.items():
             keys[subject] += vector * weight / whole
     keys /= np.maximum(np.linalg.norm(keys, axis=1, keepdims=True), 1e-6)
-    reader = Reader(keys)
+    reader = PromptReader(keys)
     given = torch.from_numpy(vectors)
     colours = torch.tensor([text.colour + 1 for text in texts])
     optimizer = torch.optim.AdamW(reader.parameters(), lr=1e-3, weight_decay=0.01)
@@ -85,7 +87,7 @@ def fit(texts: Sequence[Text], vectors: NDArray[np.float32], subjects: int, *, e
     return reader
 
 
-def measure(reader: Reader, texts: Sequence[Text], vectors: NDArray[np.float32]) -> list[Reading]:
+def measure(reader: PromptReader, texts: Sequence[Text], vectors: NDArray[np.float32]) -> list[Reading]:
     """The shares of right answers of each kind of held-out text."""
     with torch.no_grad():
         logits, shades = reader(torch.from_numpy(vectors))
