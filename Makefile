@@ -9,7 +9,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: FORCE docs reference install models hub test-ui test-clients test-live features fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
+.PHONY: FORCE bench-gpu docs reference install models hub test-ui test-clients test-live features fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
 comma := ,
 empty :=
 space := $(empty) $(empty)
@@ -109,6 +109,9 @@ engines: setup  ## Run the optional engines in environments of their own (severa
 
 bench: setup  ## Every figure of docs/performance.md, in tables and plots: half an hour. QUICK=1: roughly, in five minutes.
 	$(BIN)/python -m tests.bench $(if $(QUICK),--quick)
+
+bench-gpu: setup  ## What only a GPU and a hub can show: pulls MODELS="..." (or the recommended ones) and measures each.
+	ROUNDHOUSE_BENCH_MODELS="$(MODELS)" $(BIN)/python -m tests.bench gpu $(if $(QUICK),--quick)
 
 faults: setup  ## Every row of tests/faults with its full counts and times, then the figures.
 	rm -f tests/bench/out/faults.json

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from backends.base import Upstream
-from backends.wire.audio import SpeechRequest
+from backends.wire.audio import ClonedSpeech, SpeechRequest
 from catalog.errors import UnsupportedParameter
 from catalog.model import Model
 
@@ -100,8 +100,15 @@ def openai_voice(name: str) -> str | None:
 
 
 def mapped(request: SpeechRequest, upstream: Upstream) -> str | None:
-    """The voice that the request names, or the one that the row's or endpoint's ``voice_map`` has for it."""
+    """The voice that the request names, or the one that the row's or endpoint's ``voice_map`` has for it.
+
+    Raises UnsupportedParameter for a voice of a recording, which no provider is given.
+    """
     voice = request.voice_name
+    if isinstance(request, ClonedSpeech) and upstream.engine is None:
+        raise UnsupportedParameter(
+            f"'{upstream.model}' cannot speak with the voice of a recording.", param="voice"
+        )
     return voice if voice is None else upstream.voices.get(voice.casefold(), voice)
 
 

@@ -42,6 +42,7 @@ _ID = re.compile(r"^[\w][\w./:@+-]*$")
 _PART = re.compile(r"-(\d{5})-of-\d{5}\.gguf$", re.IGNORECASE)
 
 _BY_NAME: tuple[tuple[re.Pattern[str], frozenset[Capability]], ...] = (
+    (re.compile(r"(^|[/_-])realtime([-_]|$)", re.IGNORECASE), frozenset({Capability.REALTIME})),
     (re.compile(r"rerank", re.IGNORECASE), frozenset({Capability.RERANK})),
     (re.compile(r"embed|minilm|(^|[/_-])(bge|e5|gte)[-_]", re.IGNORECASE), frozenset({Capability.EMBED})),
     (re.compile(r"whisper|transcribe|parakeet|scribe", re.IGNORECASE), frozenset({Capability.TRANSCRIBE})),

@@ -81,6 +81,7 @@ class Capability(StrEnum):
     VISION = "vision"
     VIDEO_INPUT = "video_input"
     AUDIO_INPUT = "audio_input"
+    CLONE = "clone"
     DOCUMENTS = "documents"
     WEB_SEARCH = "web_search"
     IMAGE_EDIT = "image_edit"

@@ -26,41 +26,36 @@ from backends.local.completions import (
     refuse_empty,
 )
 from backends.local.conversation import alternating, has_neighbours, renderable
-from backends.local.media import with_media
+from backends.local.media import MediaCalls, WorkerWire
 from backends.local.merge import collected, merged
 from backends.local.mixed import LocalMixedEmbeddings
 from backends.local.model.effort import effort_arguments
 from backends.local.model.grammars import Grammars, root_of
-from backends.local.model.speech import speak_timed
 from backends.local.model.tokens import WorkerTokens, only_llamacpp
 from backends.local.parameters import table_of
 from backends.local.prompting import with_prompts, with_query_prompt, without_effect
 from backends.local.refusals import worker_error
 from backends.local.stops import Counts, counted, stopped
 from backends.local.tool_schema import chosen_tools, has_calls, told_calls
-from backends.local.videos import film
 from backends.notices import DROPPED, note, tell
-from backends.openai.backend import OpenAIBackend, checked
+from backends.openai.backend import checked
 from backends.openai.moderation import THRESHOLD, by_classifier, by_scores, texts_of
-from backends.parameters import ParameterTable
 from backends.pictures.films import Films
+from backends.pictures.media import with_media
 from backends.pictures.redrawing import STB, Redrawer
 from backends.streams.assemble import chat_chunks, completion_chunks
 from backends.streams.shapes import PROGRESS
-from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.audio import TranscriptionRequest
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
-from backends.wire.images import ImageEditRequest, ImageRequest
 from backends.wire.moderation.request import ModerationRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.sampling import Sampling
 from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from backends.wire.tokens import DetokenizeRequest, TokenizeRequest
-from backends.wire.video.events import VideoItem
-from backends.wire.video.request import VideoRequest
 from catalog.errors import (
     CapabilityMismatch,
     StreamBroken,
@@ -74,22 +69,12 @@ _ALTERNATE = "must alternate"
 """The words with which templates (Gemma's, Mistral's, Llama 2's) refuse neighbours of one role."""
 
 
-class _WorkerWire(OpenAIBackend):
-    """OpenAI's wire as workers take it: always streamed, since closing a plain call does not stop their work."""
-
-    default_voice = None
-    streams_transcripts = True
-
-    def parameters(self, upstream: Upstream) -> ParameterTable:
-        return table_of(upstream.engine)
-
-
-class LocalWorkerBackend:
+class LocalWorkerBackend(MediaCalls):
     """Calls llama-server and our own worker app over the Unix socket of the pool's lease."""
 
     def __init__(self, http: HttpClient) -> None:
         self._http = http
-        self._openai = _WorkerWire(http)
+        self._openai = WorkerWire(http)
         self._fetcher = Fetcher(http.settings.fetch)
         self._redrawer = Redrawer()
         self._films = Films(self._fetcher)
@@ -450,36 +435,6 @@ class LocalWorkerBackend:
         scores, used = await self._likelihoods.moderate(root_of(upstream), texts_of(request, upstream))
         usage = {"prompt_tokens": used, "total_tokens": used}
         return {**by_scores(scores, THRESHOLD), "scoring": "likelihood", "usage": usage}
-
-    async def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncGenerator[Json]:
-        async with aclosing(self._openai.transcribe(upstream, request)) as events:
-            async for event in events:
-                yield event
-
-    async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncGenerator[bytes]:
-        """Bytes of audio; with times of words they are :class:`~backends.streams.noted.NotedAudio`."""
-        if request.timestamp_granularities:
-            speech = speak_timed(self._http, upstream, request)
-        else:
-            speech = self._openai.speak(upstream, request)
-        async with aclosing(speech) as chunks:
-            async for chunk in chunks:
-                yield chunk
-
-    async def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncGenerator[Json]:
-        async with aclosing(self._openai.draw(upstream, request)) as events:
-            async for event in events:
-                yield event
-
-    async def film(self, upstream: Upstream, request: VideoRequest) -> AsyncGenerator[VideoItem]:
-        async with aclosing(film(self._http, upstream, request, self._openai.body(request, upstream))) as items:
-            async for item in items:
-                yield item
-
-    async def edit(self, upstream: Upstream, request: ImageEditRequest) -> AsyncGenerator[Json]:
-        async with aclosing(self._openai.edit(upstream, request)) as events:
-            async for event in events:
-                yield event
 
     async def tokenize(self, upstream: Upstream, request: TokenizeRequest) -> Json:
         return await self._tokens.tokenize(upstream, request)

@@ -1,119 +1,115 @@
-"""Checks pictures and other media in a chat before a worker gets them."""
+"""Sound, pictures and videos of this machine's workers; a video comes in pieces of base64 after its progress."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
-from typing import Any
+import binascii
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
 
-from backends.fetch import Fetcher
-from backends.pictures.films import Films
-from backends.pictures.redrawing import Redrawer
-from backends.pictures.sizes import note_fetched, upright_size
-from backends.wire.chat import ContentPart
-from backends.wire.media import decoded, is_data_url, read_data_url
-from backends.wire.pictures import checked_picture
-from backends.wire.seeing.videos import takes_no_videos, video_of
-from catalog.errors import InvalidRequest, PayloadTooLarge
+from backends.base import Upstream
+from backends.http import HttpClient
+from backends.local.model.speech import speak_timed
+from backends.local.parameters import table_of
+from backends.local.refusals import worker_error
+from backends.openai.backend import OpenAIBackend, checked
+from backends.parameters import ParameterTable
+from backends.translation import reading
+from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.images import ImageEditRequest, ImageRequest
+from backends.wire.video.events import COMPLETED, PROGRESS, VideoItem, progress
+from backends.wire.video.request import VideoRequest
+from catalog.errors import CapabilityMismatch, StreamBroken
 from catalog.types import Json
 
-MAX_PICTURES = 64
-_KINDS = frozenset({"text", "image_url", "input_audio", "refusal"})
-"""The parts that are sent on, beside videos. llama-server and vLLM know others, whose addresses they fetch."""
-MAX_PIXELS_IN_ALL = 200_000_000
-"""Of all pictures of a request: a worker holds them decoded, three bytes a pixel, at the same time."""
+LONGEST = 24 * 3600.0
+"""Seconds in which a worker makes a video: a large model without an accelerator takes hours."""
+CONTENT = "video.content"
+"""The worker's event with a piece of the file."""
 
 
-async def with_media(
-    body: Json,
-    fetcher: Fetcher,
-    redrawer: Redrawer,
-    *,
-    reads: frozenset[str] | None = None,
-    films: Films | None = None,
-) -> Json:
-    """The chat's body with every picture in it as a ``data:`` URL of checked bytes, upright.
+class WorkerWire(OpenAIBackend):
+    """OpenAI's wire as workers take it: always streamed, since closing a plain call does not stop their work."""
 
-    ``reads`` are the kinds of pictures that the server decodes, None for all; ``films`` checks the videos of a
-    server that takes some. Workers fetch nothing and open no files, so a URL is fetched here or refused. Raises
-    InvalidRequest, UndecodableMedia, PayloadTooLarge, and CapabilityMismatch for a video without ``films``.
+    default_voice = None
+    streams_transcripts = True
+
+    def parameters(self, upstream: Upstream) -> ParameterTable:
+        return table_of(upstream.engine)
+
+
+class MediaCalls:
+    """The calls of a backend of workers that hear, speak, draw and film."""
+
+    _http: HttpClient
+    _openai: WorkerWire
+
+    async def transcribe(self, upstream: Upstream, request: TranscriptionRequest) -> AsyncGenerator[Json]:
+        async with aclosing(self._openai.transcribe(upstream, request)) as events:
+            async for event in events:
+                yield event
+
+    async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncGenerator[bytes]:
+        """Bytes of audio; with times of words they are :class:`~backends.streams.noted.NotedAudio`."""
+        if request.timestamp_granularities:
+            speech = speak_timed(self._http, upstream, request)
+        else:
+            speech = self._openai.speak(upstream, request)
+        async with aclosing(speech) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncGenerator[Json]:
+        async with aclosing(self._openai.draw(upstream, request)) as events:
+            async for event in events:
+                yield event
+
+    async def film(self, upstream: Upstream, request: VideoRequest) -> AsyncGenerator[VideoItem]:
+        async with aclosing(film(self._http, upstream, request, self._openai.body(request, upstream))) as items:
+            async for item in items:
+                yield item
+
+    async def edit(self, upstream: Upstream, request: ImageEditRequest) -> AsyncGenerator[Json]:
+        async with aclosing(self._openai.edit(upstream, request)) as events:
+            async for event in events:
+                yield event
+
+
+async def film(
+    http: HttpClient, upstream: Upstream, request: VideoRequest, body: Json
+) -> AsyncGenerator[VideoItem]:
+    """See :class:`backends.base.Film`; ``body`` are the parameters that the engine takes.
+
+    A worker tells that it is alive between its steps, so that silence is a fault and slowness is none. Raises
+    StreamBroken for an answer that ends early.
     """
-    pictures = pixels = 0
-    messages = []
-    for message in body["messages"]:
-        content = message.get("content")
-        if isinstance(content, list):
-            pictures += sum(_is_picture(part) for part in content)
-            if pictures > MAX_PICTURES:
-                raise PayloadTooLarge(f"A request may hold at most {MAX_PICTURES} pictures.", param="messages")
-            parts = []
-            for part in content:
-                if isinstance(part, dict) and part.get("video_url") is not None:
-                    parts.append(await _video(part, films))
-                    continue
-                checked, size = await _part(part, fetcher, redrawer, reads)
-                parts.append(checked)
-                pixels += size
-                if pixels > MAX_PIXELS_IN_ALL:
-                    raise PayloadTooLarge(
-                        f"The pictures of a request may have {MAX_PIXELS_IN_ALL} pixels in all.",
-                        param="messages",
-                    )
-            message = {**message, "content": parts}
-        messages.append(message)
-    return {**body, "messages": messages}
-
-
-def _is_picture(part: Any) -> bool:
-    return isinstance(part, dict) and part.get("image_url") is not None
-
-
-async def _part(
-    part: Json, fetcher: Fetcher, redrawer: Redrawer, reads: frozenset[str] | None
-) -> tuple[Json, int]:
-    """The checked part, and its pixels."""
-    if _is_picture(part):
-        url = part["image_url"].get("url")
-        if not isinstance(url, str) or not url:
-            raise InvalidRequest("An image_url part needs image_url.url.", param="messages")
-        low = part["image_url"].get("detail") == "low"
-        checked, pixels = await _picture(url, fetcher, redrawer, reads, low=low)
-        return {**part, "image_url": {**part["image_url"], "url": checked}}, pixels
-    kind = part.get("type")
-    if kind == "file" or part.get("file") is not None:
-        raise InvalidRequest("Local models take no files in a chat.", param="messages")
-    if kind not in _KINDS or "url" in (part.get("input_audio") or {}):
-        raise InvalidRequest(
-            f"Local models take no {str(kind)[:40]!r} parts of this form in a chat; they take "
-            f"{', '.join(sorted(_KINDS))}.",
-            param="messages",
+    if upstream.engine != "diffusion-video":
+        raise CapabilityMismatch(
+            f"'{upstream.model}' runs on {upstream.engine}, which makes no videos.", param="model"
         )
-    return part, 0
+    body |= {"task": request.task, "seconds": request.seconds}
+    for name, data in (("image", request.image), ("source", request.source)):
+        if data is not None:
+            body[name] = base64.b64encode(data).decode()
+    upstream = replace(upstream, timeouts=replace(upstream.timeouts, total=max(LONGEST, upstream.timeouts.total)))
+    ended = False
+    async with http.open(upstream, "POST", "/videos", json=body, errors=worker_error) as response:
+        async for sent in response.events():
+            event = checked(sent.json(), sent.event, upstream)
+            with reading(f"The worker of '{upstream.model}'"):
+                item = _item(event)
+            if item is not None:
+                ended = ended or event["type"] == COMPLETED
+                yield item
+    if not ended:
+        raise StreamBroken(f"The worker of '{upstream.model}' ended its answer before the video was complete.")
 
 
-async def _video(part: Json, films: Films | None) -> Json:
-    if films is None:
-        raise takes_no_videos("The model")
-    asked = video_of(ContentPart(type="video_url", video_url=part["video_url"]))
-    return {"type": "video_url", "video_url": {"url": await films.check(asked.url)}}
-
-
-async def _picture(
-    url: str, fetcher: Fetcher, redrawer: Redrawer, reads: frozenset[str] | None, *, low: bool
-) -> tuple[str, int]:
-    address = None if is_data_url(url) else url
-    if address is not None:
-        url = await fetcher.fetch(address)
-    kind, data = read_data_url(url)
-    if not kind.startswith("image/"):
-        raise InvalidRequest("An image_url must hold a picture.", param="messages")
-    raw = await asyncio.to_thread(decoded, data)
-    picture = checked_picture(raw)
-    if address is not None:
-        note_fetched(address, upright_size(raw, picture))
-    made = await redrawer.redraw(raw, picture, reads=reads, low=low)
-    if made is not None:
-        form = "jpeg" if picture.kind == "jpeg" else "png"
-        encoded = await asyncio.to_thread(base64.b64encode, made)
-        url = f"data:image/{form};base64,{encoded.decode()}"
-    return url, picture.width * picture.height
+def _item(event: Json) -> VideoItem | None:
+    kind = event["type"]
+    if kind == CONTENT:
+        return binascii.a2b_base64(event["data"])
+    if kind == PROGRESS:
+        return progress(event["progress"])
+    return event if kind == COMPLETED else None

@@ -95,6 +95,7 @@ ENGINES: Mapping[str, ParameterTable] = {
         tools=replace(WORKER.tools, input_grammars=False),
     ),
     "whisper": replace(WORKER, drops=WORKER.drops - {"languages"}),
+    "onnx-asr": replace(WORKER, drops=WORKER.drops | {"keywords", "prompt", "temperature", "vad_filter"}),
     "speakers": replace(
         WORKER,
         drops=(WORKER.drops - {"known_speaker_names", "known_speaker_references"}) | {"vad_filter"},

@@ -16,7 +16,6 @@ from backends.adapting.tools import restoration_for
 from backends.base import Upstream
 from backends.fetch import Fetcher
 from backends.http import HttpClient
-from backends.local.media import with_media
 from backends.ollama import discovery
 from backends.ollama.errors import read_ollama_error
 from backends.ollama.request import EFFORTS, TOOLS, embedding_body, embedding_dropped, translate
@@ -29,6 +28,7 @@ from backends.parameters import (
     ParameterTable,
     refuse_forbidden,
 )
+from backends.pictures.media import with_media
 from backends.pictures.redrawing import Redrawer
 from backends.translation import reading
 from backends.wire.chat import ChatRequest

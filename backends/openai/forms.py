@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+
 from backends.base import Upstream
 from backends.http.multipart import FormField, FormFile
 from backends.openai.pictures import left_out
 from backends.openai.videos import unsent
 from backends.parameters import ParameterTable, body_for, dropped_names, refuse_forbidden
 from backends.voices import mapped, openai_voice
-from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.audio import ClonedSpeech, SpeechRequest, TranscriptionRequest
 from backends.wire.common import WireModel
 from backends.wire.images import ImageEditRequest
 from backends.wire.rerank import RerankRequest
@@ -75,6 +77,8 @@ def speech_body(
     for name in _hints(request, table):
         del body[name]
     voice = spoken_voice(request, upstream, table)[0]
+    if isinstance(request, ClonedSpeech):
+        body["recording"] = base64.b64encode(request.recording).decode()
     if voice is None:
         voice = default_voice
     if voice is not None and voice != request.voice_name:
@@ -142,9 +146,9 @@ def transcription_form(
         form.append(("stream", "true"))
     if request.language is not None and all_fields:
         form.append(("language", request.language))
-    if request.prompt is not None:
+    if request.prompt is not None and "prompt" not in table.drops:
         form.append(("prompt", request.prompt))
-    if request.temperature is not None:
+    if request.temperature is not None and "temperature" not in table.drops:
         form.append(("temperature", repr(request.temperature)))
     if request.vad_filter is not None and "vad_filter" not in table.drops:
         form.append(("vad_filter", "true" if request.vad_filter else "false"))
@@ -175,7 +179,8 @@ def _transcription_dropped(
     dropped: list[str] = []
     if request.vad_filter is not None and "vad_filter" in table.drops:
         dropped.append("vad_filter")
-    dropped += (name for name in sorted(table.drops & (_LISTED | {"chunking_strategy"})) if getattr(request, name))
+    others = {"chunking_strategy", "prompt", "temperature"}
+    dropped += (name for name in sorted(table.drops & (_LISTED | others)) if getattr(request, name))
     if request.translate and request.language is not None:
         dropped.append("language")
     known = {"routing", "strict", "timings", *taken}

@@ -64,6 +64,12 @@ class SpeechRequest(WireModel):
         return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
 
 
+class ClonedSpeech(SpeechRequest):
+    """A text to speak with the voice of a recording, which the server keeps: ``recording`` is its bytes."""
+
+    recording: SkipJsonSchema[bytes] = Field(default=b"", repr=False, exclude=True)
+
+
 class TranscriptionRequest(WireModel):
     """Audio to transcribe: the fields of the multipart form, and the file's bytes.
 

@@ -70,8 +70,8 @@ class WeightFiles(Section):
 
 ENGINES: Mapping[str, str] = MappingProxyType(
     {
-        "gguf": "llamacpp", "mlx": "mlx", "vllm": "vllm", "onnx": "onnx", "whisper": "whisper", "speech": "speech",
-        "diffusion": "diffusion", "video": "diffusion-video",
+        "gguf": "llamacpp", "mlx": "mlx", "vllm": "vllm", "onnx": "onnx", "whisper": "whisper",
+        "asr": "onnx-asr", "speech": "speech", "diffusion": "diffusion", "video": "diffusion-video",
     }
 )  # fmt: skip
 """Engines, by the field of an entry that has its form."""
@@ -112,6 +112,7 @@ class Entry(Section):
     vllm: WeightFiles | None = None
     onnx: WeightFiles | None = None
     whisper: WeightFiles | None = None
+    asr: WeightFiles | None = None
     speech: WeightFiles | None = None
     diffusion: WeightFiles | None = None
     video: WeightFiles | None = None
@@ -130,7 +131,7 @@ class Entry(Section):
     def _somewhere(self) -> Entry:
         if not any(True for _ in self.repositories()):
             raise ValueError(
-                "it has no form: give gguf, mlx, vllm, onnx, whisper, speech, diffusion, video or weights"
+                "it has no form: give gguf, mlx, vllm, onnx, whisper, asr, speech, diffusion, video or weights"
             )
         return self
 

@@ -42,9 +42,13 @@ class RoundhouseError(Exception):
 
 
 class ConfigurationError(RoundhouseError):
-    """The process cannot start because of its settings, files or folders."""
+    """The process cannot start because of its settings, files or folders.
+
+    ``also`` has the message and the field of further errors, which a check of all settings tells too.
+    """
 
     code = "configuration_error"
+    also: tuple[tuple[str, str | None], ...] = ()
 
 
 class RequestFailed(RoundhouseError):

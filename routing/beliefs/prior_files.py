@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -211,10 +211,33 @@ def _files(paths: Sequence[Path]) -> Iterable[Path]:
             )
 
 
+def faults(paths: Sequence[Path]) -> Iterator[ConfigurationError]:
+    """Every error of files and folders, of which :meth:`PriorFiles.read` raises the first."""
+    for path in paths:
+        try:
+            files = list(_files([path]))
+        except ConfigurationError as error:
+            yield error
+            continue
+        for file in files:
+            try:
+                _read(file)
+            except ConfigurationError as error:
+                wrong = error.__cause__
+                said = _told(file, wrong) if isinstance(wrong, ValidationError) else (error.message,)
+                yield from map(ConfigurationError, said)
+
+
+def _told(path: Path, error: ValidationError) -> Iterator[str]:
+    for each in error.errors(include_url=False):
+        yield f"routing.priors: '{path}': {_place(each)}: {describe(each, value=True)}"
+
+
 def _place(error: ErrorDetails) -> str:
     """The dotted name of a figure, without the kind of what a model has."""
     at = [str(part) for part in error["loc"]]
-    return ".".join(at[:2] + at[3:] if len(at) > 2 else at) or "it"
+    inner = at[4:] if at[3:4] in (["scores"], ["performance"]) else at[3:]
+    return ".".join(at[:2] + inner if len(at) > 2 else at) or "it"
 
 
 def _read(path: Path) -> _File:
@@ -227,9 +250,6 @@ def _read(path: Path) -> _File:
         document = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
         return _File.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ConfigurationError(
-            f"routing.priors: '{path}': {_place(first)}: {describe(first, value=True)}"
-        ) from None
+        raise ConfigurationError(next(_told(path, error))) from error
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"routing.priors: '{path}' cannot be read: {error}") from None

@@ -24,6 +24,7 @@ _CHECKED_FEATURES = frozenset(
         Capability.VISION,
         Capability.VIDEO_INPUT,
         Capability.AUDIO_INPUT,
+        Capability.CLONE,
         Capability.DOCUMENTS,
         Capability.TOOLS,
         Capability.JSON_SCHEMA,

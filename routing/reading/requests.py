@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from backends.parameters import is_elsewhere
-from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.audio import ClonedSpeech, SpeechRequest, TranscriptionRequest
 from backends.wire.chat import NO_PAID_TOOLS, ChatRequest, Message, PaidTools, TranslatedChat
 from backends.wire.classify import ClassifyRequest
 from backends.wire.common import WireModel
@@ -246,6 +246,7 @@ def read_speech(request: SpeechRequest, headers: Mapping[str, str] = NO_HEADERS,
     """Facts of a text to speak; a unit is a character."""
     return Facts(
         capability=Capability.SPEAK,
+        features=frozenset({Capability.CLONE}) if isinstance(request, ClonedSpeech) else frozenset(),
         requested=request.model,
         task=Task.SPEECH,
         units=float(len(request.input)),

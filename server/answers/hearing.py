@@ -65,7 +65,7 @@ class Hearing(AbstractAsyncContextManager[Answer[Json]]):
             try:
                 return await self._open(self._job)
             except CapabilityMismatch as error:  # a model of a server that is not known beforehand
-                if not may or Capability.AUDIO_INPUT not in getattr(error, "lacks", ()):
+                if not may or Capability.AUDIO_INPUT not in (getattr(error, "lacks", None) or ()):
                     raise
         answer = await self._open(await self._transcribed())
         return NoticedAnswer(answer, f"the sound was transcribed by {' and '.join(self._by)} first")

@@ -38,7 +38,7 @@ from server.api.ollama import answers as ollama_answers
 from server.api.ollama import models as ollama_models
 from server.api.ollama import store as ollama_store
 from server.api.retrieval import cohere, score, tei
-from server.api.stored import batches, conversations, files, message_batches, uploads, videos
+from server.api.stored import batches, conversations, files, message_batches, uploads, videos, voices
 from server.api.stored import completions as stored_chats
 from server.api.stored import responses as stored_responses
 
@@ -72,6 +72,7 @@ ROUTERS = (
     message_batches.router,
     uploads.router,
     videos.router,
+    voices.router,
     route.router,
     traces.router,
     outcomes.router,

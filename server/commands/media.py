@@ -300,8 +300,12 @@ def _list_voices(client: ServerClient, *, as_json: bool) -> None:
     for column in ("VOICE", "MODEL", "LANGUAGES", ""):
         table.add_column(column, overflow="fold")
     for each in listed:
+        own = each["object"] == "audio.voice"
         table.add_row(
-            each["id"], each["model"], ", ".join(each["languages"]), "default" if each["default"] else ""
+            each["id"],
+            "" if own else each["model"],
+            ", ".join(each.get("languages", ())),
+            each["name"] if own else "default" if each["default"] else each["gender"] or "",
         )
     terminal.console().print(table)
 

@@ -25,7 +25,7 @@ from catalog.store.file_checks import read_regular
 from catalog.store.store import Store
 from catalog.validation.settings_errors import explained
 from catalog.validation.wording import describe, place
-from routing.beliefs.prior_files import PriorFiles
+from routing.beliefs.prior_files import faults
 from server.catalog_updates import may_discover, unknown_preferred, wrong_preferences
 from server.configuration.exposure import check_exposure
 from server.configuration.origins import variable_of
@@ -184,6 +184,11 @@ class _Check:
                 check_protocols([found])
         except ConfigurationError as error:
             wrong = error.__cause__
+            if isinstance(wrong, ConfigurationError):  # of options of an engine
+                for message, param in ((wrong.message, wrong.param), *wrong.also):
+                    at: Place = (table, number, *(param or "").split("."))
+                    yield Finding(self._at(at), f"[[{table}]] '{row.get('id')}': {message}")
+                return
             if not isinstance(wrong, ValidationError):
                 yield Finding(self._at((table, number, *_field_of(error.message))), error.message)
                 return
@@ -201,10 +206,9 @@ class _Check:
         """
         may_have_keys = settings.state.url is not None or (settings.data_dir / STATE_FILE).exists()
         devices = detect().devices
+        for fault in faults(settings.routing.priors):
+            yield self._located(fault.message)
         checks: list[tuple[Collection[str], Callable[[], object]]] = [
-            ((), partial(PriorFiles.read, [path])) for path in settings.routing.priors
-        ]
-        checks += [
             ((), partial(check_memory, {device: size}, devices))
             for device, size in settings.workers.memory.items()
         ]

@@ -120,6 +120,7 @@ NEEDS_RESTART = (
     "backends.proxy",
     "backends.fetch",
     "backends.ca_file",
+    "backends.video_poll",
     "workers",
     "routing.learning",
     "routing.signals",

@@ -32,7 +32,8 @@ from routing.state.records import Record, RecordQuery, every
 from server.callers import Caller
 from server.storage.storage import Storage
 
-FILE, PART, PICTURE = "file", "upload_part", "picture"
+FILE, PART, PICTURE, VIDEOS = "file", "upload_part", "picture", "video"
+VOICE, CONSENT = "voice", "voice_consent"
 TEMPORARY = ".tmp"
 SWEEP_EVERY = 600.0
 LEFT_OVER = 3600.0
@@ -152,7 +153,7 @@ class Files:
             for what in ("input", "results"):
                 with suppress(FileNotFoundError):
                     total += self.path(f"{record.id}.{what}").stat().st_size
-        for kind in (FILE, PART, PICTURE, VIDEOS):
+        for kind in (FILE, PART, PICTURE, VIDEOS, VOICE, CONSENT):
             async for record in every(self.storage.records, RecordQuery(kind, owner=owner, limit=1000)):
                 total += record.body["bytes"]
         return total
@@ -202,7 +203,6 @@ class Files:
         return prefix is not None and await self.storage.records.get(_KINDS[prefix], owner) is not None
 
 
-VIDEOS = "video"
 _KINDS = {
     "file-": FILE,
     "part_": PART,
@@ -210,6 +210,8 @@ _KINDS = {
     "batch_": "batch",
     "msgbatch_": "message_batch",
     "video_": VIDEOS,
+    "voice_": VOICE,
+    "cons_": CONSENT,
 }
 """The kinds of records by the beginning of their ids."""
 

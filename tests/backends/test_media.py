@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backends.fetch import Fetcher
-from backends.local.media import MAX_PIXELS_IN_ALL, with_media
+from backends.pictures.media import MAX_PIXELS_IN_ALL, with_media
 from backends.pictures.redrawing import Redrawer
 from backends.settings import FetchSettings
 from catalog.errors import CapabilityMismatch, InvalidRequest, PayloadTooLarge

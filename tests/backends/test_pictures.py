@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from backends.fetch import Fetcher
-from backends.local.media import with_media
 from backends.notices import collect
 from backends.pictures import apart, program
 from backends.pictures.exif import orientation_of
+from backends.pictures.media import with_media
 from backends.pictures.redrawing import SMALL, STB, Redrawer
 from backends.settings import FetchSettings
 from backends.wire.pictures import KINDS, checked_picture

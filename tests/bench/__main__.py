@@ -36,16 +36,18 @@ NAMES = (
     "realtime",
 )
 """Modules of this package with ``run(bench) -> Report``."""
+BY_NAME = ("gpu",)
+"""Those that run only when they are named: they pull models of many gigabytes."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the named benchmarks, or all."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {', '.join(NAMES)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {', '.join(NAMES + BY_NAME)}")
     parser.add_argument("--quick", action="store_true", help="rough figures, without long installations")
     parser.add_argument("--out", type=Path, default=OUT, help="where figures and pictures go")
     chosen = parser.parse_args(arguments)
-    unknown = set(chosen.names) - set(NAMES)
+    unknown = set(chosen.names) - {*NAMES, *BY_NAME}
     if unknown:
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
     console = Console(width=150)

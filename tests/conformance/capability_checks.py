@@ -141,6 +141,16 @@ async def check_transcribe(client: httpx.AsyncClient) -> None:
     assert 2.5 < done["duration"] < 3.5
 
 
+async def check_diarize(client: httpx.AsyncClient) -> None:
+    files = {"file": ("passage.mp3", spoken(PASSAGE))}
+    answer = await client.post("/v1/audio/transcriptions", data={"model": "m"}, files=files)
+    assert answer.status_code == 200, answer.text
+    done = events(answer.text)[-1]
+    assert done["type"] == "transcript.text.done"
+    assert {segment["speaker"] for segment in done["segments"]} == {"A"}
+    assert done["segments"][0]["start"] < 1 < done["duration"] - 1 < done["segments"][-1]["end"]
+
+
 async def check_speak(client: httpx.AsyncClient) -> None:
     answer = await client.post(
         "/v1/audio/speech", json={"model": "m", "input": SENTENCE, "response_format": "mp3"}
@@ -203,6 +213,7 @@ CHECKS: dict[Capability, Check] = {
     Capability.CLASSIFY: check_classify,
     Capability.MODERATE: check_moderate,
     Capability.TRANSCRIBE: check_transcribe,
+    Capability.DIARIZE: check_diarize,
     Capability.SPEAK: check_speak,
     Capability.IMAGE: check_image,
     Capability.VIDEO: check_video,

@@ -60,6 +60,8 @@ ROWS = [
     ),
     # CTranslate2 cannot be interrupted while it decodes a window of 30 seconds, which is one repeat.
     Row("whisper-tiny.en", ("/v1/audio/transcriptions", {"repeats": 8}), {"repeats": 1}, exact_tokens=True),
+    # The turns are told at the end, as they hang together.
+    Row("resemblyzer", ("/v1/audio/transcriptions", {"repeats": 40}), {"repeats": 1}, streams=False),
     Row(
         "hibari",
         ("/v1/audio/speech", {"input": f"{SENTENCE}\n" * 1000, "response_format": "pcm"}),

@@ -58,7 +58,7 @@ def test_trace_outcome_and_usage_of_a_request(server: Served, trace: str) -> Non
     assert CHAT in told
     assert "success" in told
     assert "expected quality" in ask(server, "outcome", trace, "--score", "0.9")
-    assert "Say how good" in ask(server, "outcome", trace, status=1)
+    assert "Say how good" in ask(server, "outcome", trace, status=2)
     assert CHAT in ask(server, "usage")
     rows = list(csv.DictReader(io.StringIO(ask(server, "usage", "--csv", "--by", "model"))))
     assert CHAT in {row["model"] for row in rows}
@@ -72,8 +72,8 @@ def test_warm_loads_each_model(server: Served) -> None:
 
 def test_the_embeddings_pin_is_shown_and_changed_only_by_name(server: Served) -> None:
     assert "cannot embed" in ask(server, "pin", "auto", CHAT, status=1)
-    assert "Name the model" in ask(server, "pin", "auto", status=1)
-    assert "Only 'auto'" in ask(server, "pin", EMBED, EMBED, status=1)
+    assert "Name the model" in ask(server, "pin", "auto", status=2)
+    assert "Only 'auto'" in ask(server, "pin", EMBED, EMBED, status=2)
     assert f"auto:best -> {EMBED}" in ask(server, "pin", "auto:best", EMBED)
     assert f"auto:best -> {EMBED}" in ask(server, "pin")
     body = {"input": "a", "capability": "embed", "model": "auto:best"}

@@ -30,6 +30,8 @@ def test_the_pages_have_examples_for_every_endpoint() -> None:
         "responses.create",
         "audio.speech.create",
         "audio/transcriptions",
+        "realtime.connect",
+        "realtime/client_secrets",
         "v1/models",
         "v1/route",
         "/tokenize",

@@ -192,7 +192,7 @@ def test_a_picture_is_drawn_into_a_new_file(tmp_path: Path) -> None:
             assert name in error
             assert (tmp_path / name).stat().st_size > 0
         assert (
-            "must end in" in run("draw", "x", "-o", "x.tiff", cwd=tmp_path, status=1, environment=keys(running))[1]
+            "must end in" in run("draw", "x", "-o", "x.tiff", cwd=tmp_path, status=2, environment=keys(running))[1]
         )
 
 

@@ -249,6 +249,8 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
                adds={Capability.EMBED: Capability.CLASSIFY}),
         engine("whisper", "whisper", ("faster_whisper", "av"), cuda, lambda cores: max(2, cores // 4),
                extra="speech", options="WhisperOptions"),
+        engine("onnx-asr", "onnx_asr", ("onnx_asr", "onnxruntime", "av"), cuda, lambda _: 4, extra="speech",
+               options="OnnxAsrOptions"),
         engine("speakers", "speakers.engine", ("faster_whisper", "onnxruntime", "av"), cuda, lambda _: 2,
                extra="speech", options="SpeakersOptions"),
         engine("speech", "speech.engine", ("av", "onnxruntime"), frozenset({"cpu"}), lambda cores: max(8, cores),

@@ -1,17 +1,16 @@
-"""POST /v1/audio/transcriptions, /translations and /speech; GET /v1/audio/voices."""
+"""POST /v1/audio/transcriptions, /translations and /speech."""
 
 from __future__ import annotations
 
 import base64
 import re
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import Response
-from typing_extensions import TypedDict
 
 from backends.streams.noted import NotedAudio
 from backends.wire.answers import SpeechEvent, TranscriptEvent, Transcription
@@ -21,8 +20,8 @@ from catalog.types import Json
 from server.answers.diarizing import FINAL, opens_with_speakers
 from server.answers.streams import BytesEncoder, EventEncoder, event, stream_bytes, stream_events
 from server.answers.transcripts import MEDIA, diarized_json, plain_json, srt, verbose_json, vtt
-from server.answers.whole import json_response, whole
-from server.api.management.models import speakers
+from server.answers.whole import whole
+from server.api.stored.voices import with_recording
 from server.edge.bodies import read_form
 from server.edge.callers import caller_of, origin_of, with_stand_in
 from server.edge.contracts import Contract, route
@@ -31,21 +30,6 @@ from server.edge.services import runtime_of, services_of
 from server.jobs import speech_job, transcription_job
 
 router = APIRouter(tags=["audio"])
-
-
-class VoiceCard(TypedDict):
-    """A voice of ``model``; ``default``: it speaks when a request names none."""
-
-    id: str
-    object: Literal["voice"]
-    model: str
-    languages: list[str]
-    default: bool
-
-
-class VoiceList(TypedDict):
-    object: Literal["list"]
-    data: list[VoiceCard]
 
 
 TRANSCRIBES = Contract(
@@ -90,33 +74,10 @@ async def create_speech(request: Request, body: SpeechRequest) -> Response:
         raise InvalidRequest(
             f"The text has {len(body.input)} characters; the limit is {longest}. Send it in parts.", param="input"
         )
-    job = speech_job(body, origin_of(request))
+    job = speech_job(await with_recording(request, body), origin_of(request))
     if body.stream_format == "sse":
         return await stream_events(request, job, SpeechEncoder(prompt_tokens=job.facts.prompt_tokens))
     return await stream_bytes(request, job, BytesEncoder(), SPEECH_MEDIA[body.response_format])
-
-
-@route(router, "GET", "/v1/audio/voices", Contract(answers=VoiceList, exact=True))
-async def list_voices(request: Request) -> Response:
-    """List the voices of every model that speaks and that this caller may use."""
-    runtime, caller = runtime_of(request), caller_of(request)
-    return json_response(
-        {
-            "object": "list",
-            "data": [
-                {
-                    "id": voice,
-                    "object": "voice",
-                    "model": row.id,
-                    "languages": list(row.languages),
-                    "default": not n,
-                }
-                for row in speakers(runtime)
-                if caller.allows(row.id, runtime.catalog)
-                for n, voice in enumerate(dict.fromkeys((*row.voices, *row.voice_map)))
-            ],
-        }
-    )
 
 
 class SpeechEncoder:

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
-from backends.local.media import MAX_PIXELS_IN_ALL
 from backends.pictures.exif import orientation_of
+from backends.pictures.media import MAX_PIXELS_IN_ALL
 from backends.wire.images import ImageEditBody, ImageEditRequest, ImageReference
 from backends.wire.images.answers import ImageEvent, ImageList
 from backends.wire.images.forms import FILES, MOST_FILES, fields_of

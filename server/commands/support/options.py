@@ -55,8 +55,8 @@ def check_fields(model: type[BaseModel], fields: Mapping[str, Any]) -> None:
 def _as_usage(
     error: RoundhouseError, command: Callable[..., Any], given: Mapping[str, Any], fields: Mapping[str, str]
 ) -> RoundhouseError:
-    if not error.param or error.status not in _REFUSED:
-        return error
+    if not error.param or error.param == "model" or error.status not in _REFUSED:
+        return error  # a model that cannot do it is well named
     name = _giver(error.param, command, given, fields)
     if name is None:
         return error

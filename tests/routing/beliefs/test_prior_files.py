@@ -79,7 +79,7 @@ def test_a_folder_is_read_in_order_and_a_later_file_adds_to_an_earlier_one(tmp_p
     ("name", "text", "told"),
     [
         ("a.toml", "models = 3", "models"),
-        ("a.toml", "[models.a]\nchat = 1.5", r"models\.a\.scores\.chat"),
+        ("a.toml", "[models.a]\nchat = 1.5", r"models\.a\.chat"),
         ("a.toml", "[models.a]\njuggling = 0.5", "'juggling' is no task and no figure of speed; known: chat"),
         ("a.toml", "[models.a]\nchat = true", "chat"),
         ("a.toml", "[models.a]\ntokens_per_second = -1", "tokens_per_second"),

@@ -250,6 +250,28 @@ def test_errors_of_every_kind_are_found_at_once(monkeypatch: pytest.MonkeyPatch)
     assert "wrong-itself' does not exist" not in "".join(found)
 
 
+def test_every_error_of_files_of_priors_is_found() -> None:
+    folder = Path("priors")
+    folder.mkdir()
+    (folder / "a.toml").write_text('[models.x]\noverall = 3\nflying = 0.5\n[models.y]\noverall = "good"\n')
+    (folder / "b.json").write_text("{")
+    found = check(written('[routing]\npriors = ["priors", "nowhere"]\n'))
+    assert {each.where for each in found} == {"roundhouse.toml:2"}
+    told = "\n".join(each.message for each in found)
+    for part in ("a.toml': models.x", "a.toml': models.y.overall", "b.json' cannot be read", "'nowhere' is no"):
+        assert part in told, told
+
+
+def test_every_wrong_option_of_a_model_is_found_with_its_line() -> None:
+    text = (
+        '[[model]]\nid = "a"\ncapabilities = ["chat"]\nengine = "llamacpp"\n'
+        'source = { kind = "path", path = "/x" }\n[model.options]\nbatch = 1\nwings = 2\nmmap = "x"\n'
+    )
+    found = check(written(text))
+    assert [each.where for each in found] == [f"roundhouse.toml:{line}" for line in (7, 8, 9)]
+    assert all(each.message.startswith("[[model]] 'a': Option '") for each in found)
+
+
 def test_an_error_that_may_follow_from_another_is_not_told() -> None:
     text = 'api_keys = "planted"\n[server]\nadmin_host = "0.0.0.0"\nadmin_port = "x"\nhost = "0.0.0.0"\n'
     assert [each.where for each in check(written(text))] == ["roundhouse.toml:1", "roundhouse.toml:4"]

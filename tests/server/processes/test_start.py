@@ -25,7 +25,7 @@ with asyncio.Runner(loop_factory=loop_factory()) as runner:
 
 ENGINES = ("xllamacpp", "llama_cpp", "onnxruntime", "tokenizers", "faster_whisper", "ctranslate2", "av", "hibari",
            "pypinyin", "mlx", "mlx_lm", "vllm", "diffusers", "torch", "transformers",
-           "apple_fm_sdk", "cyllama", "PIL")  # fmt: skip
+           "apple_fm_sdk", "cyllama", "PIL", "onnx_asr", "pocket_tts")  # fmt: skip
 CLIENTS = ("openai", "anthropic", "huggingface_hub", "redis", "keyring", "opentelemetry.sdk")
 OWN = ("backends.anthropic", "backends.google", "backends.elevenlabs",
        "backends.ollama", "backends.azure", "server.wires.messages", "server.wires.responses",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from catalog.errors import ConfigurationError
 from catalog.validation.wording import UNKNOWN, describe, place
@@ -58,13 +59,17 @@ def read_options(kind: type[T], engine: str, values: dict[str, Any]) -> T:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        wrong = f"{describe(first, value=True)}."
-        if first["type"] == UNKNOWN:
-            wrong = f"there is no such option. The engine has: {', '.join(sorted(kind.model_fields))}."
-        raise ConfigurationError(
-            f"Option '{place(first)}' of engine {engine}: {wrong}", param=f"options.{place(first)}"
-        ) from error
+        first, *others = (_wrong_option(kind, engine, each) for each in error.errors(include_url=False))
+        first.also = tuple((each.message, each.param) for each in others)
+        raise first from error
+
+
+def _wrong_option(kind: type[BaseModel], engine: str, error: ErrorDetails) -> ConfigurationError:
+    wrong = f"{describe(error, value=True)}."
+    if error["type"] == UNKNOWN:
+        wrong = f"there is no such option. The engine has: {', '.join(sorted(kind.model_fields))}."
+    where = place(error)
+    return ConfigurationError(f"Option '{where}' of engine {engine}: {wrong}", param=f"options.{where}")
 
 
 def paths_of(

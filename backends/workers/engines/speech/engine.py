@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -19,7 +21,16 @@ from backends.workers.engines.speech.hibari import HibariVoices
 from backends.workers.engines.speech.kokoro import KokoroVoices
 from backends.workers.engines.speech.speaking import Telling, spoken
 from backends.workers.engines.speech.ssml import Script, script_of
-from backends.workers.engines.speech.voices import SCRIPTS, Choice, Synthesizer, choose, foreign_letters
+from backends.workers.engines.speech.voices import (
+    SCRIPTS,
+    Choice,
+    Cloner,
+    Synthesizer,
+    Voice,
+    choose,
+    foreign_letters,
+)
+from backends.workers.engines.speech.voices import spoken as speaks
 from backends.workers.program.app import dropped, json_response, parse, serve_engine, stream_response
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
@@ -29,15 +40,22 @@ from catalog.errors import EngineMissing, InvalidRequest, ModelUnavailable, Unsu
 class SpeechOptions(EngineOptions):
     """The ``options`` of a catalogue row."""
 
-    library: Literal["hibari", "kokoro"] = "hibari"
+    library: Literal["hibari", "kokoro", "pocket"] = "hibari"
     voice: str | None = Field(default=None, description="default voice")
     formats: tuple[str, ...] = Field(default=tuple(MEDIA_TYPES), description="supported formats")
     file: str = Field(default="model.onnx", pattern=r"^[\w][\w.-]*\.onnx$")
     styles: str = Field(default="voices.bin", pattern=r"^[\w][\w.-]*$")
+    language: str = Field(default="english", pattern=r"^[a-z0-9_]+$", description="Pocket TTS: its configuration")
 
     def needed(self, folder: Path) -> tuple[str, ...]:
         del folder
         return (self.file, self.styles) if self.library == "kokoro" else ()
+
+
+class WorkerSpeech(SpeechRequest):
+    """A speech request as workers take it: ``recording`` is audio in base64, whose voice is to speak."""
+
+    recording: str | None = Field(default=None, repr=False)
 
 
 def serve(spec: WorkerSpec, ready: Ready) -> None:
@@ -64,8 +82,8 @@ class SpeechEngine:
             raise EngineMissing("speech", extra="speech", package="av") from None
         self._synthesizer = self._open()
         names = [voice.name for voice in self._synthesizer.voices]
-        self._default = self._options.voice or names[0]
-        if self._default not in names:
+        self._default = self._options.voice or next(iter(names), None)
+        if self._default is not None and self._default not in names:
             raise ModelUnavailable(f"'{self._spec.model_id}' has no voice {self._default!r}.")
         self._warm_up()
 
@@ -84,11 +102,18 @@ class SpeechEngine:
             return KokoroVoices(
                 folder, file=self._options.file, styles=self._options.styles, threads=self._spec.threads
             )
+        if self._options.library == "pocket":
+            from backends.workers.engines.speech.pocket import PocketVoices
+
+            folder = Path(self._spec.path or "")
+            return PocketVoices(folder, language=self._options.language, threads=self._spec.threads)
         return HibariVoices(threads=1)  # a second thread makes this small graph slower
 
     def _warm_up(self) -> None:
         """Speak a word, so that the dictionaries are loaded before the first request."""
-        voice = next(each for each in self._synthesizer.voices if each.name == self._default)
+        voice = next((each for each in self._synthesizer.voices if each.name == self._default), None)
+        if voice is None:
+            return
         for piece in self._synthesizer.read("a", language=voice.languages[0]):
             self._synthesizer.speak(piece, voice, speed=1.0)
 
@@ -107,8 +132,9 @@ class SpeechEngine:
         return json_response({"object": "list", "data": rows})
 
     async def _speech(self, http: Request) -> Response:
-        request = parse(SpeechRequest, await http.body())
+        request = parse(WorkerSpeech, await http.body())
         script = script_of(request.input)
+        recording = None if request.recording is None else b64decode(request.recording)
         choice, unused = self._checked(request, script)
         rate = request.sample_rate or self._synthesizer.sample_rate
         check_rate(request.response_format, rate)
@@ -118,8 +144,12 @@ class SpeechEngine:
             slowest, fastest = self._synthesizer.speeds
             pace = min(max(request.speed, slowest), fastest)
             telling = Telling(self._synthesizer.sample_rate, tempo=request.speed / pace)
+            chosen = choice
+            if recording is not None:
+                assert isinstance(self._synthesizer, Cloner), "it was checked"
+                chosen = replace(choice, voice=self._synthesizer.clone(recording))
             audio = encode(
-                spoken(self._synthesizer, script, choice, pace, telling, cancel),
+                spoken(self._synthesizer, script, chosen, pace, telling, cancel),
                 audio_format=request.response_format,
                 source_rate=self._synthesizer.sample_rate,
                 rate=rate,
@@ -139,7 +169,27 @@ class SpeechEngine:
         media_type = "text/event-stream" if timed else SPEECH_MEDIA[request.response_format]
         return await stream_response(http, self._runner.stream(produce), media_type=media_type, headers=headers)
 
-    def _checked(self, request: SpeechRequest, script: Script) -> tuple[Choice, list[str]]:
+    def _chosen(self, request: WorkerSpeech) -> Choice:
+        """The voice of a request. Raises UnsupportedParameter."""
+        if request.recording is None:
+            return choose(
+                self._synthesizer.voices,
+                default=self._default,
+                name=request.voice_name,
+                language=request.language,
+                strict=bool(request.strict),
+                blends=self._synthesizer.blends,
+            )
+        if not isinstance(self._synthesizer, Cloner):
+            raise UnsupportedParameter(
+                f"'{self._spec.model_id}' cannot speak with the voice of a recording.", param="voice"
+            )
+        own = self._synthesizer.language
+        if request.language is not None and speaks(Voice("", (own,)), request.language) is None:
+            raise UnsupportedParameter(f"'{self._spec.model_id}' speaks {own!r} alone.", param="language")
+        return Choice(Voice(request.voice_name or "recording", (own,)), own, ())
+
+    def _checked(self, request: WorkerSpeech, script: Script) -> tuple[Choice, list[str]]:
         """Choose the voice and list parameters without effect. Raises InvalidRequest, UnsupportedParameter."""
         if request.response_format not in self._options.formats:
             raise UnsupportedParameter(f"{request.response_format} is not offered here.", param="response_format")
@@ -150,14 +200,7 @@ class SpeechEngine:
             raise UnsupportedParameter(
                 f"'{self._spec.model_id}' tells the times {told} that it speaks.", param="timestamp_granularities"
             )
-        choice = choose(
-            self._synthesizer.voices,
-            default=self._default,
-            name=request.voice_name,
-            language=request.language,
-            strict=bool(request.strict),
-            blends=self._synthesizer.blends,
-        )
+        choice = self._chosen(request)
         unused = [*choice.dropped, *(request.model_extra or {})]
         if request.instructions:
             unused.append("instructions")

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from backends.voices import OPENAI_VOICES, openai_voice, unknown_voice
 from backends.workers.engines.common.audio import Samples
@@ -72,6 +72,20 @@ class Synthesizer(Protocol):
         ...
 
 
+@runtime_checkable
+class Cloner(Protocol):
+    """A synthesizer that speaks with the voice of a recording, in one ``language`` (BCP 47)."""
+
+    language: str
+
+    def clone(self, recording: bytes) -> Voice:
+        """The voice of a recording, in any audio container; it is not one of ``voices``. Thread-safe.
+
+        Raises UndecodableMedia, PayloadTooLarge, InvalidRequest for one that is too short.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """The voice and language for a request, and its parameters without effect."""
@@ -84,7 +98,7 @@ class Choice:
 def choose(
     voices: Sequence[Voice],
     *,
-    default: str,
+    default: str | None,
     name: str | None,
     language: str | None,
     strict: bool,
@@ -96,6 +110,8 @@ def choose(
     (with ``strict`` also for one that would be replaced), and for a language that no voice, or not the named one,
     speaks.
     """
+    if default is None:
+        raise UnsupportedParameter("This model speaks with voices of recordings alone: name one.", param="voice")
     known = {voice.name.lower(): voice for voice in voices}
     dropped: tuple[str, ...] = ()
     found = (

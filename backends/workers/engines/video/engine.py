@@ -27,7 +27,7 @@ from backends.wire.video.events import completed, progress
 from backends.wire.video.request import MAX_SOURCE, VideoRequest
 from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.video.mp4 import Clip, Frames, Sound, encoded, read_clip
-from backends.workers.engines.video.pipelines import Kind, Pipelines, VideoShape, open_pipelines, shape_of
+from backends.workers.engines.video.pipelines import Kind, VideoPipelines, VideoShape, open_pipelines, shape_of
 from backends.workers.program.app import dropped, parse, serve_engine, sse_event, stream_response
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
@@ -94,7 +94,7 @@ class VideoEngine:
         self,
         spec: WorkerSpec,
         *,
-        opener: Callable[[WorkerSpec], Pipelines] = open_pipelines,
+        opener: Callable[[WorkerSpec], VideoPipelines] = open_pipelines,
         noise: Callable[[int], Any] = seeded_noise,
         alive: float = ALIVE,
     ) -> None:
@@ -178,7 +178,7 @@ class VideoEngine:
         yield sse_event(completed(seconds, size=f"{shape.width}x{shape.height}", seed=plan.seed, fps=shape.fps))
 
 
-def plan_of(request: WorkerVideoRequest, options: VideoOptions, pipelines: Pipelines) -> Shot:
+def plan_of(request: WorkerVideoRequest, options: VideoOptions, pipelines: VideoPipelines) -> Shot:
     """What a pipeline is called with.
 
     Raises InvalidRequest for a shape that the model does not make, CapabilityMismatch for a picture or video that

@@ -1,4 +1,4 @@
-"""Pipelines of diffusers that make videos: how each is opened, and the shapes and arguments that it takes.
+"""VideoPipelines of diffusers that make videos: how each is opened, and the shapes and arguments that it takes.
 
 Text, a first frame and a source video are three pipelines of diffusers around the same weights: one is made of
 another without a copy. Source: diffusers' pages on video generation.
@@ -29,13 +29,13 @@ _FAMILIES: Mapping[str, Mapping[Kind, str]] = {
     },
     "HunyuanVideo": {"text": "HunyuanVideoPipeline", "image": "HunyuanVideoImageToVideoPipeline"},
 }
-"""Pipelines by the beginning of their names; the first that matches counts."""
+"""VideoPipelines by the beginning of their names; the first that matches counts."""
 _SIDES = {"LTX": 32}
 """Multiples of a side that a pipeline demands, whatever its autoencoder is."""
 
 
 @dataclass(slots=True)
-class Pipelines:
+class VideoPipelines:
     """A model's pipelines by what a video is made from. ``first`` is the one that its folder names."""
 
     model: str
@@ -103,7 +103,7 @@ class Pipelines:
         return int(getattr(vocoder, "output_sampling_rate", None) or 24_000)
 
 
-def open_pipelines(spec: WorkerSpec) -> Pipelines:
+def open_pipelines(spec: WorkerSpec) -> VideoPipelines:
     """Load the pipeline that ``model_index.json`` names. Raises EngineMissing and ModelUnavailable.
 
     On an accelerator the weights are in half precision. Those that do not fit beside the pictures wait in the
@@ -135,7 +135,7 @@ def open_pipelines(spec: WorkerSpec) -> Pipelines:
         _place(pipeline, spec.device)
     if hasattr(getattr(pipeline, "vae", None), "enable_tiling"):
         pipeline.vae.enable_tiling()
-    return Pipelines(spec.model_id, pipeline, spec.device)
+    return VideoPipelines(spec.model_id, pipeline, spec.device)
 
 
 def _place(pipeline: Any, device: str) -> None:

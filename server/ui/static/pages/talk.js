@@ -47,7 +47,7 @@ function heard(lines, event) {
 }
 
 function Conversation({ models }) {
-  const voices = useLoad(async (signal) => (await getJson("v1/audio/voices", { signal })).data);
+  const voices = useLoad(async (signal) => (await getJson("v1/audio/voices", { signal })).data.filter((each) => each.object === "voice"));
   const [model, setModel] = useState("auto");
   const [voice, setVoice] = useState("");
   const [mode, setMode] = useState("open");
@@ -123,7 +123,7 @@ function Conversation({ models }) {
     </div>
     <div class="row">
       ${talk
-        ? html`<button type="button" class="danger" onClick=${() => talk.stop()}><${Icon} name="stop" /> End</button>`
+        ? html`<button type="button" class="danger" onClick=${() => talk.stop()}><${Icon} name="stop" /> End the conversation</button>`
         : html`<button type="button" class="primary" onClick=${begin}><${Icon} name="record" /> Begin</button>`}
       ${talk && mode === "push" && html`<button type="button" class="primary" aria-pressed=${holding}
         onPointerDown=${press} onPointerUp=${release} onPointerLeave=${release}

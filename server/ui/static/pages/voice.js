@@ -29,7 +29,7 @@ const Told = ({ told, took }) => told && html`<p class="facts"><strong>${told.mo
   <a href=${`#/traces/${told.trace}`}>Trace</a></p>`;
 
 function Speak({ models }) {
-  const voices = useLoad(async (signal) => (await getJson("v1/audio/voices", { signal })).data);
+  const voices = useLoad(async (signal) => (await getJson("v1/audio/voices", { signal })).data.filter((each) => each.object === "voice"));
   const [text, setText] = useState("The next train to the turntable leaves from platform four.");
   const [model, setModel] = useState("auto");
   const [voice, setVoice] = useState("");

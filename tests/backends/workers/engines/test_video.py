@@ -24,7 +24,7 @@ from backends.workers.engines.video.engine import (
     sound_of,
 )
 from backends.workers.engines.video.mp4 import Clip, Sound, encoded, read_clip
-from backends.workers.engines.video.pipelines import Pipelines, shape_of
+from backends.workers.engines.video.pipelines import VideoPipelines, shape_of
 from backends.workers.program.app import build_app
 from backends.workers.program.threads import CancelSignal, WorkCancelled
 from backends.workers.spec import WorkerSpec
@@ -80,7 +80,7 @@ def pipeline() -> WanPipeline:
 
 @pytest.fixture
 def engine(pipeline: WanPipeline) -> VideoEngine:
-    made = VideoEngine(SPEC, opener=lambda _: Pipelines("filmer", pipeline, "cpu"), noise=lambda seed: seed)
+    made = VideoEngine(SPEC, opener=lambda _: VideoPipelines("filmer", pipeline, "cpu"), noise=lambda seed: seed)
     made.load()
     return made
 
@@ -123,7 +123,7 @@ async def test_what_a_pipeline_does_not_take_is_named(client: httpx.AsyncClient)
 async def test_a_worker_says_that_it_is_alive_while_a_step_takes_long(pipeline: WanPipeline) -> None:
     pipeline.go.clear()
     engine = VideoEngine(
-        SPEC, opener=lambda _: Pipelines("filmer", pipeline, "cpu"), noise=lambda seed: seed, alive=0.01
+        SPEC, opener=lambda _: VideoPipelines("filmer", pipeline, "cpu"), noise=lambda seed: seed, alive=0.01
     )
     engine.load()
     plan = plan_of(asked(size="32x32", seconds="1", steps=2), VideoOptions(), engine._pipelines)
@@ -165,12 +165,12 @@ def test_a_shape_is_at_least_what_was_asked_for_on_the_pipelines_grid() -> None:
 
 
 def test_a_model_that_lacks_a_kind_of_source_says_so(pipeline: WanPipeline) -> None:
-    pipelines = Pipelines("filmer", pipeline, "cpu")
+    pipelines = VideoPipelines("filmer", pipeline, "cpu")
     with pytest.raises(CapabilityMismatch, match="no first frame"):
         pipelines.of("image")
     still = type("WanImageToVideoPipeline", (WanPipeline,), {})()
     with pytest.raises(CapabilityMismatch, match="input_reference"):
-        Pipelines("filmer", still, "cpu").of("text")
+        VideoPipelines("filmer", still, "cpu").of("text")
 
 
 def test_an_extension_stands_behind_the_video_that_it_goes_on_from(pipeline: WanPipeline) -> None:
