@@ -75,7 +75,7 @@ def create_app(
     if runtime is not None or not may_have_keys:
         check_exposure(settings)  # else it is known at start-up, when the state has said whether there are keys
     in_flight = InFlight(settings.server.limits)
-    metrics = Metrics(lambda: in_flight.count, lambda: in_flight.draining)
+    metrics = Metrics(lambda: in_flight.count, lambda: in_flight.draining, lambda: len(in_flight.sessions))
     services = Services(
         settings=settings,
         authenticator=authenticator

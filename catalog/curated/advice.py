@@ -82,8 +82,8 @@ def _worth(choice: Fit, capability: Capability) -> float:
 
 
 def _keeps(choice: Fit, capability: Capability) -> bool:
-    """Whether the chosen form still has the capability: MLX's language models have no eyes here."""
-    return not (choice.engine == "mlx" and capability is Capability.VISION)
+    """Whether the chosen form still has the capability: MLX's models hear nothing here, and see pictures alone."""
+    return not (choice.engine == "mlx" and capability in (Capability.VIDEO_INPUT, Capability.AUDIO_INPUT))
 
 
 def licensed(entry: Entry, licenses: Collection[str]) -> bool:

@@ -18,6 +18,15 @@ uvicorn, for :mod:`server.edge.uvicorn_protocol`:
 - [A response is sent with no other method of the transport than write, close and is_closing.]
 - [An exception in a callback of the parser is answered by send_400_response.]
 
+uvicorn and websockets, for :mod:`server.edge.sockets.uvicorn_socket` and the handshake in
+:mod:`server.edge.uvicorn_protocol`:
+
+- uvicorn.protocols.http.httptools_impl.HttpToolsProtocol: handle_websocket_upgrade, ws_protocol_class
+- uvicorn.protocols.websockets.websockets_sansio_impl.WebSocketsSansIOProtocol: handle_connect(event), run_asgi,
+  transport
+- uvicorn.config.Config: __init__(ws, ws_max_size, ws_per_message_deflate)
+- [A WebSocket's message is read while no other waits for the handler.]
+
 uvicorn, for :mod:`server.processes` and :mod:`backends.workers.program.server`:
 
 - uvicorn.config.Config: __init__(http, lifespan, reset_contextvars), http_protocol_class

@@ -34,7 +34,7 @@ class _Series(Generic[M]):
     def __call__(self, *values: str) -> M:
         found = self._known.get(values)
         if found is None:
-            found = self._known[values] = self._metric.labels(*values)
+            found = self._known[values] = self._metric.labels(*values) if values else self._metric
         return found
 
 
@@ -44,9 +44,14 @@ class Metrics:
     """
 
     def __init__(
-        self, in_flight: Callable[[], int] = lambda: 0, draining: Callable[[], bool] = lambda: False
+        self,
+        in_flight: Callable[[], int] = lambda: 0,
+        draining: Callable[[], bool] = lambda: False,
+        sessions: Callable[[], int] = lambda: 0,
     ) -> None:
-        """``in_flight`` is the number of requests in flight; ``draining`` is true while the server shuts down."""
+        """``in_flight`` is the number of requests in flight, and ``sessions`` that of realtime sessions;
+        ``draining`` is true while the server shuts down.
+        """
         self.registry = registry = CollectorRegistry()
 
         def counter(name: str, meaning: str, *labels: str) -> _Series[Counter]:
@@ -103,6 +108,12 @@ class Metrics:
             "model",
             "event",
         )
+        self._reply_seconds = histogram(
+            "roundhouse_realtime_reply_seconds",
+            "Seconds from the end of a speaker's turn, its silence included, to the first sound of the answer",
+        )
+        sessions_gauge = Gauge("roundhouse_realtime_sessions", "Open realtime sessions", registry=registry)
+        sessions_gauge.set_function(sessions)
         in_flight_gauge = Gauge("roundhouse_in_flight", "Requests in flight", registry=registry)
         in_flight_gauge.set_function(in_flight)
         draining_gauge = Gauge("roundhouse_draining", "1 while shutting down", registry=registry)
@@ -124,6 +135,14 @@ class Metrics:
         """Count a request that ended; ``status`` is 0 if no answer was begun."""
         self._requests(route, method if method in _METHODS else "other", str(status)).inc()
         self._request_seconds(route).observe(seconds)
+
+    def session(self, route: str, status: int) -> None:
+        """Count a WebSocket that ended; its length says nothing of speed. ``status`` is 101 if it was open."""
+        self._requests(route, "GET", str(status)).inc()
+
+    def reply(self, seconds: float) -> None:
+        """Count the silence before a spoken answer."""
+        self._reply_seconds().observe(seconds)
 
     def error(self, code: str) -> None:
         """Count an error returned to a caller."""

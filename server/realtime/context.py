@@ -36,7 +36,11 @@ class Outlet(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SessionContext:
-    """``headers`` are those of the handshake, which may state an intent; ``clock`` is monotonic seconds."""
+    """``headers`` are those of the handshake, which may state an intent; ``clock`` is monotonic seconds.
+
+    ``on_error`` is called with the code of each error, ``on_reply`` with the seconds from the end of a turn to the
+    first sound of its answer.
+    """
 
     runtime: Runtime
     caller: Caller
@@ -45,6 +49,7 @@ class SessionContext:
     settings: RealtimeSettings
     clock: Callable[[], float]
     on_error: Callable[[str], None]
+    on_reply: Callable[[float], None]
 
     def asked(self, body: M) -> tuple[M, Origin]:
         """A body with the model that stands in for the one it names, and the origin of a job of its own trace.

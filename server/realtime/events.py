@@ -13,8 +13,10 @@ from catalog.types import Json
 from server.edge.json_body import as_model
 from server.realtime.fields import ResponseFields
 
-SHORT = 256 * 1024
-"""Characters of an event that may have any form; a longer one is audio, pictures or a long text: few values."""
+SHORT = 64 * 1024
+"""Characters of an event that is parsed at once; a longer one is parsed in a thread. It is audio, pictures or a
+long
+text, so it has few values."""
 _MOST_VALUES = 20_000
 
 

@@ -120,6 +120,19 @@ def read_item(sent: Json, param: str = "item") -> Item:
     return Item({**head, **fields}, size=len(str(sent)))
 
 
+def spoken_item(name: str, audio: bytes, transcript: str | None = None) -> Item:
+    """A user's turn that was spoken; its transcript may come later."""
+    body: Json = {
+        "id": name,
+        "object": "realtime.item",
+        "type": "message",
+        "status": "completed",
+        "role": "user",
+        "content": [{"type": "input_audio", "transcript": transcript}],
+    }
+    return Item(body, audio)
+
+
 def decode_audio(text: str, param: str) -> bytes:
     """Bytes of base64. Raises InvalidRequest."""
     try:

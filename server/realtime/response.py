@@ -71,6 +71,8 @@ class ResponseRun:
         """``context`` are the items that it answers; None: the conversation's when it begins."""
         self.id = new_id("resp")
         self.first_audio: float | None = None
+        self.turn_ended: float | None = None
+        """When the turn that it answers ended, by the same clock as ``first_audio``."""
         self._room = room
         self._fields = fields
         self._context = context

@@ -18,6 +18,7 @@ from server.realtime.beta import to_current
 from server.realtime.configuration import Configuration, check_response
 from server.realtime.context import Outlet, SessionContext, refused
 from server.realtime.events import (
+    SHORT,
     AudioAppend,
     ClientEvent,
     ItemCreate,
@@ -33,7 +34,7 @@ from server.realtime.hearing.completeness import silence_for
 from server.realtime.hearing.ears import Ears
 from server.realtime.hearing.transcribing import Transcribing, planned_here
 from server.realtime.hearing.turns import TurnChange, TurnMoment
-from server.realtime.items import Item, RealtimeConversation, decode_audio, new_id, read_item
+from server.realtime.items import Item, RealtimeConversation, decode_audio, new_id, read_item, spoken_item
 from server.realtime.response import ResponseRun
 
 _ASIDE = 4
@@ -128,7 +129,12 @@ class RealtimeSession:
             runtime.catalog.replicas(runtime.standing(name))
 
     async def _append(self, event: AudioAppend) -> None:
-        audio = decode_audio(event.audio, "audio")
+        long = len(event.audio) > SHORT
+        audio = (
+            await asyncio.to_thread(decode_audio, event.audio, "audio")
+            if long
+            else decode_audio(event.audio, "audio")
+        )
         async for moment in self._ears.hear(audio):
             await self._turn(moment)
 
@@ -320,15 +326,7 @@ class RealtimeSession:
             await self._respond(ResponseFields(), automatic=True)
 
     async def _commit_audio(self, item_id: str, audio: bytes, early: Transcribing | None = None) -> None:
-        body: Json = {
-            "id": item_id,
-            "object": "realtime.item",
-            "type": "message",
-            "status": "completed",
-            "role": "user",
-            "content": [{"type": "input_audio", "transcript": None}],
-        }
-        item = Item(body, audio)
+        item = spoken_item(item_id, audio)
         before = self.conversation.items[-1].id if self.conversation.items else None
         await self.send({"type": "input_audio_buffer.committed", "previous_item_id": before, "item_id": item_id})
         await self.place(item)
@@ -386,6 +384,7 @@ class RealtimeSession:
                 )
             await self._active.done.wait()
         run = ResponseRun(self, fields, self._input_of(fields))
+        run.turn_ended = self.turn_ended if automatic else None
         if run.in_conversation:
             self._active = run
         else:
@@ -418,6 +417,8 @@ class RealtimeSession:
                 self._active = None
         if run.first_audio is not None:
             self._spoken = True
+            if run.turn_ended is not None:
+                self.context.on_reply(run.first_audio - run.turn_ended)
         if run.in_conversation and run.spoken is not None:
             self._last_spoken = run.spoken
         if run.in_conversation:
@@ -455,17 +456,9 @@ class RealtimeSession:
             }
         )
         self._ears.take()
-        body: Json = {
-            "id": item_id,
-            "object": "realtime.item",
-            "type": "message",
-            "status": "completed",
-            "role": "user",
-            "content": [{"type": "input_audio", "transcript": ""}],
-        }
         previous = self.conversation.items[-1].id if self.conversation.items else None
         await self.send({"type": "input_audio_buffer.committed", "previous_item_id": previous, "item_id": item_id})
-        await self.place(Item(body))
+        await self.place(spoken_item(item_id, b"", ""))
         await self._respond(ResponseFields(), automatic=True)
 
     # ---- tasks

@@ -18,7 +18,7 @@ from server.edge.disconnect import ClientGone
 from server.edge.errors import as_error
 from server.realtime.beta import to_beta
 from server.realtime.context import SessionContext, refused
-from server.realtime.events import parse_event
+from server.realtime.events import SHORT, parse_event
 
 NORMAL, GOING_AWAY, POLICY, INTERNAL, RESTART = 1000, 1001, 1008, 1011, 1012
 """Status codes of a close. Source: RFC 6455, section 7.4.1, and IANA's registry."""
@@ -186,7 +186,8 @@ class SocketSession:
             known: Json = {}
             try:
                 text = message.get("text")
-                known = parse_event(message.get("bytes") or b"" if text is None else text)
+                data = message.get("bytes") or b"" if text is None else text
+                known = await asyncio.to_thread(parse_event, data) if len(data) > SHORT else parse_event(data)
                 await session.handle(known)
                 invalid = 0
             except RoundhouseError as error:

@@ -53,6 +53,8 @@ UPLOAD = {"bytes": 2, "filename": "a", "mime_type": "text/plain", "purpose": "us
 MESSAGES = [{"role": "user", "content": "Hi"}]
 MESSAGE = {"custom_id": "a", "params": {"model": "parrot", "max_tokens": 9, "messages": MESSAGES}}
 SSE = "text/event-stream"
+WAV = b"RIFF\x24\x00\x00\x00WAVE"
+CONSENT: Any = {"files": {"recording": ("a", WAV)}, "data": {"name": "a", "language": "en"}}
 ASKS = (
     post("/v1/chat/completions", {**BODY, "tools": [TOOL]}),
     post("/v1/chat/completions", {**BODY, "stream": True, "stream_options": {"include_usage": True}}, SSE),
@@ -103,6 +105,16 @@ ASKS = (
     ),
     post("/v1/audio/speech", {"model": "songbird", "input": "Hi", "stream_format": "sse"}, SSE),
     Ask("get", "/v1/audio/voices"),
+    Ask("post", "/v1/audio/voices", given={"files": {"audio_sample": ("a", WAV)}, "data": {"consent": "CONSENT"}}),
+    Ask("get", "/v1/audio/voices/{voice_id}"),
+    Ask("get", "/v1/audio/voices/{voice_id}/sample", "application/octet-stream"),
+    Ask("get", "/v1/audio/voices/{voice_id}/sample", "audio/mpeg"),
+    Ask("delete", "/v1/audio/voices/{voice_id}"),
+    Ask("post", "/v1/audio/voice_consents", given=CONSENT),
+    Ask("get", "/v1/audio/voice_consents"),
+    Ask("get", "/v1/audio/voice_consents/{consent_id}"),
+    post("/v1/audio/voice_consents/{consent_id}", {"name": "b"}),
+    Ask("delete", "/v1/audio/voice_consents/{consent_id}"),
     post("/v1/images/generations", {"model": "p", "prompt": "a bird", "n": 2}),
     post("/v1/images/generations", {"model": "p", "prompt": "a bird", "stream": True}, SSE),
     post("/v1/videos", VIDEO),
@@ -306,6 +318,16 @@ async def a_video(gateway: Gateway) -> str:
     return name
 
 
+async def of_voices(gateway: Gateway, ask: Ask, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What is sent, and the ids of a consent and of a voice, which is a model's where it is to speak."""
+    consents = [(await gateway.client.post("/v1/audio/voice_consents", **CONSENT)).json()["id"] for _ in range(2)]
+    sent = {"files": {"audio_sample": ("a", WAV)}, "data": {"name": "a", "consent": consents[0]}}
+    made = (await gateway.client.post("/v1/audio/voices", **sent)).json()["id"]
+    if given.get("data") == {"consent": "CONSENT"}:
+        given = sent
+    return given, {"consent_id": consents[1], "voice_id": "robin" if ask.media_type == "audio/mpeg" else made}
+
+
 async def answer(gateway: Gateway, ask: Ask) -> Response:
     kept = await stored(gateway) if "_id}" in ask.path or ask.path == "/v1/chat/completions" else {}
     trace = (await gateway.client.post("/v1/chat/completions", json=BODY)).headers["x-roundhouse-trace"]
@@ -320,6 +342,9 @@ async def answer(gateway: Gateway, ask: Ask) -> Response:
         ids["video_id"] = await a_video(gateway)
         if "video" in (given.get("json") or {}):
             given["json"] = {**given["json"], "video": {"id": ids["video_id"]}}
+    if "/audio/voice" in ask.path:
+        given, voices = await of_voices(gateway, ask, given)
+        ids |= voices
     path = ask.path.format(**ids)
     if (given.get("json") or {}).get("input_file_id") == "FILE":
         given["json"] = {**given["json"], "input_file_id": ids["file_id"]}

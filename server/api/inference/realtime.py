@@ -117,6 +117,7 @@ async def connect_realtime(socket: WebSocket) -> None:
         settings=services.settings.realtime,
         clock=services.clock,
         on_error=services.metrics.error,
+        on_reply=services.metrics.reply,
     )
     session = SocketSession(
         context,

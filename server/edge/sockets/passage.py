@@ -58,7 +58,7 @@ class SocketPassage:
         given = request_id(headers.get("x-request-id"))
         self._id_header = (b"x-request-id", given.encode())
         self._send = send
-        scope[SERVICES], scope[REQUEST_ID], scope[TRACE], scope[CALLER] = services, given, token_hex(8), ANONYMOUS
+        scope[SERVICES], scope[REQUEST_ID], scope[TRACE], scope[CALLER] = services, given, token_hex(16), ANONYMOUS
         tokens = structlog.contextvars.bind_contextvars(request_id=given, trace=scope[TRACE])
         totals, of_totals = begin_totals()
         try:
@@ -69,7 +69,7 @@ class SocketPassage:
             took = perf_counter() - began
             scope[STATUS] = self._status
             path = scope["path"]
-            services.metrics.request(path if path in SOCKET_PATHS else "other", "GET", self._status, took)
+            services.metrics.session(path if path in SOCKET_PATHS else "other", self._status)
             if services.settings.log.access:
                 client = scope.get("client")
                 key, address = scope[CALLER].id, client[0] if client else ""

@@ -23,6 +23,7 @@ from uvicorn.config import Config
 from uvicorn.lifespan.off import LifespanOff
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import Server, ServerState
 
 import server.edge
@@ -130,9 +131,15 @@ async def instance(kind: type) -> Any:
     return MAKERS[kind]()
 
 
+def a_socket() -> WebSocketsSansIOProtocol:
+    """A WebSocket's protocol before its handshake."""
+    return WebSocketsSansIOProtocol(config(), ServerState(), {}, asyncio.get_running_loop())
+
+
 MAKERS: dict[type, Callable[[], Any]] = {
     Config: config,
     LifespanOff: lambda: LifespanOff(config()),
+    WebSocketsSansIOProtocol: a_socket,
     FastAPI: FastAPI,
     Middleware: lambda: Middleware(Wire),  # type: ignore[arg-type]
     APIRouter: APIRouter,
@@ -216,6 +223,41 @@ async def test_an_exception_in_a_callback_is_a_bad_request() -> None:
     assert len(refused) == 1
 
 
+async def test_one_message_waits_at_a_time() -> None:
+    """A WebSocket's message is read while no other waits for the handler."""
+
+    class Paused(Wire):
+        reading = True
+
+        def pause_reading(self) -> None:
+            self.reading = False
+
+        def resume_reading(self) -> None:
+            self.reading = True
+
+    wire, taken = Paused(), asyncio.Event()
+    got: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await taken.wait()
+        got.append((await receive())["text"])
+
+    protocol = WebSocketsSansIOProtocol(config(app), ServerState(), {}, asyncio.get_running_loop())
+    protocol.connection_made(wire)
+    key = b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\nsec-websocket-version: 13\r\n"
+    upgrade = b"upgrade: websocket\r\nconnection: upgrade\r\n"
+    protocol.data_received(b"GET /x HTTP/1.1\r\nhost: localhost\r\n" + upgrade + key + b"\r\n")
+    await asyncio.sleep(0.01)
+    assert wire.written.startswith(b"HTTP/1.1 101 ")
+    protocol.data_received(b"\x81\x82\0\0\0\0hi")
+    assert not wire.reading
+    taken.set()
+    await asyncio.gather(*protocol.tasks)
+    assert (got, wire.reading) == (["hi"], True)
+
+
 async def test_without_sockets_nothing_listens() -> None:
     """Startup with an empty list of sockets listens to nothing."""
     server = ServerOnce()
@@ -290,6 +332,7 @@ BEHAVIOURS: tuple[Callable[..., Any], ...] = (
     test_a_task_starts_after_the_headers,
     test_a_response_needs_three_methods_of_the_transport,
     test_an_exception_in_a_callback_is_a_bad_request,
+    test_one_message_waits_at_a_time,
     test_without_sockets_nothing_listens,
     test_shutdown_closes_listeners_and_waits_for_them,
     test_the_stack_is_built_once_and_late,
