@@ -198,7 +198,12 @@ class StableDiffusionCppEngine(PictureEngine):
     def paint(self, painting: Painting, seed: int, cancel: CancelSignal) -> Generator[Stroke, None, Any]:
         job = self._job(painting, seed)
         process = self._running()
-        process.wait_ready(cancel)
+        try:
+            process.wait_ready(cancel)
+        except (ModelUnavailable, RequestFailed):  # the next request tries anew
+            process.kill()
+            self._process = None
+            raise
         finished = False
         try:
             process.send(job)
