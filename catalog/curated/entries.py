@@ -71,7 +71,8 @@ class WeightFiles(Section):
 ENGINES: Mapping[str, str] = MappingProxyType(
     {
         "gguf": "llamacpp", "mlx": "mlx", "vllm": "vllm", "onnx": "onnx", "whisper": "whisper",
-        "asr": "onnx-asr", "speech": "speech", "diffusion": "diffusion", "video": "diffusion-video",
+        "asr": "onnx-asr", "speech": "speech", "diffusion": "diffusion", "cpp": "stable-diffusion-cpp",
+        "video": "diffusion-video",
     }
 )  # fmt: skip
 """Engines, by the field of an entry that has its form."""
@@ -115,6 +116,7 @@ class Entry(Section):
     asr: WeightFiles | None = None
     speech: WeightFiles | None = None
     diffusion: WeightFiles | None = None
+    cpp: WeightFiles | None = Field(default=None, description="one file, for stable-diffusion.cpp")
     video: WeightFiles | None = None
     weights: WeightFiles | None = Field(default=None, description="a form that no engine here runs")
     tool_parser: str | None = None
@@ -131,7 +133,7 @@ class Entry(Section):
     def _somewhere(self) -> Entry:
         if not any(True for _ in self.repositories()):
             raise ValueError(
-                "it has no form: give gguf, mlx, vllm, onnx, whisper, asr, speech, diffusion, video or weights"
+                "it has no form: give gguf, mlx, vllm, onnx, whisper, asr, speech, diffusion, cpp, video, weights"
             )
         return self
 
