@@ -261,6 +261,8 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
                options="VideoOptions"),
         engine("stable-diffusion-cpp", "stable_diffusion_cpp.engine", ("cyllama", "PIL"), _GPU, lambda _: 1,
                children=True, options="StableDiffusionCppOptions", adds={Capability.IMAGE: Capability.IMAGE_EDIT}),
+        engine("onnx-painter", "onnx_painter.engine", ("onnxruntime", "tokenizers"), frozenset({"cpu"}),
+               lambda _: 2, extra="onnx", options="OnnxPainterOptions"),
         engine("vllm", "vllm.engine", ("vllm",), cuda, lambda _: 64,
                children=True, context=True, explain=vllm.explain, options="VllmOptions"),
         engine("mlx", "mlx.engine", ("mlx_lm",), frozenset({"cpu", "mps"}), lambda _: 16, context=True,

@@ -2,7 +2,8 @@
 
 The events are OpenAI's: a ``transcript.text.delta`` per segment, then ``transcript.text.done``, which has all
 fields of verbose_json. Ours are ``progress`` of a delta (the seconds that were heard, and those of the whole file
-or null) and ``language_probability`` of the end.
+or null), ``segment`` of a delta where times of words are asked for (its times, text and words), and
+``language_probability`` of the end.
 """
 
 from __future__ import annotations
@@ -67,13 +68,19 @@ class Transcript:
         self.words: list[Json] = []
         self._task = "translate" if request.translate else "transcribe"
         self._whole = whole
+        self._told = 0
 
     def add(self, text: str, segment: Json, until: float) -> Json:
         """Add a segment, which ends ``until`` seconds after the beginning of the piece; returns its event."""
         delta = text if self.text else text.lstrip()
         self.text += delta
         self.segments.append(segment)
-        return self.delta(delta, until)
+        event = self.delta(delta, until)
+        if self.with_words:
+            told, self._told = self.words[self._told :], len(self.words)
+            times = {name: segment[name] for name in ("start", "end", "text")}
+            event["segment"] = {**times, "words": told}
+        return event
 
     def delta(self, text: str, until: float = 0.0) -> Json:
         """The event of further text, perhaps of none."""
