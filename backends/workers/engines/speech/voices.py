@@ -123,7 +123,7 @@ def choose(
     found = (
         known[default.lower()] if name is None else known.get(name.lower()) or _blend(name, known, blends=blends)
     )
-    if found is None and name in unread:
+    if found is None and name is not None and name in unread:
         raise UnsupportedParameter(
             f"The language of the voice {name!r} is not read here. To read it: {unread[name]}", param="voice"
         )
