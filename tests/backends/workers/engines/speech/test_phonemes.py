@@ -120,7 +120,8 @@ def test_chinese_is_read_by_its_phrases() -> None:
     ("kana", "sounds"),
     [
         ("トーキョー", "toːkʲoː"), ("コンニチワ", "koɲɲiʨiβa"), ("キップ", "kʲiʔpɯ"), ("シンブン", "ɕimbɯɴ"),
-        ("テンキ", "teŋkʲi"), ("ファン", "ɸaɴ"), ("ツキ", "ʦɨkʲi"), ("デス’", "desɨ"), ("ティー", "tʲiː"), ("", ""),
+        ("テンキ", "teŋkʲi"), ("ファン", "ɸaɴ"), ("ツキ", "ʦɨkʲi"), ("デス’", "desɨ"),
+        ("ティー", "tʲiː"), ("", ""),
     ],
 )  # fmt: skip
 def test_readings_of_japanese(kana: str, sounds: str) -> None:
