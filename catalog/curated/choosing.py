@@ -19,6 +19,7 @@ _DEVICES = {
     "onnx": frozenset({"cpu", "cuda"}), "whisper": frozenset({"cpu", "cuda"}),
     "onnx-asr": frozenset({"cpu", "cuda"}), "speakers": frozenset({"cpu", "cuda"}), "speech": frozenset({"cpu"}),
     "diffusion": frozenset({"cpu", "cuda", "mps"}), "diffusion-video": frozenset({"cpu", "cuda", "mps"}),
+    "stable-diffusion-cpp": frozenset({"cpu", "cuda", "mps"}),
 }  # fmt: skip
 """Kinds of devices that an engine is recommended on."""
 

@@ -72,7 +72,7 @@ ENGINES: Mapping[str, str] = MappingProxyType(
     {
         "gguf": "llamacpp", "mlx": "mlx", "vllm": "vllm", "onnx": "onnx", "whisper": "whisper",
         "asr": "onnx-asr", "speakers": "speakers", "speech": "speech",
-        "diffusion": "diffusion", "video": "diffusion-video",
+        "diffusion": "diffusion", "cpp": "stable-diffusion-cpp", "video": "diffusion-video",
     }
 )  # fmt: skip
 """Engines, by the field of an entry that has its form."""
@@ -117,6 +117,7 @@ class Entry(Section):
     speakers: WeightFiles | None = None
     speech: WeightFiles | None = None
     diffusion: WeightFiles | None = None
+    cpp: WeightFiles | None = Field(default=None, description="one file, for stable-diffusion.cpp")
     video: WeightFiles | None = None
     weights: WeightFiles | None = Field(default=None, description="a form that no engine here runs")
     tool_parser: str | None = None
