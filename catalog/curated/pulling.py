@@ -17,10 +17,16 @@ from catalog.store.store import Known, Store
 _OF_THE_WEIGHTS = frozenset({Capability.CODE, Capability.SUMMARISE})
 """Features of a chat model that no chat template tells."""
 
-_SENSES = frozenset({Capability.VISION, Capability.VIDEO_INPUT, Capability.AUDIO_INPUT})
+_NOT_OF_MLX = frozenset({Capability.VIDEO_INPUT, Capability.AUDIO_INPUT})
 _SIZE = re.compile(r"-(\d+(?:\.\d+)?[bm](?:-a\d+(?:\.\d+)?b)?)$")
 
-EXTRAS = {"whisper": "speech", "onnx-asr": "speech", "diffusion": "images", "diffusion-video": "video"}
+EXTRAS = {
+    "whisper": "speech",
+    "onnx-asr": "speech",
+    "speakers": "speech",
+    "diffusion": "images",
+    "diffusion-video": "video",
+}
 """The extra that installs an engine, where it has another name."""
 
 
@@ -133,7 +139,7 @@ def _capabilities(row: Model, entry: Entry, engine: str) -> frozenset[Capability
         return row.capabilities | entry.capabilities
     if engine == "llamacpp" and Capability.CHAT in entry.capabilities & ENDPOINTS:
         return row.capabilities | (entry.capabilities & _OF_THE_WEIGHTS)
-    return entry.capabilities - _SENSES if engine == "mlx" else entry.capabilities
+    return entry.capabilities - _NOT_OF_MLX if engine == "mlx" else entry.capabilities
 
 
 def _aliases(row: Model, entry: Entry) -> tuple[str, ...]:

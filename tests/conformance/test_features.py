@@ -18,6 +18,7 @@ from openai.types.audio.transcription_create_params import (
 )
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming as ChatParams
 from openai.types.completion_create_params import CompletionCreateParamsNonStreaming as CompletionParams
+from openai.types.image_edit_params import ImageEditParamsNonStreaming as ImageEditParams
 from openai.types.image_generate_params import ImageGenerateParamsNonStreaming as ImageParams
 from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming as ResponseParams
 
@@ -33,6 +34,7 @@ TYPES: Mapping[str, Any] = {
     "Completions": CompletionParams,
     "Moderations": ModerationCreateParams,
     "Images": ImageParams,
+    "Image edits": ImageEditParams,
     "Speech": SpeechCreateParams,
     "Transcriptions": TranscriptionParams,
 }

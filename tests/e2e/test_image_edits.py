@@ -89,6 +89,18 @@ def test_gemini_changes_pictures_too_and_says_what_it_lacks(studio: Studio) -> N
     assert base64.b64decode(parts[0]["inlineData"]["data"]) == PICTURE
 
 
+def test_gemini_gives_its_own_format_and_a_variation_is_an_edit_and_both_are_said(studio: Studio) -> None:
+    answer = httpx.post(
+        f"{studio.address}/images/variations",
+        data={"model": "gemini", "output_format": "webp"},
+        files={"image": ("a.png", PICTURE)},
+        timeout=30,
+    )
+    assert (answer.status_code, answer.json()["output_format"]) == (200, "png")
+    assert answer.headers["x-roundhouse-dropped"] == "output_format"
+    assert "asked for an edit" in answer.headers["x-roundhouse-notice"]
+
+
 def test_strict_refuses_what_would_be_left_out(studio: Studio) -> None:
     calls = len(studio.google.calls)
     answer = studio.edit("gemini", quality="high", headers={"x-roundhouse-strict": "true"})

@@ -46,7 +46,8 @@ class Wrong(Exception):
 class FakeGoogle(FakeServer):
     """``reply`` is what the model says, before ``pictures`` in base64, or aloud as the PCM of ``sounds``.
 
-    With ``call_ids`` off, tool calls have no ids, as in older versions.
+    Without ``draws_unasked`` the pictures come only where a request names the modality. With ``call_ids`` off,
+    tool calls have no ids, as in older versions.
     """
 
     def __init__(self, *, uds: Path | None = None, key: str = "AIza-fake") -> None:
@@ -56,6 +57,7 @@ class FakeGoogle(FakeServer):
         self.context = 4096
         self.call_ids = True
         self.pictures: tuple[str, ...] = ()
+        self.draws_unasked = True
         self.sounds: tuple[bytes, ...] = (b"\x01\x00", b"\x02\x00\x03\x00")
         self.listed: list[Json] = []
 
@@ -176,7 +178,9 @@ class FakeGoogle(FakeServer):
             return [{"inlineData": {"mimeType": kind, "data": one}} for one in spoken], finish
         if config.get("responseModalities") == ["IMAGE"]:
             pieces = []
-        drawn = [{"inlineData": {"mimeType": "image/png", "data": picture}} for picture in self.pictures]
+        draws = self.draws_unasked or "IMAGE" in config.get("responseModalities", ())
+        pictures = self.pictures if draws else ()
+        drawn = [{"inlineData": {"mimeType": "image/png", "data": picture}} for picture in pictures]
         return [*parts, *({"text": piece} for piece in pieces), *drawn], finish
 
 

@@ -81,6 +81,14 @@ class ThreadRunner:
             cancel.set()
             self._leave_after(step, items, outcome)
 
+    def run(self, work: Callable[[], T]) -> T:
+        """Run ``work`` in a thread and wait for it, before there is an event loop. Raises its error."""
+        return self._threads.submit(work).result()
+
+    async def call(self, work: Callable[[], T]) -> T:
+        """Run short ``work`` in a thread, between the steps of others. Raises its error."""
+        return await asyncio.wrap_future(self._threads.submit(work))
+
     def close(self) -> None:
         """Wait for the running steps, then end the threads."""
         self._threads.shutdown(wait=True, cancel_futures=True)

@@ -38,7 +38,8 @@ class Door:
     """A route, a smallest body, its parameters, and those that end at the gateway, each with the reason.
 
     ``gateway`` are parameters without a sample, or with one that the provider never gets. ``own`` are those
-    that the gateway does where the provider does not get them. ``file`` is the audio of a form.
+    that the gateway does where the provider does not get them. ``file`` is the file of a form, under the name
+    ``field``.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Door:
     headers: Mapping[str, str] = field(default_factory=dict)
     own: Mapping[str, str] = field(default_factory=dict)
     file: bytes | None = None
+    field: str = "file"
 
 
 def plain(**values: Any) -> list[Sample]:

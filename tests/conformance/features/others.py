@@ -6,7 +6,7 @@ import base64
 from types import MappingProxyType
 from typing import Any
 
-from tests.conformance.features.doors import PICTURE, WAV, Door, Sample, plain
+from tests.conformance.features.doors import PICTURE, PNG, WAV, Door, Sample, plain
 
 _CUT: dict[str, Any] = {"truncate": True}
 
@@ -84,6 +84,11 @@ MODERATIONS = Door(
     gateway=MappingProxyType({"model": "chooses the row"}),
 )
 
+_OF_PICTURES = MappingProxyType({
+    "response_format": "the gateway asks for the picture, and names it by an address of its own",
+    "stream": "the gateway writes the events",
+})  # fmt: skip
+
 IMAGES = Door(
     "/v1/images/generations",
     {"prompt": "mark-text"},
@@ -100,6 +105,32 @@ IMAGES = Door(
         Sample("stream", {"stream": True}),
     ),
     gateway=MappingProxyType({"model": "chooses the row", "prompt": "the request itself"}),
+    own=_OF_PICTURES,
+)  # fmt: skip
+
+EDITS = Door(
+    "/v1/images/edits",
+    {"prompt": "mark-text"},
+    (
+        *plain(
+            background="opaque", complexity="high", frame_count="2", frame_duration_ms="50", input_fidelity="high",
+            n="2", output_compression="50", output_format="webp", quality="low", safety_identifier="mark-safe",
+            size="1024x1024", user="mark-user", negative_prompt="mark-not", seed="7", steps="5",
+            guidance_scale="3.5", strength="0.5",
+        ),
+        Sample("partial_images", {"stream": "true", "partial_images": "1"}),
+        Sample("response_format: b64_json", {"response_format": "b64_json"}),
+        Sample("response_format: url", {"response_format": "url"}),
+        Sample("stream", {"stream": "true"}),
+        Sample("svg: model", {"svg[model]": "mark-svg"}),
+    ),
+    gateway=MappingProxyType({
+        "model": "chooses the row", "prompt": "the request itself", "image": "the request itself",
+        "mask": "a file", "markup": "a file",
+    }),
+    own=_OF_PICTURES,
+    file=base64.b64decode(PNG),
+    field="image",
 )  # fmt: skip
 
 SPEECH = Door(
@@ -172,6 +203,7 @@ OTHERS = MappingProxyType(
         "Classify": CLASSIFY,
         "Moderations": MODERATIONS,
         "Images": IMAGES,
+        "Image edits": EDITS,
         "Speech": SPEECH,
         "Transcriptions": TRANSCRIPTIONS,
         "Ollama's chat": OLLAMA,

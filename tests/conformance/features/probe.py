@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import tempfile
@@ -33,6 +34,7 @@ from tests.fakes.google import FakeGoogle
 from tests.fakes.llama_server import FakeLlamaServer
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.openai import FakeOpenAI
+from tests.fakes.openai_media import png
 from tests.fakes.server import Call, FakeServer
 from tests.server.fakes import FakePool
 
@@ -51,6 +53,7 @@ CAPABILITY_OF: Mapping[str, str] = {
     "Classify": "classify",
     "Moderations": "moderate",
     "Images": "image",
+    "Image edits": "image_edit",
     "Speech": "speak",
     "Transcriptions": "transcribe",
 }
@@ -113,6 +116,12 @@ def _bedrock() -> FakeBedrock:
     return fake
 
 
+def _google() -> FakeGoogle:
+    fake = FakeGoogle(key=KEY)
+    fake.pictures, fake.draws_unasked = (base64.b64encode(png()).decode(),), False
+    return fake
+
+
 def _worker() -> FakeServer:
     fake = FakeLlamaServer(uds=Path(tempfile.mkdtemp(prefix="rh-")) / "w.sock")
     fake.chances = lambda text: dict.fromkeys("abcdefghijklmnopqrstuvwxyz-", 1 / 27)
@@ -147,6 +156,7 @@ PROVIDERS = (
             "Classify": "fake-classify",
             "Moderations": "fake-moderation",
             "Images": "gpt-image-1",
+            "Image edits": "gpt-image-1",
             "Speech": "tts-1",
             "Transcriptions": "whisper-1",
         },
@@ -163,11 +173,16 @@ PROVIDERS = (
     Provider("Anthropic", lambda: FakeAnthropic(key=KEY), "anthropic", "claude-sonnet-5"),
     Provider(
         "Google",
-        lambda: FakeGoogle(key=KEY),
+        _google,
         "google",
         "gemini-3-flash",
         "/v1beta",
-        others={"Embeddings": "gemini-embedding-001"},
+        gateway={"background": "it draws on an opaque ground", "n": "one call for each picture"},
+        others={
+            "Embeddings": "gemini-embedding-001",
+            "Images": "gemini-3-pro-image",
+            "Image edits": "gemini-3-pro-image",
+        },
     ),
     Provider(
         "Bedrock (Nova)",
@@ -272,7 +287,7 @@ class Gateway:
         if door.file is None:
             answer = await self._client.post(door.path, json=body, headers=dict(door.headers))
         else:
-            answer = await self._client.post(door.path, data=body, files={"file": ("a.wav", door.file)})
+            answer = await self._client.post(door.path, data=body, files={door.field: ("a", door.file)})
         return answer, [call for call in fake.calls[before:] if call.path not in _QUESTIONS]
 
     async def base(self, name: str, provider: Provider) -> tuple[Call, frozenset[str]]:
@@ -338,6 +353,7 @@ def _rows(provider: Provider, file: Path) -> list[Json]:
     models = {provider.id: (provider.model, list(CAPABILITIES))} if provider.model else {}
     for name, model in provider.others.items():
         kinds = [CAPABILITY_OF[name], *(["vision"] if name == "Moderations" and not provider.engine else [])]
+        kinds += ["image"] if name == "Image edits" else []
         models[provider.row(name)] = (model, kinds)
     rows: list[Json] = []
     for name, (model, kinds) in models.items():

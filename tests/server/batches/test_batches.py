@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from codecs import BOM_UTF8
 from typing import Any, get_args
 
@@ -17,6 +18,7 @@ from server.api.doors import DOORS
 from server.api.stored import batches
 from server.api.stored.batches import Endpoint
 from server.storage.slots import Slot
+from tests.fakes.pictures import encoded, quarters
 from tests.server.api.stored.test_files import bounds, files_of, names
 from tests.server.batches.helpers import CHAT, chat_line, content, jsonl, send, until, works_of
 from tests.server.conftest import Gateway, Start
@@ -44,6 +46,7 @@ async def test_every_line_is_answered_as_its_endpoint_answers(gateway: Gateway) 
     assert sorted(names(files_of(gateway).folder)) == sorted([batch["input_file_id"], done["output_file_id"]])
 
 
+PICTURE = f"data:image/png;base64,{base64.b64encode(encoded(quarters(8, 6))).decode()}"
 BODIES: dict[str, Json] = {
     CHAT: chat_line("x")["body"],
     "/v1/responses": {"model": "parrot", "input": "Hi", "store": False},
@@ -51,6 +54,7 @@ BODIES: dict[str, Json] = {
     "/v1/embeddings": {"model": "parrot", "input": ["a", "b"]},
     "/v1/moderations": {"model": "parrot", "input": "Hi"},
     "/v1/images/generations": {"model": "parrot", "prompt": "a bird"},
+    "/v1/images/edits": {"model": "parrot", "prompt": "a hat", "images": [{"image_url": PICTURE}]},
     "/v1/rerank": {"model": "parrot", "query": "q", "documents": ["a", "b"]},
     "/v1/messages": {"model": "parrot", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]},
 }

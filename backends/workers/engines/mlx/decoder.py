@@ -198,7 +198,7 @@ class Decoder:
             token = Token(
                 id=response.token,
                 logprob=response.logprobs[response.token].item(),
-                top=tuple(_likeliest(response.logprobs, wanted)) if wanted else (),
+                top=tuple(likeliest(response.logprobs, wanted)) if wanted else (),
                 finish=response.finish_reason,
             )
             if token.finish is not None:
@@ -305,7 +305,8 @@ def _stops(eos: frozenset[int]) -> Any:
     return StopSequences([(token,) for token in sorted(eos)])
 
 
-def _likeliest(logprobs: Any, count: int) -> Iterator[tuple[int, float]]:
+def likeliest(logprobs: Any, count: int) -> Iterator[tuple[int, float]]:
+    """The likeliest tokens with their log probabilities, in descending order."""
     import mlx.core as mx
 
     found = mx.argpartition(-logprobs, kth=count - 1)[:count]

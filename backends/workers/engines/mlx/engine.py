@@ -29,6 +29,7 @@ from backends.workers.engines.common.text_tokenizer import TextTokenizer
 from backends.workers.engines.common.token_routes import token_routes
 from backends.workers.engines.mlx.chat_parser import MlxOutputParser
 from backends.workers.engines.mlx.decoder import Decoder, Loaded, MlxSampling
+from backends.workers.engines.mlx.seeing import LoadedToSee, SeeingDecoder, messages_to_see
 from backends.workers.program.app import json_response, parse, serve_engine, stream_response
 from backends.workers.program.threads import WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
@@ -41,6 +42,7 @@ from catalog.errors import (
     ModelUnavailable,
     UnsupportedParameter,
 )
+from catalog.model import Capability
 from catalog.types import Json
 
 
@@ -68,7 +70,8 @@ class MlxEngine:
         self._options = read_options(MlxOptions, "mlx", spec.options)
         if spec.path is None:
             raise ConfigurationError(f"Engine mlx needs a model folder, and '{spec.model_id}' names none.")
-        self._decoder = Decoder(
+        self._seeing = SeeingDecoder(self._read_to_see) if Capability.VISION in spec.capabilities else None
+        self._decoder = self._seeing or Decoder(
             self._read,
             slots=spec.slots + spec.extra,
             prefill_batch=self._options.prefill_batch,
@@ -113,6 +116,33 @@ class MlxEngine:
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ModelUnavailable(f"mlx_lm cannot open '{self._spec.model_id}': {reason}") from error
+        return Loaded(network, *self._know(tokenizer, config))
+
+    def _read_to_see(self) -> LoadedToSee:
+        """Load a model that sees; runs in its decoder's thread. Raises EngineMissing and ModelUnavailable."""
+        try:
+            import mlx.core as mx
+            from mlx_lm.utils import load_tokenizer
+            from mlx_vlm.utils import load, load_config
+        except ImportError as error:
+            raise EngineMissing("mlx", extra="mlx", package=error.name) from None
+        if self._spec.device == "cpu":
+            mx.set_default_device(mx.cpu)
+        folder = Path(self._spec.path or "")
+        adapter = self._options.adapter_path
+        try:
+            config = load_config(folder)
+            network, processor = load(str(folder), adapter_path=adapter and str(adapter), trust_remote_code=False)
+            tokenizer = load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ModelUnavailable(f"mlx_vlm cannot open '{self._spec.model_id}': {reason}") from error
+        text = config.get("text_config")
+        return LoadedToSee(network, processor, *self._know(tokenizer, {**(text or {}), **config}))
+
+    def _know(self, tokenizer: Any, config: Json) -> tuple[frozenset[int], tuple[int, ...]]:
+        """Keep what is known of a model's texts; the ids that end an answer, and those that XTC spares."""
+        folder = Path(self._spec.path or "")
         trained = int(config.get("max_position_embeddings") or 2**31)
         self._window = min(self._spec.context or trained, trained)
         self._tokenizer = tokenizer
@@ -120,7 +150,7 @@ class MlxEngine:
         self._texts = TextTokenizer(folder / "tokenizer.json", model=self._spec.model_id, max_tokens=self._window)
         self._guide: Any = None
         eos = frozenset(int(token) for token in tokenizer.eos_token_ids)
-        return Loaded(network, eos, (*tokenizer.encode("\n", add_special_tokens=False), *eos))
+        return eos, (*tokenizer.encode("\n", add_special_tokens=False), *eos)
 
     # ---- answers
 
@@ -134,7 +164,7 @@ class MlxEngine:
         tools = [tool.model_dump(exclude_none=True) for tool in request.tools or ()]
         if request.tool_choice == "none":
             tools = []
-        prompt = await asyncio.to_thread(self._prompt, request, tools, extra.get("chat_template_kwargs") or {})
+        prompt = await self._tokens(request, tools, extra.get("chat_template_kwargs") or {})
         wanted = (request.top_logprobs or 0) if request.logprobs else None
         text = MlxOutputParser(self._tokenizer, prompt, tools)
         if request.grammar is not None and text.thinks:
@@ -227,21 +257,28 @@ class MlxEngine:
 
     # ---- prompts and tokens
 
-    def _prompt(self, request: ChatRequest, tools: list[Json], arguments: Json) -> list[int]:
+    async def _tokens(self, request: ChatRequest, tools: list[Json], arguments: Json) -> list[int]:
+        """The tokens of a chat's prompt, those of pictures included."""
+        if self._seeing is None:
+            messages = messages_of(request, "mlx")
+            return list(await asyncio.to_thread(self._templated, messages, tools, arguments, tokenize=True))
+        messages, pictures = await asyncio.to_thread(messages_to_see, request, "mlx")
+        text = await asyncio.to_thread(self._templated, messages, tools, arguments, tokenize=False)
+        return await self._seeing.prompt(text, pictures)
+
+    def _templated(self, messages: list[Json], tools: list[Json], arguments: Json, *, tokenize: bool) -> Any:
         if not self._tokenizer.has_chat_template:
             raise CapabilityMismatch(f"'{self._spec.model_id}' has no chat template.", param="model")
-        messages = messages_of(request, "mlx")
         from jinja2.exceptions import TemplateError
 
         try:
-            ids = self._tokenizer.apply_chat_template(
-                messages, tools=tools or None, add_generation_prompt=True, **arguments
+            return self._tokenizer.apply_chat_template(
+                messages, tools=tools or None, add_generation_prompt=True, tokenize=tokenize, **arguments
             )
         except (TemplateError, TypeError, ValueError) as error:
             raise InvalidRequest(
                 f"The model's chat template refuses these messages: {str(error)[:200]}", param="messages"
             ) from error
-        return list(ids)
 
     def _ids(self, prompt: Any) -> list[int]:
         if isinstance(prompt, str):

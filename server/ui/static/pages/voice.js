@@ -15,7 +15,7 @@ export default function Voice() {
     <${Loaded} from=${models}>${(rows) => html`<div class="grid two-wide">
       ${withCapability(rows, "speak").length
         ? html`<${Speak} models=${rows} />`
-        : html`<${Empty} title="No model speaks here">The starter models have two voices: <code>roundhouse pull starter</code>.<//>`}
+        : html`<${Empty} title="No model speaks here">The starter models speak: <code>roundhouse pull starter</code>.<//>`}
       ${withCapability(rows, "transcribe").length
         ? html`<${Transcribe} models=${rows} />`
         : html`<${Empty} title="No model transcribes here">The starter models have one that does: <code>roundhouse pull starter</code>.<//>`}
