@@ -12,7 +12,7 @@ import pytest
 
 from backends.workers.engines.common.audio import decode
 from backends.workers.engines.speech.kokoro import KokoroVoices, ids_of
-from backends.workers.engines.speech.voices import SCRIPTS, choose, foreign_letters
+from backends.workers.engines.speech.voices import SCRIPTS, choose, foreign_letters, language_by_script
 from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, ModelUnavailable, PullError, UnsupportedParameter
 from catalog.store.kokoro_onnx import GRAPH, ROWS, STYLES, WIDTH, _packed, prepare
@@ -211,6 +211,27 @@ def test_a_folder_without_its_voices_is_refused(folder: Path, tmp_path: Path) ->
         KokoroVoices(tmp_path, file="model.onnx", styles="voices.bin", threads=1)
     with pytest.raises(DidNotStart, match=r"voices\.bin"), worker("speech", tmp_path, library="kokoro"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("नमस्ते दुनिया", "hi"), ("東京へ行く", "ja"), ("你好世界", "zh"), ("Hello 你好 world", None),
+        ("Привет", None),
+        ("123", None), ("", None),
+    ],
+)  # fmt: skip
+def test_a_script_tells_the_language(text: str, language: str | None) -> None:
+    assert language_by_script(text) == language
+
+
+async def test_a_text_in_another_script_gets_a_voice_that_reads_it(real: Worker) -> None:
+    async with real.client() as client:
+        body = {"model": "m", "input": "नमस्ते।", "response_format": "pcm"}
+        answer = await client.post("/v1/audio/speech", json=body)
+        assert (answer.status_code, answer.headers["x-roundhouse-language"]) == (200, "hi")
+        named = await client.post("/v1/audio/speech", json={**body, "voice": "af_heart"})
+        assert named.json()["error"]["param"] == "input"
 
 
 def test_letters_of_another_script_are_counted() -> None:

@@ -29,6 +29,7 @@ from backends.workers.engines.speech.voices import (
     Voice,
     choose,
     foreign_letters,
+    language_by_script,
 )
 from backends.workers.engines.speech.voices import spoken as speaks
 from backends.workers.program.app import dropped, json_response, parse, serve_engine, stream_response
@@ -172,11 +173,15 @@ class SpeechEngine:
     def _chosen(self, request: WorkerSpeech) -> Choice:
         """The voice of a request. Raises UnsupportedParameter."""
         if request.recording is None:
+            language = request.language
+            if language is None and request.voice is None:
+                told = language_by_script(request.input)
+                language = told if any(speaks(voice, told or "") for voice in self._synthesizer.voices) else None
             return choose(
                 self._synthesizer.voices,
                 default=self._default,
                 name=request.voice_name,
-                language=request.language,
+                language=language,
                 strict=bool(request.strict),
                 blends=self._synthesizer.blends,
                 unread=self._synthesizer.unread,

@@ -214,5 +214,17 @@ def foreign_letters(text: str, scripts: tuple[str, ...]) -> tuple[int, int]:
     return len(letters), sum(not unicodedata.name(each, "").startswith(scripts) for each in letters)
 
 
+def language_by_script(text: str) -> str | None:
+    """The language that the script of a text tells: ``hi``, ``ja`` or ``zh``; None for any other."""
+    names = [unicodedata.name(each, "") for each in text if each.isalpha()]
+    own = {"hi": "DEVANAGARI", "ja": ("HIRAGANA", "KATAKANA"), "zh": ("CJK", "IDEOGRAPHIC")}
+    found = {language: sum(name.startswith(begins) for name in names) for language, begins in own.items()}
+    if 2 * sum(found.values()) < len(names):
+        return None
+    if found["ja"]:  # its texts have Chinese characters, too
+        return "ja"
+    return max(found, key=lambda language: found[language]) if any(found.values()) else None
+
+
 def _listed(names: Sequence[str] | dict[str, Voice]) -> str:
     return ", ".join(repr(name) for name in names)
