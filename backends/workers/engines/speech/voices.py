@@ -217,7 +217,7 @@ def foreign_letters(text: str, scripts: tuple[str, ...]) -> tuple[int, int]:
 def language_by_script(text: str) -> str | None:
     """The language that the script of a text tells: ``hi``, ``ja`` or ``zh``; None for any other."""
     names = [unicodedata.name(each, "") for each in text if each.isalpha()]
-    own = {"hi": "DEVANAGARI", "ja": ("HIRAGANA", "KATAKANA"), "zh": ("CJK", "IDEOGRAPHIC")}
+    own = {"hi": ("DEVANAGARI",), "ja": ("HIRAGANA", "KATAKANA"), "zh": ("CJK", "IDEOGRAPHIC")}
     found = {language: sum(name.startswith(begins) for name in names) for language, begins in own.items()}
     if 2 * sum(found.values()) < len(names):
         return None
