@@ -63,7 +63,8 @@ def asked(*urls: str, **fields: Any) -> ChatRequest:
 
 
 async def answer(seeing: Worker, backend: LocalWorkerBackend, request: ChatRequest) -> tuple[str, Json]:
-    text, usage = "", {}
+    text = ""
+    usage: Json = {}
     async for chunk in backend.chat(at(seeing), request):
         usage = chunk.get("usage") or usage
         text += "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])

@@ -18,6 +18,7 @@ from backends.workers.engines.stable_diffusion_cpp.engine import (
     StableDiffusionCppEngine,
     StableDiffusionCppOptions,
     devices,
+    model_file,
     scheduled,
     settings_of,
 )
@@ -161,6 +162,13 @@ def test_a_model_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
 def test_a_file_that_is_gone_says_so(tmp_path: Path) -> None:
     with pytest.raises(ModelUnavailable, match="missing"):
         StableDiffusionCppEngine(spec(tmp_path / "none.gguf"), start=Scripted).load()
+
+
+def test_a_folder_with_one_file_of_weights_is_that_model(model: Path) -> None:
+    (model.parent / "README.md").touch()
+    assert model_file(spec(model.parent)) == model
+    (model.parent / "other.safetensors").touch()
+    assert model_file(spec(model.parent)) is None
 
 
 def test_an_unknown_option_is_refused(model: Path) -> None:
