@@ -142,11 +142,15 @@ class PackageSource(BaseModel):
 
 
 class LibrarySource(BaseModel):
-    """A model inside an installed library that the engine imports (hibari's two voices)."""
+    """A model inside an installed library that the engine imports (hibari's two voices).
+
+    ``uses`` is another model whose files the engine opens beside it: the text encoder of a model that draws.
+    """
 
     model_config = _FROZEN
     kind: Literal["library"] = Field(default="library", description="the kind of source")
     module: str = Field(description="module to import")
+    uses: str | None = Field(default=None, description="id of a pulled model whose files it needs, too")
 
 
 class PathSource(BaseModel):

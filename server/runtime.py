@@ -33,6 +33,7 @@ from routing.upstreams.provider_keys import KeyStatistics
 from server.callers import Caller
 from server.storage.files import Files
 from server.storage.runner import Runner
+from server.storage.sounds import HeardSounds
 from server.storage.storage import Storage
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class Runtime:
     takes answers for the judge. ``fault`` asks what keeps an endpoint from being called, such as missing
     credentials of a cloud. ``traffic`` counts the requests of clients; the app sets it. ``hops`` refuses
     those that came through this server before. ``stand_ins`` are those of the settings, of which :meth:`stand_in`
-    says which apply.
+    says which apply. ``heard`` has what sounds of chats said, for a while.
     """
 
     live: HasCatalog
@@ -170,6 +171,7 @@ class Runtime:
     traffic: Traffic | None = None
     hops: Hops | None = None
     stand_ins: StandIns = field(default_factory=lambda: StandIns({}))
+    heard: HeardSounds = field(default_factory=HeardSounds)
 
     @property
     def catalog(self) -> Catalog:

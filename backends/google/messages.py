@@ -27,7 +27,7 @@ from backends.wire.media import (
     read_data_url,
     text_of,
 )
-from backends.wire.seeing.videos import video_of
+from backends.wire.seeing.videos import VideoAddress, video_of
 from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
@@ -182,9 +182,17 @@ def _part(part: ContentPart, dropped: Dropped) -> Json:
         case "file":
             return _file(part.file or {})
         case "video_url":
-            return media_part(video_of(part).url)
+            return _video(video_of(part), dropped)
         case _:
             raise InvalidRequest(f"Unknown content part {part.type!r}.", param="messages")
+
+
+def _video(asked: VideoAddress, dropped: Dropped) -> Json:
+    for name in ("max_frames", "detail"):
+        if getattr(asked, name) not in (None, "auto"):
+            dropped.add(f"messages.video_url.{name}")
+    made = media_part(asked.url)
+    return made if asked.fps is None else {**made, "videoMetadata": {"fps": asked.fps}}
 
 
 def media_part(url: str) -> Json:

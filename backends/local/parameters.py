@@ -105,6 +105,10 @@ ENGINES: Mapping[str, ParameterTable] = {
     "diffusion-video": ParameterTable(drops=frozenset({"user"}), unknown_pass=False),
     "diffusion": PAINTER,
     "stable-diffusion-cpp": PAINTER,
+    "onnx-painter": replace(
+        PAINTER,
+        drops=PAINTER.drops | {"quality", "partial_images", "negative_prompt", "steps", "guidance_scale"},
+    ),
 }
 """Engines whose parameters differ; the rest have :data:`WORKER`. For llama-server, the backend
 turns an effort into arguments of the chat template."""

@@ -7,6 +7,7 @@ import base64
 from typing import Any
 
 from backends.fetch import Fetcher
+from backends.notices import DROPPED, note
 from backends.pictures.films import Films
 from backends.pictures.redrawing import Redrawer
 from backends.pictures.sizes import note_fetched, upright_size
@@ -95,6 +96,9 @@ async def _video(part: Json, films: Films | None) -> Json:
     if films is None:
         raise takes_no_videos("The model")
     asked = video_of(ContentPart(type="video_url", video_url=part["video_url"]))
+    for name in ("fps", "max_frames", "detail"):
+        if getattr(asked, name) not in (None, "auto"):
+            note({DROPPED: f"messages.video_url.{name}"})
     return {"type": "video_url", "video_url": {"url": await films.check(asked.url)}}
 
 

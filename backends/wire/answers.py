@@ -335,12 +335,14 @@ class Transcription(TypedDict):
 class TranscriptEvent(TypedDict):
     """One event of a streamed transcript: text as it is recognised, then the whole.
 
-    ``progress`` has the ``seconds`` of the audio that were heard, and ``of`` how many, where the file tells.
+    ``progress`` has the ``seconds`` of the audio that were heard, and ``of`` how many, where the file tells;
+    ``segment`` the times, text and words of the delta.
     """
 
     type: Literal["transcript.text.delta", "transcript.text.segment", "transcript.text.done"]
     delta: NotRequired[str]
     progress: NotRequired[dict[str, float | None]]
+    segment: NotRequired[dict[str, Any]]
     text: NotRequired[str]
     language: NotRequired[str | None]
     language_probability: NotRequired[float]

@@ -44,7 +44,7 @@ from catalog.errors import (
     ModelUnavailable,
     RoundhouseError,
 )
-from catalog.model import Model
+from catalog.model import LibrarySource, Model
 
 LOAD_INTERVAL = 0.2
 """Seconds between two looks at the memory of a worker that loads: a template may take gigabytes in seconds."""
@@ -202,8 +202,7 @@ class Supervisor:
         chosen = model.options.get("slots")
         if isinstance(chosen, int) and chosen > 0:
             return chosen
-        engine = self._engines.get(model.engine or "")
-        return self._settings.slots or (engine.slots(self._threads()) if engine else 1)
+        return self._settings.slots or self._engines.slots(model, self._threads())
 
     def _worker(self, model: Model) -> Worker:
         if self._draining:
@@ -228,7 +227,8 @@ class Supervisor:
         reason = await asyncio.to_thread(lambda: self._store.missing(model) or self._engines.missing_file(model))
         if reason is not None:
             raise ModelUnavailable(reason)
-        path = None if model.source.kind == "library" else await asyncio.to_thread(self._store.path, model)
+        inside = isinstance(model.source, LibrarySource) and model.source.uses is None
+        path = None if inside else await asyncio.to_thread(self._store.path, model)
         context, slots = self.context(model), self.slots(model)
         need = await asyncio.to_thread(self._need, model, engine, path)
         await self._place(worker, need, self._allowed(model, engine))

@@ -66,7 +66,7 @@ def advise(
 
 
 def _best_of(choices: list[Fit | None], capability: Capability) -> Fit | None:
-    fitting = [choice for choice in choices if choice is not None and _keeps(choice, capability)]
+    fitting = [choice for choice in choices if choice is not None]
     return max(fitting, key=lambda choice: (_worth(choice, capability), choice.size), default=None)
 
 
@@ -79,11 +79,6 @@ def _worth(choice: Fit, capability: Capability) -> float:
     else:
         lack = 0.0
     return score(choice.entry) - _PER_HALVING * lack
-
-
-def _keeps(choice: Fit, capability: Capability) -> bool:
-    """Whether the chosen form still has the capability: MLX's models hear nothing here, and see pictures alone."""
-    return not (choice.engine == "mlx" and capability in (Capability.VIDEO_INPUT, Capability.AUDIO_INPUT))
 
 
 def licensed(entry: Entry, licenses: Collection[str]) -> bool:

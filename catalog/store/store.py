@@ -74,16 +74,19 @@ class Store:
     # ---- reading
 
     def path(self, model: Model) -> Path:
-        """Return the file or folder that the engine opens. Raises ModelUnavailable if the model is not ready."""
+        """Return the file or folder that the engine opens. Raises ModelUnavailable if the model is not ready.
+
+        Of a model in a library it is the library's folder, or that of the model which it uses.
+        """
         reason = self.missing(model)
         if reason is not None:
             raise ModelUnavailable(reason)
         source = model.source
         if isinstance(source, PathSource):
             return Path(source.path).expanduser()
-        if isinstance(source, LibrarySource):
+        if isinstance(source, LibrarySource) and source.uses is None:
             return _library_folder(source.module) or self.root
-        stored = manifest.read(self._row(model.id))
+        stored = manifest.read(self._row(_keeper(model)))
         if stored is None:
             raise ModelUnavailable(f"The model '{model.id}' has no files: it is served elsewhere.")
         return within(self.root, stored.entry)
@@ -95,8 +98,10 @@ class Store:
     def missing(self, model: Model) -> str | None:
         """Return the reason why the model cannot be loaded, with the remedy, or ``None`` if it can."""
         source = model.source
-        if isinstance(source, UpstreamSource | LibrarySource):
+        if isinstance(source, UpstreamSource):
             return None
+        if isinstance(source, LibrarySource):
+            return self._used_missing(model, source)
         if isinstance(source, PathSource):
             path = Path(source.path).expanduser()
             if not path.exists():
@@ -115,6 +120,17 @@ class Store:
                 f"The model '{model.id}' is not whole ({absent}). Pull it again with: roundhouse pull {model.id}"
             )
         return None
+
+    def _used_missing(self, model: Model, source: LibrarySource) -> str | None:
+        if source.uses is None:
+            return None
+        stored = manifest.read(self._row(source.uses))
+        if stored is not None and stored.absent(self.root) is None:
+            return None
+        return (
+            f"The model '{model.id}' needs the files of '{source.uses}', which are not on this machine. "
+            f"Pull them with: roundhouse pull {source.uses}"
+        )
 
     def rows(self) -> tuple[Model, ...]:
         """Return the catalogue rows of models pulled by address, which no settings file contains."""
@@ -357,6 +373,12 @@ def _disk_errors(label: str) -> Iterator[None]:
         raise PullError(
             f"'{label}' could not be written: {error.strerror or error}. Make room and pull again."
         ) from error
+
+
+def _keeper(model: Model) -> str:
+    """The id of the model whose files the engine opens."""
+    source = model.source
+    return source.uses if isinstance(source, LibrarySource) and source.uses is not None else model.id
 
 
 def _of(row: Model, repositories: Container[str]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backends.wire.chat import ContentPart
-from backends.wire.media import is_text, media_type_of
+from backends.wire.media import is_data_url, is_text, media_type_of
 from catalog.model import Capability
 
 _CHARACTERS_PER_FILE_TOKEN = 30
@@ -15,6 +15,9 @@ _TOKENS_PER_SMALL_IMAGE = 300
 """Of one with ``detail`` "low": 512 pixels a side at most. OpenAI counts 85, Qwen's models up to 324."""
 _TOKENS_PER_VIDEO = 18_000
 """A minute at 300 tokens a second (Gemini's guide on video), as an address does not tell the length."""
+_LEAST_PER_VIDEO = 300
+_CHARACTERS_PER_VIDEO_TOKEN = 55
+"""Characters of a video in base64 per token, at 100 kbit/s and 300 tokens a second; most videos have more bits."""
 _TOKENS_PER_AUDIO_BYTE = 1 / 4000
 
 
@@ -34,5 +37,7 @@ def media_tokens(part: ContentPart, features: set[Capability]) -> int:
         return max(TOKENS_PER_IMAGE, len(str(part.file.get("file_data", ""))) // _CHARACTERS_PER_FILE_TOKEN)
     if part.video_url is not None:
         features.add(Capability.VIDEO_INPUT)
-        return _TOKENS_PER_VIDEO
+        url = str(part.video_url.get("url") or "")
+        size = len(url) // _CHARACTERS_PER_VIDEO_TOKEN if is_data_url(url) else _TOKENS_PER_VIDEO
+        return min(_TOKENS_PER_VIDEO, max(_LEAST_PER_VIDEO, size))
     return 0

@@ -59,7 +59,7 @@ class DirectTransactions:
         self._resting_until = 0.0
 
     def open(self) -> None:
-        """Open the file, which must be there."""
+        """Open the file, which must be there. Where it cannot have a WAL file, every job is declined."""
         connection = sqlite3.connect(
             f"file:{quote(str(self._path))}?mode=rw",
             uri=True,
@@ -67,6 +67,10 @@ class DirectTransactions:
             timeout=0,
             check_same_thread=False,
         )
+        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+        if mode != "wal":  # some file systems lack what it needs, and every commit is synced
+            connection.close()
+            return
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint=0")
         with self._lock:
@@ -91,10 +95,10 @@ class DirectTransactions:
         if began < self._resting_until or not self._lock.acquire(blocking=False):
             return DECLINED
         try:
-            connection = self._connection
-            if connection is None or self._committed >= MOST or self._file_written != time_of_change(self._path):
+            connection, known = self._connection, self._file_written
+            if connection is None or known is None or self._committed >= MOST:
                 return DECLINED
-            return self._apply(connection, apply)
+            return self._apply(connection, apply) if time_of_change(self._path) == known else DECLINED
         finally:
             self._lock.release()
             ended = self._clock()

@@ -27,7 +27,7 @@ from server.callers import Caller, Origin
 from server.jobs import Opens, diarization_job, open_job, permitted, transcription_job
 from server.runtime import Runtime
 
-FINAL, SEGMENT = "transcript.text.done", "transcript.text.segment"
+FINAL = "transcript.text.done"
 _LABELS = re.compile(r"\b(?:scribe|diarize)\b")
 _NOTICE = "x-roundhouse-notice"
 _TURNS: Json = {
@@ -165,17 +165,24 @@ class DiarizedAnswer(Answer[Json]):
 
     async def _labelled(self) -> AsyncGenerator[Json]:
         items = aiter(self._answer)
+        told: list[Json] = []
         try:
             async for event in items:
-                if event.get("type") != FINAL:
-                    yield event
-                    continue
-                done = {**event, "segments": list(labelled(event, self._turns))}
-                done.pop("words", None)
-                if self._streamed:
-                    for segment in spoken_segments(done):
+                heard = event.pop("segment", None)
+                if event.get("type") == FINAL:
+                    late = [] if told else list(labelled(event, self._turns))
+                    event = {**event, "segments": told or late}
+                    event.pop("words", None)
+                    for segment in spoken_segments({"segments": late}) if self._streamed else ():
                         yield segment
-                yield done
+                yield event
+                if heard is None:
+                    continue
+                for segment in labelled({"segments": [heard], "words": heard["words"]}, self._turns):
+                    del segment["words"]
+                    told.append({**segment, "id": len(told)})
+                    if self._streamed:
+                        yield {**spoken_segments({"segments": told[-1:]})[0], "id": f"seg_{len(told) - 1}"}
         finally:
             if isinstance(items, AsyncGenerator):
                 await items.aclose()

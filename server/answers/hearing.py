@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from hashlib import sha256
 from types import TracebackType
 from typing import Any
 
@@ -27,6 +28,7 @@ from routing.calling.job import Job
 from server.callers import Caller, Origin
 from server.jobs import Opens, chat_job, open_job, permitted, transcription_job
 from server.runtime import Runtime
+from server.storage.sounds import HeardSound
 
 MOST_SOUNDS = 32
 """Sounds of one chat that are transcribed."""
@@ -56,6 +58,7 @@ class Hearing(AbstractAsyncContextManager[Answer[Json]]):
         self._opens = opens
         self._opening: AbstractAsyncContextManager[Answer[Json]] | None = None
         self._spent = 0.0
+        self._asked = False
         self._by: list[str] = []
 
     async def __aenter__(self) -> Answer[Json]:
@@ -112,13 +115,14 @@ class Hearing(AbstractAsyncContextManager[Answer[Json]]):
                     )
                 message = await self._texts_of(message, message.content)
             messages.append(message)
-        further: ChatRequest = chat.model_copy(update={"messages": messages})
-        if isinstance(further, TranslatedChat):
-            further = further.without_original()
-        made = chat_job(further, self._origin)
+        told: ChatRequest = chat.model_copy(update={"messages": messages})
+        if isinstance(told, TranslatedChat):
+            told = told.without_original()
+        made = chat_job(told, self._origin)
         before = self._job.facts
         facts = replace(made.facts, intent=before.intent, stands_for=before.stands_for, requested=before.requested)
-        return replace(self._job, facts=facts, request=made.request, further=True, spent=self._spent)
+        further = self._asked or self._job.further
+        return replace(self._job, facts=facts, request=made.request, further=further, spent=self._spent)
 
     async def _texts_of(self, message: Message, parts: list[ContentPart]) -> Message:
         if all(part.input_audio is None for part in parts):
@@ -132,13 +136,17 @@ class Hearing(AbstractAsyncContextManager[Answer[Json]]):
         return message.model_copy(update={"content": told})
 
     async def _transcript(self, sound: Json) -> str:
-        body = await _request(sound)
+        body, digest = await _request(sound)
+        owner, heard = self._caller.id, self._runtime.heard
+        if (known := heard.get(owner, digest)) is not None:
+            self._name(known.model)
+            return known.text
         job = transcription_job(body, self._origin)
         intent = replace(self._job.facts.intent, task=None, require=frozenset(), escalate=False, timings=False)
         job = replace(
             job,
             facts=replace(job.facts, intent=intent),
-            further=bool(self._by) or self._job.further,
+            further=self._asked or self._job.further,
             spent=self._job.spent + self._spent,
         )
         async with open_job(self._runtime, job, self._caller) as answer:
@@ -148,14 +156,19 @@ class Hearing(AbstractAsyncContextManager[Answer[Json]]):
                     done = event
         if done is None:
             raise StreamBroken("The transcript ended before it was complete.")
-        self._spent = answer.spent
-        if answer.model.id not in self._by:
-            self._by.append(answer.model.id)
-        return str(done.get("text") or "").strip() or _NOTHING
+        self._spent, self._asked = answer.spent, True
+        text = str(done.get("text") or "").strip() or _NOTHING
+        heard.keep(owner, digest, HeardSound(text, answer.model.id))
+        self._name(answer.model.id)
+        return text
+
+    def _name(self, model: str) -> None:
+        if model not in self._by:
+            self._by.append(model)
 
 
-async def _request(sound: Json) -> TranscriptionRequest:
-    """The transcription of a part's sound. Raises InvalidRequest, UndecodableMedia."""
+async def _request(sound: Json) -> tuple[TranscriptionRequest, bytes]:
+    """The transcription of a part's sound, and the sound's digest. Raises InvalidRequest, UndecodableMedia."""
     data, form = sound.get("data"), sound.get("format")
     if not isinstance(data, str) or not data:
         raise InvalidRequest("An input_audio part needs 'data', the sound in base64.", param="messages")
@@ -165,9 +178,10 @@ async def _request(sound: Json) -> TranscriptionRequest:
         data = data.partition(",")[2]
     raw = await asyncio.to_thread(lambda: decoded(checked_base64(data)))
     try:
-        return TranscriptionRequest(model="auto", file=raw, filename=f"sound.{(form or 'wav')[:16]}")
+        request = TranscriptionRequest(model="auto", file=raw, filename=f"sound.{(form or 'wav')[:16]}")
     except ValidationError as wrong:
         raise InvalidRequest("The input_audio part cannot be read.", param="messages") from wrong
+    return request, await asyncio.to_thread(lambda: sha256(raw).digest())
 
 
 class NoticedAnswer(Answer[Json]):

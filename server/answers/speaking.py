@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import re
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -26,6 +25,7 @@ from catalog.errors import InvalidRequest, NoCandidate, RoundhouseError, Unsuppo
 from catalog.types import Json
 from routing.calling.answer import Answer
 from routing.calling.job import Job
+from server.answers.pieces import TextPieces, speakable
 from server.callers import Caller, Origin
 from server.jobs import Opens, open_job, permitted, speech_job
 from server.runtime import Runtime
@@ -41,9 +41,6 @@ _LONGEST_TEXT = 1 << 20
 """Bytes of the text that an id may hold."""
 _YEAR = 365 * 86_400
 _NOTICE = "x-roundhouse-notice"
-_SENTENCE = re.compile(r"(?:[.!?…]+[\"'”’)\]]*\s+|[。！？]+|\n+)")  # noqa: RUF001 - of Chinese
-SHORTEST, LONGEST = 12, 1000
-"""Characters of what is spoken at once: a shorter sentence waits for the next, a longer one is cut at a space."""
 _PIECES = 64
 """Pieces of sound that wait for the client."""
 
@@ -119,39 +116,6 @@ def said(audio: Any) -> str | None:
     if not text or not unpacker.eof:
         raise InvalidRequest("The 'id' of a message's audio is not one that was given.", param="messages")
     return text
-
-
-class Sentences:
-    """Cuts a text that comes in pieces into sentences to speak."""
-
-    def __init__(self) -> None:
-        self._held = ""
-
-    def add(self, text: str) -> Iterator[str]:
-        """Yield the sentences that are whole now."""
-        self._held += text
-        start = 0
-        for found in _SENTENCE.finditer(self._held):
-            if found.end() - start >= SHORTEST:
-                yield from _cut(self._held[start : found.end()])
-                start = found.end()
-        self._held = self._held[start:]
-        while len(self._held) > LONGEST:
-            end = self._held.rfind(" ", 0, LONGEST) + 1 or LONGEST
-            yield self._held[:end].strip()
-            self._held = self._held[end:]
-
-    def rest(self) -> Iterator[str]:
-        """Yield what is left at the end."""
-        held, self._held = self._held, ""
-        yield from _cut(held)
-
-
-def _cut(text: str) -> Iterator[str]:
-    while text.strip():
-        end = len(text) if len(text) <= LONGEST else text.rfind(" ", 0, LONGEST) + 1 or LONGEST
-        yield text[:end].strip()
-        text = text[end:]
 
 
 class Speaking(AbstractAsyncContextManager[Answer[Json]]):
@@ -298,7 +262,7 @@ class SpokenAnswer(Answer[Json]):
         todo: asyncio.Queue[str | None] = asyncio.Queue()
         sound: asyncio.Queue[bytes | None] = asyncio.Queue(_PIECES)
         self._speaker = speaker = asyncio.create_task(self._speak(todo, sound))
-        streamed, sentences = self._speaking.voicing.streamed, Sentences()
+        streamed, pieces = self._speaking.voicing.streamed, TextPieces()
         written: list[str] = []
         head: Json = {}
         ends: list[Json] = []
@@ -308,7 +272,7 @@ class SpokenAnswer(Answer[Json]):
                 head = head or {key: value for key, value in chunk.items() if key not in ("choices", "usage")}
                 choices = chunk.get("choices") or ()
                 written.append(piece := _content(chunk))
-                for sentence in sentences.add(piece) if streamed else ():
+                for sentence in pieces.add(piece) if streamed else ():
                     todo.put_nowait(sentence)
                 if ends or not choices or any(choice.get("finish_reason") for choice in choices):
                     ends.append(chunk)
@@ -323,8 +287,7 @@ class SpokenAnswer(Answer[Json]):
                 await items.aclose()
         await self._speaking.finish_text()
         whole = "".join(written)
-        for sentence in sentences.rest() if streamed else filter(str.strip, [whole]):
-            todo.put_nowait(sentence)
+        todo.put_nowait(pieces.rest() if streamed else whole)
         todo.put_nowait(None)
         async for data in _until_end(sound, speaker):
             yield _audio_chunk(head, {"data": _encoded(data)})
@@ -336,7 +299,9 @@ class SpokenAnswer(Answer[Json]):
 
     async def _speak(self, todo: asyncio.Queue[str | None], sound: asyncio.Queue[bytes | None]) -> None:
         """Speak sentences, one after another, by the voice that spoke the first."""
-        while (text := await todo.get()) is not None:
+        while (written := await todo.get()) is not None:
+            if not (text := speakable(written)):
+                continue
             before = (self._speaking.job.spent if self._speaking.writes else self._text.spent) + self._spoken
             async with self._speaking.speech(text, self._voice, before) as answer:
                 self._voice = answer.model.id

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from backends.wire.chat import ChatRequest
 from catalog.errors import InvalidRequest, RoundhouseError, StreamBroken
 from catalog.types import Json
+from server.answers.pieces import TextPieces, speakable
 from server.edge.errors import as_error
 from server.edge.json_body import from_validation
 from server.history.truncation import Truncating
@@ -21,7 +22,6 @@ from server.realtime.configuration import Configuration
 from server.realtime.context import SessionContext, items_of
 from server.realtime.fields import ChosenFunction, RealtimeFunction, ResponseFields
 from server.realtime.items import Item, RealtimeConversation, messages_of, new_id
-from server.realtime.speaking.pieces import TextPieces, speakable
 from server.realtime.speaking.playback import Spoken
 from server.realtime.speaking.voice import SessionVoice
 

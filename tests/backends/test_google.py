@@ -162,6 +162,11 @@ def test_media_are_inline_or_by_address() -> None:
     assert audio == {"inlineData": {"mimeType": "audio/mp3", "data": "AAAA"}}
     assert pdf["inlineData"]["mimeType"] == "application/pdf"
     assert video["inlineData"]["mimeType"] == "video/mp4"
+    dense = {"url": "data:video/mp4;base64,AAAA", "fps": 2.5, "max_frames": 9, "detail": "low"}
+    video_part: Json = {"type": "video_url", "video_url": dense}
+    body, dropped = sent(messages=[{"role": "user", "content": [video_part]}])
+    assert body["contents"][0]["parts"][0]["videoMetadata"] == {"fps": 2.5}
+    assert dropped == ("messages.video_url.max_frames", "messages.video_url.detail")
     odd = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "midi"}}
     with pytest.raises(CapabilityMismatch):
         sent(messages=[{"role": "user", "content": [odd]}])

@@ -36,6 +36,7 @@ def test_the_starter_models_are_built_in_and_pinned() -> None:
         "resemblyzer",
         "hibari",
         "kokoro",
+        "doodle",
     }
     assert {row.id for row in rows if row.optional} == {"gemma-3-270m", "all-minilm-l6-v2-int8"}
     for row in rows:

@@ -67,6 +67,7 @@ ROWS = [
         ("/v1/audio/speech", {"input": f"{SENTENCE}\n" * 1000, "response_format": "pcm"}),
         {"input": f"{SENTENCE}\n" * 10},
     ),
+    Row("doodle", ("/v1/images/generations", {"prompt": "a fox", "n": 10, "size": "2048x2048"}), {"n": 1}),
 ]
 OPTIONAL = [
     Row("smollm2-mlx", _COUNT, _LITTLE, exact_tokens=True),

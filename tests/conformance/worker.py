@@ -81,7 +81,8 @@ def starter(model_id: str) -> tuple[Model, Path | None]:
     if own is not None and isinstance(own.source, PathSource):
         return own, Path(own.source.path)
     row = Catalog.builtin().resolve(model_id)
-    path = None if isinstance(row.source, LibrarySource) else starter_store().path(row)
+    inside = isinstance(row.source, LibrarySource) and row.source.uses is None
+    path = None if inside else starter_store().path(row)
     return row, path
 
 

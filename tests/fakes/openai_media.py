@@ -218,5 +218,5 @@ def mistake_in_edit(body: Json, files: dict[str, bytes]) -> str | None:
 
 def typed_form(body: Json) -> Json:
     """The texts of a form as the types of their fields."""
-    counts = {name: int(body[name]) for name in ("n", "partial_images") if name in body}
+    counts: Json = {name: int(body[name]) for name in ("n", "partial_images") if name in body}
     return {**body, **counts, "stream": body.get("stream") == "true"}

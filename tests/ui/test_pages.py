@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from tests.e2e.serving import Served
 from tests.fakes.openai_media import wav
+from tests.fakes.pictures import encoded, mask, quarters
 from tests.ui.accessible import violations
 from tests.ui.conftest import NARROW, WIDE, Open, Picture
 
@@ -195,6 +196,20 @@ def test_a_picture_is_drawn(opened: Open) -> None:
     drawn = page.get_by_role("img", name="A roundhouse from above, at dawn")
     expect(drawn).to_be_visible()
     assert drawn.evaluate("image => image.naturalWidth") == 320
+
+
+def test_a_picture_is_changed(opened: Open) -> None:
+    page = opened("ui/#/images")
+    settled(page)
+    picture: Any = {"name": "a.png", "mimeType": "image/png", "buffer": encoded(quarters(64, 48))}
+    hole: Any = {"name": "m.png", "mimeType": "image/png", "buffer": mask(64, 48, (0, 0, 9, 9))}
+    page.get_by_label("Pictures to change").set_input_files([picture])
+    page.get_by_label("Mask").set_input_files([hole])
+    page.get_by_label("Picture of").fill("A hat on the roof")
+    page.get_by_role("button", name="Draw").click()
+    changed = page.get_by_role("img", name="A hat on the roof")
+    expect(changed).to_be_visible()
+    assert changed.evaluate("image => image.naturalWidth") == 1
 
 
 def test_usage_and_traces_tell_of_a_request(opened: Open, console: Served, picture: Picture) -> None:

@@ -64,7 +64,7 @@ price = {{ minute = 0.006 }}
 
 [[model]]
 id = "lab/painter"
-capabilities = ["image"]
+capabilities = ["image", "image_edit"]
 source = {{ kind = "upstream", endpoint = "lab", model = "painter" }}
 price = {{ image = 0.04 }}
 """

@@ -249,7 +249,7 @@ _SILENT: tuple[Any, ...] = (None, False, "", [], {}, {"type": "direct"}, {"type"
 _OF_PARTS = frozenset(
     {
         *("type", "text", "refusal", "image_url", "detail", "input_audio", "file_data", "file_url", "filename"),
-        *("prompt_cache_breakpoint", "annotations", "logprobs"),
+        *("prompt_cache_breakpoint", "annotations", "grounding", "logprobs"),
     }
 )
 _OF_ITEMS = frozenset(

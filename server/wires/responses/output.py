@@ -40,12 +40,14 @@ class _Part:
     pieces: list[str] = field(default_factory=list)
     logprobs: list[Json] = field(default_factory=list)
     annotations: list[Json] = field(default_factory=list)
+    grounding: list[Json] = field(default_factory=list)
 
     def to_json(self) -> Json:
         text = "".join(self.pieces)
         if self.kind == "refusal":
             return {"type": "refusal", "refusal": text}
-        return {"type": "output_text", "text": text, "annotations": self.annotations, "logprobs": self.logprobs}
+        whole = {"type": "output_text", "text": text, "annotations": self.annotations, "logprobs": self.logprobs}
+        return {**whole, "grounding": self.grounding} if self.grounding else whole
 
 
 _PLACES = ("start_index", "end_index", "index")
@@ -78,6 +80,11 @@ class MessageItem(OutputItem):
         yield from self._part("refusal")
         self.parts[-1].pieces.append(text)
         yield self._event("refusal.delta", content_index=self._part_index, delta=text)
+
+    def ground(self, places: list[Json]) -> None:
+        """Keep the places in pictures that the text names."""
+        for part in self.parts[-1:]:
+            part.grounding += places
 
     def annotate(self, annotation: Json, at: int) -> Iterator[Json] | None:
         """Annotate the part with the character ``at`` of the answer; None if another item has it."""

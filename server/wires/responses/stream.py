@@ -171,6 +171,8 @@ class ResponseStream:
                 yield from message.add_refusal(delta["refusal"])
         if delta.get("extra_content") and isinstance(self._open, MessageItem):
             self._open.extra_content = delta["extra_content"]
+        if delta.get("grounding") and isinstance(self._open, MessageItem):
+            self._open.ground(delta["grounding"])
         if not delta.keys().isdisjoint(_RESULTS):
             yield from self._results(delta)
         for call in delta.get("tool_calls") or ():

@@ -70,10 +70,10 @@ def test_a_licence_is_a_condition() -> None:
     assert not licensed(entry(license="Gemma"), ["permissive"])
 
 
-def test_models_that_only_write_are_not_recommended_to_see() -> None:
+def test_models_of_mlx_are_recommended_to_see() -> None:
     seeing = entry(mlx={"repository": "a/b", "bits": 4.5}, gguf=None, capabilities=["chat", "vision"])
     found = advise(Curated([seeing]), machine(64, "mps"), capabilities=[Capability.CHAT, Capability.VISION])
-    assert [advice.choice is None for advice in found] == [False, True]
+    assert [advice.choice is None for advice in found] == [False, False]
 
 
 def test_newer_and_larger_models_are_believed_better_where_no_figure_is_known() -> None:

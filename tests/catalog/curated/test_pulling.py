@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from catalog.catalog import Catalog
-from catalog.curated.choosing import Wanted
+from catalog.curated.choosing import EVERY_ENGINE, Wanted
 from catalog.curated.collection import Curated, Named, curated
 from catalog.curated.pulling import pull_named, source_of, why_not
 from catalog.errors import ModelNotFound, PullError
@@ -151,13 +151,19 @@ def test_pictures_and_speech_come_in_the_folders_that_their_engines_open(tmp_pat
     }
     with serve(FakeHub(repositories)) as running:
         store = Store(tmp_path, hub=Hub(endpoint=running.address))
+        without_torch = Wanted(engines=EVERY_ENGINE - {"diffusion"})
+        single = pull_named(store, named("sd-turbo"), HERE, wanted=without_torch, model_id="single")
+        assert [path.name for path in store.path(single).iterdir()] == ["sd_turbo.safetensors"]
         drawing = pull_named(store, named("sd-turbo"), HERE)
         hearing = pull_named(store, named("whisper-small"), HERE)
     assert (drawing.engine, drawing.capabilities) == ("diffusion", frozenset({Capability.IMAGE}))
     assert drawing.options["steps"] == 2
+    assert (single.engine, single.options["guidance_scale"]) == ("stable-diffusion-cpp", 1.0)
     folder = store.path(drawing)
     assert (folder / "model_index.json").is_file()
-    assert [path.name for path in folder.rglob("*.safetensors")] == ["diffusion_pytorch_model.safetensors"]
+    assert [path.name for path in (folder / "unet").glob("*.safetensors")] == [
+        "diffusion_pytorch_model.safetensors"
+    ]
     assert (hearing.engine, hearing.capabilities) == (
         "whisper",
         frozenset({Capability.TRANSCRIBE, Capability.TRANSLATE}),

@@ -285,6 +285,20 @@ def test_a_path_model_is_where_it_is_and_a_library_is_always_ready(store: Store,
     assert store.ready(library)
 
 
+def test_a_library_that_uses_another_models_files_is_ready_with_them_and_opens_them(
+    store: Store, tiny: Model
+) -> None:
+    source = LibrarySource(module="no_such_library_here", uses=tiny.id)
+    drawing = Model(id="brush", capabilities=frozenset({Capability.IMAGE}), source=source, engine="onnx-painter")
+    assert f"roundhouse pull {tiny.id}" in str(store.missing(drawing))
+    with pytest.raises(PullError, match=f"needs the files of '{tiny.id}'"):
+        store.pull(drawing)
+    path = store.pull(tiny)
+    assert store.pull(drawing) == store.path(drawing) == path
+    store.remove(tiny.id)
+    assert not store.ready(drawing)
+
+
 def test_a_disk_that_cannot_be_written_is_one_sentence(tmp_path: Path, tiny: Model) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ConfigurationError, match="cannot be written"):

@@ -153,6 +153,23 @@ def test_a_disk_that_keeps_a_write_waiting_does_so_once(tmp_path: Path) -> None:
     made.close()
 
 
+def test_without_a_wal_file_every_job_is_declined(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    made = sqlite3.connect(file)
+    made.execute("CREATE TABLE t (x)")
+    direct = DirectTransactions(file)
+    direct.open()
+    direct.written(time_of_change(file), time_of_change(file))
+    assert direct.run(nothing) is DECLINED
+    made.close()
+
+
+async def test_a_file_that_is_gone_is_not_written(state: SqliteState, tmp_path: Path) -> None:
+    (tmp_path / "state.sqlite3").rename(tmp_path / "elsewhere")
+    assert state._writer.at_once(nothing) is DECLINED
+    (tmp_path / "elsewhere").rename(tmp_path / "state.sqlite3")
+
+
 async def test_wrong_data_is_the_callers_and_changes_nothing(state: SqliteState) -> None:
     def wrong(db: sqlite3.Connection) -> None:
         insert("first", db)

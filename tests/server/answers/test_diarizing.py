@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from backends.base import Upstream
 from backends.wire.audio import TranscriptionRequest
 from catalog.errors import UnsupportedParameter
 from catalog.model import Capability, LibrarySource, Model, UpstreamSource
@@ -133,6 +135,32 @@ async def test_a_stream_tells_each_segment_before_the_end(gateway: Gateway) -> N
     assert [event["type"].rpartition(".")[2] for event in told] == ["delta", "delta", "segment", "segment", "done"]
     assert told[2]["speaker"] == "A"
     assert (told[3]["start"], told[3]["end"]) == (1.5, 3.5)
+
+
+async def test_segments_are_told_as_they_are_heard(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell_turns(gateway)
+    turns = gateway.backend.transcript
+
+    async def transcribe(upstream: Upstream, request: TranscriptionRequest) -> AsyncIterator[Json]:
+        if request.response_format == "json":
+            yield turns
+            return
+        for segment in SEGMENTS:
+            spoken = [word for word in WORDS if segment["start"] <= word["start"] < segment["end"]]
+            times = {name: segment[name] for name in ("start", "end", "text")}
+            heard = {**times, "words": spoken}
+            yield {"type": "transcript.text.delta", "delta": segment["text"], "segment": heard}
+        yield {**turns, "segments": SEGMENTS}
+
+    monkeypatch.setattr(gateway.backend, "transcribe", transcribe)
+    told = events((await ask(gateway, stream="true")).text)
+    assert [event["type"].rpartition(".")[2] for event in told] == ["delta", "segment", "delta", "segment", "done"]
+    assert [told[1]["speaker"], told[3]["speaker"]] == ["A", "Bob"]
+    assert [told[1]["id"], told[3]["id"]] == ["seg_0", "seg_1"]
+    assert "segment" not in told[0]
+    whole = (await ask(gateway)).json()
+    assert [each["speaker"] for each in whole["segments"]] == ["A", "Bob"]
+    assert [each["id"] for each in whole["segments"]] == ["seg_0", "seg_1"]
 
 
 async def test_without_a_model_for_turns_the_refusal_is_as_ever(gateway: Gateway) -> None:

@@ -18,7 +18,7 @@ from catalog.types import Json
 from routing.facts import Facts
 from routing.plan import Candidate, Plan, Strategy
 from server.answers.sound import speaks_itself
-from server.answers.speaking import Sentences, id_of, said
+from server.answers.speaking import id_of, said
 from tests.server.api.test_chat import events
 from tests.server.conftest import Gateway
 from tests.server.fakes import PLAN, VOICE, chunk, usage_chunk
@@ -91,6 +91,19 @@ async def test_every_sound_is_heard_in_its_place(gateway: Gateway) -> None:
     other = base64.b64encode(b"another").decode()
     await ask(gateway, heard(SOUND, other, text=None))
     assert [request.file for request in of(TranscriptionRequest, gateway)] == [b"RIFF of a question", b"another"]
+
+
+async def test_a_sound_that_is_sent_again_is_not_transcribed_again(gateway: Gateway) -> None:
+    gateway.dispatcher.plan = deaf
+    first = await ask(gateway, heard())
+    second = await ask(gateway, heard(SOUND, base64.b64encode(b"another").decode()))
+    assert len(of(TranscriptionRequest, gateway)) == 2
+    assert [part.text for part in of(ChatRequest, gateway)[-1].messages[0].content][1:] == [
+        "Hello there. <Bye>"
+    ] * 2
+    assert second.headers["x-roundhouse-notice"] == first.headers["x-roundhouse-notice"]
+    await ask(gateway, heard())
+    assert gateway.dispatcher.spent[-1] == 0.0, "nothing was spent on hearing it again"
 
 
 async def test_silence_is_told_as_such(gateway: Gateway) -> None:
@@ -325,25 +338,18 @@ def test_models_that_speak_themselves_are_known(name: str, changes: Json, itself
     assert speaks_itself(row) is itself
 
 
-# ---- sentences
+async def test_marks_of_markdown_are_written_and_not_spoken(gateway: Gateway) -> None:
+    say(gateway, "# **Fine** days\n\n- `go` out", "\n\n---\n")
+    answer = await ask(gateway, spoken(form="pcm16", stream=True))
+    told = [event for event in events(answer.text) if isinstance(event, dict)]
+    audio = [choice["delta"].get("audio") or {} for event in told for choice in event["choices"]]
+    assert "**Fine**" in "".join(each.get("transcript", "") for each in audio)
+    said_of = " ".join(request.input for request in of(SpeechRequest, gateway))
+    assert said_of.split() == ["Fine", "days", "go", "out"]
 
 
-@pytest.mark.parametrize(
-    ("pieces", "sentences"),
-    [
-        (["Yes. ", "That is so. ", "Go!"], ["Yes. That is so.", "Go!"]),
-        (["The value is 3.14 here. And on"], ["The value is 3.14 here.", "And on"]),
-        (["一二三四五六七八九十一。", "二三。"], ["一二三四五六七八九十一。", "二三。"]),
-        (["\n\n"], []),
-    ],
-)
-def test_a_text_is_cut_into_sentences(pieces: list[str], sentences: list[str]) -> None:
-    cutter = Sentences()
-    assert [sentence for piece in pieces for sentence in cutter.add(piece)] + list(cutter.rest()) == sentences
-
-
-def test_a_text_without_an_end_is_cut_at_a_space_and_nothing_is_lost() -> None:
-    cutter, text = Sentences(), "word " * 700
-    cut = [*cutter.add(text), *cutter.rest()]
-    assert max(map(len, cut)) <= 1000
-    assert " ".join(part.strip() for part in cut).split() == text.split()
+async def test_an_answer_without_a_word_has_no_sound(gateway: Gateway) -> None:
+    say(gateway, "---")
+    message = (await ask(gateway, spoken())).json()["choices"][0]["message"]
+    assert message["audio"] == {**message["audio"], "transcript": "---", "data": ""}
+    assert not of(SpeechRequest, gateway)

@@ -70,6 +70,39 @@ async def test_openais_sdk_reads_them_in_a_stream(site: OpenSite, provider: Fake
     ]
 
 
+async def test_a_responses_text_has_them_too_and_may_come_back(site: OpenSite, provider: FakeOpenAI) -> None:
+    provider.reply = QWEN
+    picture = {"type": "input_image", "image_url": PHOTOGRAPH}
+    asking: Json = {"role": "user", "content": [picture, {"type": "input_text", "text": "Where is the cat?"}]}
+    async with site(**of_family(provider, "qwen3-vl")) as running:
+        body = {"model": "far", "input": [asking]}
+        found = (await running.client.post("/v1/responses", json=body)).json()
+        (part,) = found["output"][0]["content"]
+        assert part["text"] == QWEN
+        assert [place["box"] for place in part["grounding"]] == [BOX["box"]]
+        again = {"model": "far", "input": [asking, *found["output"], {"role": "user", "content": "Thanks."}]}
+        answer = await running.client.post("/v1/responses", json=again)
+        assert (answer.status_code, "x-roundhouse-dropped" in answer.headers) == (200, False)
+
+
+async def test_other_doors_pass_the_text_on(site: OpenSite, provider: FakeOpenAI) -> None:
+    provider.reply = QWEN
+    data = PHOTOGRAPH.partition(",")[2]
+    source = {"type": "base64", "media_type": "image/jpeg", "data": data}
+    content = [{"type": "image", "source": source}, {"type": "text", "text": "Where is the cat?"}]
+    async with site(**of_family(provider, "qwen3-vl")) as running:
+        body: Json = {"model": "far", "max_tokens": 99, "messages": [{"role": "user", "content": content}]}
+        answer = await running.client.post("/v1/messages", json=body)
+        assert answer.json()["content"][0]["text"] == QWEN
+        body = {
+            "model": "far",
+            "messages": [{"role": "user", "content": "Where?", "images": [data]}],
+            "stream": False,
+        }
+        answer = await running.client.post("/api/chat", json=body)
+        assert answer.json()["message"]["content"] == QWEN
+
+
 async def test_an_answer_without_places_has_none(site: OpenSite, provider: FakeOpenAI) -> None:
     async with site(**of_family(provider, "qwen3-vl")) as running:
         answer = await running.client.post("/v1/chat/completions", json=asked())

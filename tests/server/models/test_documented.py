@@ -6,9 +6,10 @@ from typing import Any
 
 from catalog.types import Json
 from server.openapi import EVENT_SCHEMA
+from tests.server.asks import SSE
 from tests.server.models.conftest import ADDRESS, TINY, Shop
 from tests.server.models.test_pulls import PULLS, events
-from tests.server.test_openapi import SSE, check
+from tests.server.test_openapi import check
 
 
 async def test_rows_and_pulls_are_answered_as_documented(shop: Shop) -> None:

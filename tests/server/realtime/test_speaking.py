@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.realtime.speaking.pieces import TextPieces, speakable
+from server.answers.pieces import TextPieces, speakable
 from server.realtime.speaking.playback import Spoken
 
 

@@ -2,7 +2,8 @@
 
 The events are OpenAI's: a ``transcript.text.delta`` per segment, then ``transcript.text.done``, which has all
 fields of verbose_json. Ours are ``progress`` of a delta (the seconds that were heard, and those of the whole file
-or null) and ``language_probability`` of the end.
+or null), ``segment`` of a delta where times of words are asked for (its times, text and words), and
+``language_probability`` of the end.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Transcript:
     """What has been heard of a file of ``whole`` seconds (``None``: it is not known).
 
     ``duration`` are the seconds of the pieces that are finished. ``language`` is that of the speech with its
-    ``probability``, where it was detected; ``guess`` stands for it where no speech was found.
+    ``probability``, where it was detected; ``guess`` has both of the likeliest one where none was sure.
     """
 
     def __init__(self, request: TranscriptionRequest, *, whole: float | None) -> None:
@@ -62,18 +63,24 @@ class Transcript:
         self.duration = 0.0
         self.language: str | None = None
         self.probability: float | None = None
-        self.guess: str | None = None
+        self.guess: tuple[str | None, float | None] = (None, None)
         self.segments: list[Json] = []
         self.words: list[Json] = []
         self._task = "translate" if request.translate else "transcribe"
         self._whole = whole
+        self._told = 0
 
     def add(self, text: str, segment: Json, until: float) -> Json:
         """Add a segment, which ends ``until`` seconds after the beginning of the piece; returns its event."""
         delta = text if self.text else text.lstrip()
         self.text += delta
         self.segments.append(segment)
-        return self.delta(delta, until)
+        event = self.delta(delta, until)
+        if self.with_words:
+            told, self._told = self.words[self._told :], len(self.words)
+            times = {name: segment[name] for name in ("start", "end", "text")}
+            event["segment"] = {**times, "words": told}
+        return event
 
     def delta(self, text: str, until: float = 0.0) -> Json:
         """The event of further text, perhaps of none."""
@@ -86,15 +93,16 @@ class Transcript:
 
     def done(self) -> Json:
         """The event of the whole transcript."""
+        language, sure = (self.language, self.probability) if self.language is not None else self.guess
         done: Json = {
             "type": "transcript.text.done",
             "text": self.text,
             "task": self._task,
-            "language": self.language or self.guess,
+            "language": language,
             "duration": round(self.duration, 3),
             "segments": self.segments,
             "usage": {"type": "duration", "seconds": round(self.duration, 3)},
         }
-        if self.probability is not None:
-            done["language_probability"] = round(self.probability, 4)
+        if sure is not None:
+            done["language_probability"] = round(sure, 4)
         return {**done, "words": self.words} if self.with_words else done

@@ -83,6 +83,15 @@ def serve(spec: WorkerSpec, ready: Ready) -> None:
     serve_engine(spec, StableDiffusionCppEngine(spec), ready)
 
 
+def model_file(spec: WorkerSpec) -> Path | None:
+    """The file of the model; that of a folder is the only one with weights, as a pull of one file leaves it."""
+    path = Path(spec.path or "")
+    if path.is_file():
+        return path
+    found = [file for file in sorted(path.glob("*")) if file.suffix in (".gguf", ".safetensors")]
+    return found[0] if spec.path and len(found) == 1 else None
+
+
 def settings_of(spec: WorkerSpec, options: StableDiffusionCppOptions) -> Json:
     """What the painting process is told of its model."""
     encoders = ("clip_l", "clip_g", "t5xxl", "llm")
@@ -96,7 +105,7 @@ def settings_of(spec: WorkerSpec, options: StableDiffusionCppOptions) -> Json:
         *("flash_attention", "offload", "text_on_cpu", "vae_on_cpu"),
     )
     return {
-        "path": spec.path,
+        "path": str(model_file(spec)),
         "parts": any(paths[name] for name in encoders),
         "threads": spec.threads,
         "device": spec.device,
@@ -177,7 +186,7 @@ class StableDiffusionCppEngine(PictureEngine):
         self._options = read_options(StableDiffusionCppOptions, "stable-diffusion-cpp", self._spec.options)
         if self._start is PainterProcess and find_spec("cyllama") is None:
             raise EngineMissing("stable-diffusion-cpp", extra="stable-diffusion-cpp", package="cyllama")
-        if not Path(self._spec.path or "").is_file():
+        if model_file(self._spec) is None:
             raise ModelUnavailable("The model's file is missing. Pull the model again.")
         self._settings = settings_of(self._spec, self._options)
         self._running().wait_ready()
@@ -198,7 +207,12 @@ class StableDiffusionCppEngine(PictureEngine):
     def paint(self, painting: Painting, seed: int, cancel: CancelSignal) -> Generator[Stroke, None, Any]:
         job = self._job(painting, seed)
         process = self._running()
-        process.wait_ready(cancel)
+        try:
+            process.wait_ready(cancel)
+        except (ModelUnavailable, RequestFailed):  # the next request tries anew
+            process.kill()
+            self._process = None
+            raise
         finished = False
         try:
             process.send(job)

@@ -1,4 +1,4 @@
-// Images: draw pictures of a text.
+// Images: draw pictures of a text, and change pictures.
 import { html, useRef, useState } from "../core/html.js";
 import { call, events } from "../core/api.js";
 import { seconds } from "../core/format.js";
@@ -26,11 +26,22 @@ export default function Images() {
   <//>`;
 }
 
+/** Ask for new pictures, or with files for changed ones. */
+function ask(body, files, mask, signal) {
+  if (!files.length) return call("POST", "v1/images/generations", { body, signal });
+  const form = new FormData();
+  for (const [name, value] of Object.entries(body)) form.append(name, value);
+  for (const file of files) form.append("image[]", file);
+  if (mask) form.append("mask", mask);
+  return call("POST", "v1/images/edits", { form, signal });
+}
+
 function Draw({ models }) {
   const [form, setForm] = useState({ prompt: "", model: "auto", size: "auto", n: "1", seed: "", negative: "" });
   const [pictures, setPictures] = useState(drawn);
   const [busy, run, error] = useAction();
   const stop = useRef(null);
+  const sources = useRef(null), mask = useRef(null);
   drawn = pictures;
   const set = (name) => (value) => setForm({ ...form, [name]: value });
   const submit = (event) => {
@@ -42,7 +53,7 @@ function Draw({ models }) {
       if (form.size !== "auto") body.size = form.size;
       if (form.seed !== "") body.seed = Number(form.seed);
       if (form.negative.trim()) body.negative_prompt = form.negative;
-      const response = await call("POST", "v1/images/generations", { body, signal: stop.current.signal });
+      const response = await ask(body, sources.current.files, mask.current.files[0], stop.current.signal);
       const told = { model: response.headers.get("x-roundhouse-model"), reason: response.headers.get("x-roundhouse-reason") };
       for await (const item of events(response)) {
         if (!item.type.endsWith(".completed") && !item.type.endsWith(".partial_image")) continue;
@@ -60,6 +71,12 @@ function Draw({ models }) {
         <${Select} label="Size" value=${form.size} onInput=${set("size")} options=${SIZES.map((each) => [each, each])} />
         <${Text} label="Pictures" type="number" min="1" max="10" value=${form.n} onInput=${set("n")} />
         <${Text} label="Seed" type="number" placeholder="any" value=${form.seed} onInput=${set("seed")} />
+      </div>
+      <div class="grid">
+        <div class="field"><label for="image-sources">Pictures to change</label>
+          <input id="image-sources" ref=${sources} type="file" accept="image/png,image/jpeg,image/webp" multiple /></div>
+        <div class="field"><label for="image-mask">Mask: a PNG, transparent where the first picture changes</label>
+          <input id="image-mask" ref=${mask} type="file" accept="image/png" /></div>
       </div>
       <${Text} label="Not in it" value=${form.negative} onInput=${set("negative")} placeholder="text, people" />
       <div class="row">
