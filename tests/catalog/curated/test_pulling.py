@@ -161,7 +161,9 @@ def test_pictures_and_speech_come_in_the_folders_that_their_engines_open(tmp_pat
     assert (single.engine, single.options["guidance_scale"]) == ("stable-diffusion-cpp", 1.0)
     folder = store.path(drawing)
     assert (folder / "model_index.json").is_file()
-    assert [path.name for path in (folder / "unet").glob("*.safetensors")] == ["diffusion_pytorch_model.safetensors"]
+    assert [path.name for path in (folder / "unet").glob("*.safetensors")] == [
+        "diffusion_pytorch_model.safetensors"
+    ]
     assert (hearing.engine, hearing.capabilities) == (
         "whisper",
         frozenset({Capability.TRANSCRIBE, Capability.TRANSLATE}),
