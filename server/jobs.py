@@ -315,8 +315,8 @@ def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncCont
         refuse_in_texts(runtime.storage, caller, request.messages)
     elif request.model_extra:
         refuse_objects(runtime.storage, caller, request.model_extra)
-    if isinstance(request, ModerationRequest) and request.has_images:
-        refuse_addresses(runtime.storage, caller, request.model_dump()["input"])
+    if isinstance(request, ModerationRequest | MixedEmbeddingRequest):
+        refuse_addresses(runtime.storage, caller, _pictures_of(request))
     facts = permitted(job.facts, caller, runtime.catalog)
     job = job if facts is job.facts else replace(job, facts=facts)
     opening: AbstractAsyncContextManager[Answer[T]]
@@ -329,6 +329,14 @@ def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncCont
     if on_use is not None and on_use.enabled and (name := on_use.lacking(facts)) is not None:
         return on_use.first(name, caller, facts, opening)
     return opening
+
+
+def _pictures_of(request: ModerationRequest | MixedEmbeddingRequest) -> list[Json]:
+    """The parts of a request that are pictures, which may be addresses."""
+    if isinstance(request, ModerationRequest):
+        return request.model_dump()["input"] if request.has_images else []
+    parts = (part for parts in request.contents() for part in parts)
+    return [part.model_dump(exclude_none=True) for part in parts if part.image_url is not None]
 
 
 async def count_loading(runtime: Runtime, caller: Caller, model: Model) -> None:

@@ -202,8 +202,7 @@ class Supervisor:
         chosen = model.options.get("slots")
         if isinstance(chosen, int) and chosen > 0:
             return chosen
-        engine = self._engines.get(model.engine or "")
-        return self._settings.slots or (engine.slots(self._threads()) if engine else 1)
+        return self._settings.slots or self._engines.slots(model, self._threads())
 
     def _worker(self, model: Model) -> Worker:
         if self._draining:

@@ -17,7 +17,7 @@ _ORDER = {"mps": ("mlx", "llamacpp", "vllm"), "cuda": ("vllm", "llamacpp"), "cpu
 _DEVICES = {
     "llamacpp": frozenset({"cpu", "cuda", "mps"}), "mlx": frozenset({"mps"}), "vllm": frozenset({"cuda"}),
     "onnx": frozenset({"cpu", "cuda"}), "whisper": frozenset({"cpu", "cuda"}),
-    "onnx-asr": frozenset({"cpu", "cuda"}), "speech": frozenset({"cpu"}),
+    "onnx-asr": frozenset({"cpu", "cuda"}), "speakers": frozenset({"cpu", "cuda"}), "speech": frozenset({"cpu"}),
     "diffusion": frozenset({"cpu", "cuda", "mps"}), "diffusion-video": frozenset({"cpu", "cuda", "mps"}),
     "stable-diffusion-cpp": frozenset({"cpu", "cuda", "mps"}),
 }  # fmt: skip

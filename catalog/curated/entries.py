@@ -71,8 +71,8 @@ class WeightFiles(Section):
 ENGINES: Mapping[str, str] = MappingProxyType(
     {
         "gguf": "llamacpp", "mlx": "mlx", "vllm": "vllm", "onnx": "onnx", "whisper": "whisper",
-        "asr": "onnx-asr", "speech": "speech", "diffusion": "diffusion", "cpp": "stable-diffusion-cpp",
-        "video": "diffusion-video",
+        "asr": "onnx-asr", "speakers": "speakers", "speech": "speech",
+        "diffusion": "diffusion", "cpp": "stable-diffusion-cpp", "video": "diffusion-video",
     }
 )  # fmt: skip
 """Engines, by the field of an entry that has its form."""
@@ -114,6 +114,7 @@ class Entry(Section):
     onnx: WeightFiles | None = None
     whisper: WeightFiles | None = None
     asr: WeightFiles | None = None
+    speakers: WeightFiles | None = None
     speech: WeightFiles | None = None
     diffusion: WeightFiles | None = None
     cpp: WeightFiles | None = Field(default=None, description="one file, for stable-diffusion.cpp")
@@ -132,9 +133,7 @@ class Entry(Section):
     @model_validator(mode="after")
     def _somewhere(self) -> Entry:
         if not any(True for _ in self.repositories()):
-            raise ValueError(
-                "it has no form: give gguf, mlx, vllm, onnx, whisper, asr, speech, diffusion, cpp, video, weights"
-            )
+            raise ValueError(f"it has no form: give {', '.join(ENGINES)} or weights")
         return self
 
     @property

@@ -20,7 +20,13 @@ _OF_THE_WEIGHTS = frozenset({Capability.CODE, Capability.SUMMARISE})
 _NOT_OF_MLX = frozenset({Capability.VIDEO_INPUT, Capability.AUDIO_INPUT})
 _SIZE = re.compile(r"-(\d+(?:\.\d+)?[bm](?:-a\d+(?:\.\d+)?b)?)$")
 
-EXTRAS = {"whisper": "speech", "onnx-asr": "speech", "diffusion": "images", "diffusion-video": "video"}
+EXTRAS = {
+    "whisper": "speech",
+    "onnx-asr": "speech",
+    "speakers": "speech",
+    "diffusion": "images",
+    "diffusion-video": "video",
+}
 """The extra that installs an engine, where it has another name."""
 
 

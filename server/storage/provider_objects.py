@@ -87,8 +87,8 @@ def refuse_in_texts(storage: Storage, caller: Caller, messages: Iterable[Message
             continue
         parts = message.content
         for text in [parts] if isinstance(parts, str) else [part.text for part in parts if part.text]:
-            if "://" not in text:
-                continue
+            if "://" not in text or "fileid://" not in text.lower():
+                continue  # the pattern takes ten times as long
             for found in _FILE_IN_TEXT.finditer(text):
                 if not any(may_name(storage, caller, name) for name in (found[0], found[1])):
                     raise no_object(found[0], "messages")

@@ -106,6 +106,13 @@ def test_a_local_voice_stands_in_for_another_providers_and_says_so(name: str, sp
         choose(VOICES, default="heart", name=name, language=None, strict=True)
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_voice_whose_language_is_not_read_here_names_the_way_to_read_it(strict: bool) -> None:
+    unread = {"jf_alpha": "pip install 'any[japanese]'"}
+    with pytest.raises(UnsupportedParameter, match=r"'jf_alpha' is not read here.*any\[japanese\]"):
+        choose(VOICES, default="heart", name="jf_alpha", language=None, strict=strict, unread=unread)
+
+
 def test_an_unknown_local_voice_is_refused_with_the_list() -> None:
     with pytest.raises(UnsupportedParameter, match="heart, am_adam, af_sage"):
         choose(VOICES, default="heart", name="bob", language=None, strict=False)

@@ -39,7 +39,7 @@ SESSION: dict[str, Any] = {
     "type": "realtime",
     "instructions": "Answer in one short sentence.",
     "max_output_tokens": 60,
-    "audio": {"input": {"transcription": {"model": "auto"}}},
+    "audio": {"input": {"transcription": {"model": "auto", "language": "en"}}},
 }
 
 
@@ -59,6 +59,7 @@ async def _measure(bench: Bench, address: str) -> Report:
         await turn(socket, heard, question)
         rounds = bench.rounds(bench.pick(TURNS, QUICK_TURNS), "turns, one session")
         firsts = [await turn(socket, heard, question) for _ in rounds]
+        found, told, said = (statistics.median(part) for part in zip(*heard.parts[1:], strict=True))
     stops = []
     for _ in bench.rounds(bench.pick(INTERRUPTIONS, QUICK_INTERRUPTIONS), "interruptions"):
         async with talking(address) as (socket, heard):
@@ -79,7 +80,7 @@ async def _measure(bench: Bench, address: str) -> Report:
                 statistics.median(firsts),
                 "s",
                 at_most(1.5),
-                {"slowest": max(firsts), "fastest": min(firsts)},
+                {"turn": found, "transcript": told, "text": said, "fastest": min(firsts), "slowest": max(firsts)},
             ),
             Figure("an interruption to the last sound sent", statistics.median(stops) * 1000, "ms", at_most(200)),
             Figure(
@@ -106,6 +107,8 @@ class Heard:
 
     events: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    parts: list[tuple[float, float, float]] = field(default_factory=list)
+    """Of each turn, the seconds from its end to the end that was found, its transcript, and the first text."""
 
     async def until(self, kind: str, after: int = 0, within: float = 60) -> tuple[float, dict[str, Any]]:
         """The first event of a type from a place on."""
@@ -172,6 +175,10 @@ async def turn(socket: ClientConnection, heard: Heard, samples: Any) -> float:
     _, done = await heard.until("response.done", place)
     stop.set()
     ended = await speaking
+    stopped, _ = await heard.until("input_audio_buffer.speech_stopped", place)
+    told, _ = await heard.until("conversation.item.input_audio_transcription.completed", place)
+    said, _ = await heard.until("response.output_audio_transcript.delta", place)
+    heard.parts.append((stopped - ended, told - ended, said - ended))
     assert done["response"]["status"] in ("completed", "incomplete"), done["response"]["status_details"]
     await asyncio.sleep(0.3)
     return first - ended

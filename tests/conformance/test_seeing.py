@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -15,7 +16,7 @@ from backends.grounding.request import GroundingChat, GroundRequest
 from backends.http import HttpClient
 from backends.local.backend import LocalWorkerBackend
 from backends.wire.chat import ChatRequest
-from catalog.errors import RequestFailed, RoundhouseError
+from catalog.errors import CapabilityMismatch, RequestFailed, RoundhouseError
 from catalog.file_rows import folder_row
 from catalog.model import Capability
 from catalog.types import Json
@@ -62,7 +63,8 @@ def asked(*urls: str, **fields: Any) -> ChatRequest:
 
 
 async def answer(seeing: Worker, backend: LocalWorkerBackend, request: ChatRequest) -> tuple[str, Json]:
-    text, usage = "", {}
+    text = ""
+    usage: Json = {}
     async for chunk in backend.chat(at(seeing), request):
         usage = chunk.get("usage") or usage
         text += "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
@@ -108,3 +110,16 @@ async def test_sequences_take_turns_and_a_bad_picture_harms_no_other(
     text, usage = await answer(seeing, backend, asked(max_tokens=3))
     assert usage["completion_tokens"] <= 3
     assert isinstance(text, str)
+
+
+async def test_without_eyes_in_its_row_the_folder_writes_several_texts_together(
+    backend: LocalWorkerBackend,
+) -> None:
+    row = folder_row(eyes())
+    blind = row.model_copy(update={"capabilities": row.capabilities - {Capability.VISION}})
+    with worker("mlx", eyes(), row=blind, slots=4) as writing:
+        same = await asyncio.gather(*(answer(writing, backend, asked()) for _ in range(3)))
+        assert len({text for text, _ in same}) == 1
+        assert all(0 < usage["completion_tokens"] <= 8 for _, usage in same)
+        with pytest.raises(CapabilityMismatch, match="image_url"):
+            await answer(writing, backend, asked(url_of(UPRIGHT)))

@@ -25,6 +25,7 @@ GROUPS: Sequence[tuple[str, Capability]] = (
     ("Text that is searched", Capability.EMBED),
     ("Order of search results", Capability.RERANK),
     ("Speech to text", Capability.TRANSCRIBE),
+    ("Speakers of a recording", Capability.DIARIZE),
     ("Text to speech", Capability.SPEAK),
     ("Pictures", Capability.IMAGE),
     ("Video", Capability.VIDEO),

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from backends.workers.engines.common.audio import Samples, wav_header
+from backends.workers.engines.speakers.voices import fbank_features
 from catalog.types import Json
 from tests.conformance.capability_checks import events
 from tests.conformance.worker import DidNotStart, Worker, worker
@@ -141,6 +142,14 @@ async def test_long_audio_is_one_transcript_whose_text_comes_before_the_end(ear:
 async def test_what_it_has_no_use_for_is_named(ear: Worker) -> None:
     answer = await ask(ear, tones(LOW), language="en", prompt="tones", **{"keywords[]": "Low"})
     assert set(answer.headers["x-roundhouse-dropped"].split(", ")) == {"language", "prompt", "keywords"}
+
+
+def test_the_features_of_speakers_are_those_of_the_packages_wespeaker() -> None:
+    from onnx_asr.preprocessors.numpy_preprocessor import KaldiPreprocessorNumpy
+
+    samples = np.random.default_rng(0).normal(0, 0.1, 32_000).astype(np.float32)
+    (theirs,), _ = KaldiPreprocessorNumpy("wespeaker")(samples[None], np.array([len(samples)]))
+    assert np.allclose(fbank_features(samples), theirs - theirs.mean(axis=0), atol=2e-3)
 
 
 async def test_a_translation_is_refused(ear: Worker) -> None:

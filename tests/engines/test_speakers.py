@@ -15,7 +15,7 @@ import pytest
 from backends.workers.engines.common.audio import Samples, decode, wav_header
 from catalog.types import Json
 from tests.conformance.capability_checks import events
-from tests.conformance.worker import Worker, worker_of
+from tests.conformance.worker import DidNotStart, Worker, worker, worker_of
 
 pytestmark = pytest.mark.engine
 GERMAN = Path(__file__).parent / "spoken" / "de.opus"
@@ -70,15 +70,15 @@ def dialogue(*voices: str, pause: float = 0.5) -> tuple[bytes, list[float]]:
     return _wav(np.concatenate(parts)), starts
 
 
-async def ask(worker: Worker, file: bytes, **fields: Any) -> httpx.Response:
-    async with worker.client() as client:
+async def ask(running: Worker, file: bytes, **fields: Any) -> httpx.Response:
+    async with running.client() as client:
         return await client.post(
             "/v1/audio/transcriptions", data={"model": "m", **fields}, files={"file": ("a.wav", file)}
         )
 
 
-async def turns(worker: Worker, file: bytes, **fields: Any) -> list[Json]:
-    answer = await ask(worker, file, **fields)
+async def turns(running: Worker, file: bytes, **fields: Any) -> list[Json]:
+    answer = await ask(running, file, **fields)
     assert answer.status_code == 200, answer.text
     found: list[Json] = events(answer.text)[-1]["segments"]
     return found
@@ -153,3 +153,44 @@ async def test_what_cannot_be_is_refused_and_the_worker_lives(encoder: Worker, f
     answer = await ask(encoder, file, **fields)
     assert answer.status_code == 400, answer.text
     assert speakers(await turns(encoder, file)) == ["A"]
+
+
+def _encoder_of_bands(folder: Path) -> Path:
+    """A network of WeSpeaker's inputs and outputs: the mean and spread of the loudness of eight bands."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    bands = np.kron(np.eye(8, dtype=np.float32), np.ones((10, 1), np.float32) / 10)
+    nodes = [
+        helper.make_node("MatMul", ["feats", "bands"], ["loud"]),
+        helper.make_node("Abs", ["loud"], ["sizes"]),
+        helper.make_node("ReduceMean", ["sizes"], ["embs"], axes=[1], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "bands",
+        [helper.make_tensor_value_info("feats", TensorProto.FLOAT, ["batch", "frames", 80])],
+        [helper.make_tensor_value_info("embs", TensorProto.FLOAT, ["batch", 8])],
+        [numpy_helper.from_array(bands, "bands")],
+    )
+    folder.mkdir()
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(made, str(folder / "voices.onnx"))
+    return folder
+
+
+async def test_a_network_that_reads_kaldis_features_runs_as_well(tmp_path: Path) -> None:
+    folder = _encoder_of_bands(tmp_path / "bands")
+    time = np.arange(32_000) / 16_000
+    with worker("speakers", folder, file="voices.onnx", features="fbank", alike=0.5) as running:
+        file, _ = dialogue("heart", "deep")
+        found = await turns(running, file, num_speakers="2")
+        assert {turn["speaker"] for turn in found} == {"A", "B"}
+        tone = (0.3 * np.sin(2 * np.pi * 300 * time)).astype(np.float32)
+        assert await turns(running, _wav(tone)) == [], "a tone is no voice"
+
+
+def test_a_file_that_is_no_network_is_refused_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(DidNotStart, match="cannot run"), worker("speakers", tmp_path):
+        pass

@@ -272,7 +272,7 @@ def test_a_refusal_says_what_is_allowed_and_what_came(tmp_path: Path, text: str,
             "[routing.preferred]\nrerank = 'hibari'",
             "preferred.rerank': 'hibari' cannot rerank; it can speak",
         ),
-        ("[routing.speech]\npreferred = ['smollm2-135m-instruct']", "cannot speak or transcribe or translate"),
+        ("[routing.speech]\npreferred = ['smollm2-135m-instruct']", "speak or transcribe or translate"),
         ("[[endpoint]]\nid = 'e'\nbase_url = 'localhost:8000'", "[[endpoint]] 'e': base_url: it must be a URL"),
     ],
 )

@@ -51,7 +51,7 @@ class EngineInfo:
     before the first load; without it the row's figure is used, then :func:`files_memory`. ``environment`` is the
     Python interpreter at the beginning of ``command``. ``options`` is the path of the model of a row's options
     (``module:Class``), which is imported without the engine's packages. ``adds`` are further capabilities of its
-    models, by the capability that brings them.
+    models, by the capability that brings them. Models with one of ``single`` take one request at a time.
     """
 
     name: str
@@ -66,6 +66,7 @@ class EngineInfo:
     environment: Environment = field(default_factory=Environment)
     options: str | None = None
     adds: Mapping[Capability, Capability] = field(default_factory=dict)
+    single: frozenset[Capability] = frozenset()
 
 
 class Engines(Mapping[str, EngineInfo]):
@@ -108,6 +109,13 @@ class Engines(Mapping[str, EngineInfo]):
         if model.capabilities.issuperset(added):
             return model
         return model.model_copy(update={"capabilities": model.capabilities.union(added)})
+
+    def slots(self, model: Model, cores: int) -> int:
+        """The number of requests that a worker of this model works on concurrently, unless it is set otherwise."""
+        engine = self._engines.get(model.engine or "")
+        if engine is None or not engine.single.isdisjoint(model.capabilities):
+            return 1
+        return engine.slots(cores)
 
     def context(self, model: Model, default: int) -> int | None:
         """The tokens of one request, prompt and answer, that a worker of this model holds.
@@ -222,6 +230,7 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
         memory: Memory | None = None,
         options: str,
         adds: Mapping[Capability, Capability] = MappingProxyType({}),
+        single: frozenset[Capability] = frozenset(),
     ) -> EngineInfo:
         environment = Environment(pythons.get(name))
         program = ("-m", "backends.workers.program.main", "--module", f"backends.workers.engines.{module}")
@@ -238,6 +247,7 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
             environment=environment,
             options=f"backends.workers.engines.{module}:{options}",
             adds=adds,
+            single=single,
         )
 
     cuda = frozenset({"cpu", "cuda"})
@@ -266,7 +276,7 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
         engine("vllm", "vllm.engine", ("vllm",), cuda, lambda _: 64,
                children=True, context=True, explain=vllm.explain, options="VllmOptions"),
         engine("mlx", "mlx.engine", ("mlx_lm",), frozenset({"cpu", "mps"}), lambda _: 16, context=True,
-               options="MlxOptions"),
+               options="MlxOptions", single=frozenset({Capability.VISION})),
         engine("apple", "apple", ("apple_fm_sdk",), frozenset({"cpu", "mps"}), lambda _: 2,
                options="AppleOptions"),
         engine("llama-cpp-python", "llama_cpp_python.engine", ("llama_cpp",), _GPU, lambda _: 1, context=True,

@@ -53,6 +53,8 @@ _FILES = ("model.bin", "tokenizer.json")
 FIRST, PIECE, QUIET = 60.0, 300.0, 20.0
 """Seconds of audio in memory at a time (2 hours at once took 5.5 GB), and those at its end in which the quietest
 moment is the cut. The first piece is short, so that the first words come soon."""
+SURE = 0.5
+"""Probability from which a detected language holds for the rest of the file."""
 PROMPT_CHARACTERS = 200
 """Of a piece's text that the next one is prompted with; within a piece Whisper does so by itself."""
 THREADS_EACH = 4
@@ -214,14 +216,15 @@ class WhisperEngine:
                 yield told.delta("")
             found, info = self._decoded(model, audio, request, spoken, told)
             for segment in found:
-                if told.language is None:  # of a piece without speech it would be a guess
+                if told.language is None and (info[1] or 0.0) >= SURE:  # else it is heard anew in the next piece
                     told.language, told.probability = info
                 told.words += [_word(word, after=told.duration) for word in segment.words or ()]
                 yield told.add(
                     segment.text, _segment(segment, number=len(told.segments), after=told.duration), segment.end
                 )
                 cancel.check()
-            told.guess = info[0]
+            if told.language is None and (info[1] or 0.0) > (told.guess[1] or 0.0):
+                told.guess = info
             told.duration += len(audio) / _RATE
         yield told.done()
 

@@ -1,4 +1,4 @@
-"""Files of this machine in a message: pictures, audio, PDF and text, as OpenAI's content parts."""
+"""Files of this machine in a message: pictures, videos, audio, PDF and text, as OpenAI's content parts."""
 
 from __future__ import annotations
 
@@ -20,9 +20,17 @@ PICTURES = {
     ".bmp": "image/bmp",
 }
 """Media types of pictures, by the suffix of their files."""
+_VIDEOS = {
+    ".mp4": "video/mp4",
+    ".m4v": "video/mp4",
+    ".mov": "video/quicktime",
+    ".webm": "video/webm",
+    ".mkv": "video/x-matroska",
+    ".avi": "video/x-msvideo",
+}
 _AUDIO = {".wav": "wav", ".mp3": "mp3"}
 MAX_MEDIA, MAX_TEXT = 20 * 2**20, 2**20
-"""The largest picture, recording or PDF, and the largest text, in bytes."""
+"""The largest picture, video, recording or PDF, and the largest text, in bytes."""
 _SUFFIXES = "|".join(suffix[1:] for suffix in PICTURES)
 _NAMED = re.compile(r"""(?<!\S)@(?:"([^"\n]+)"|'([^'\n]+)'|((?:\\.|[^\s"'\\])+))""")
 _PICTURE = re.compile(
@@ -61,7 +69,7 @@ def missing_files(text: str) -> list[str]:
 
 
 def content_of(text: str, files: list[Path], tell: Callable[[str], None]) -> str | list[Json]:
-    """The content of a message: a string, or parts where a picture, a recording or a PDF is among the files.
+    """The content of a message: a string, or parts where there is more than text among the files.
 
     ``tell`` gets a line for each file. Raises ConfigurationError for a file that cannot be read or sent.
     """
@@ -77,7 +85,7 @@ def content_of(text: str, files: list[Path], tell: Callable[[str], None]) -> str
 
 def _part(path: Path) -> tuple[Json, int]:
     suffix = path.suffix.lower()
-    media = suffix in PICTURES or suffix in _AUDIO or suffix == ".pdf"
+    media = suffix in PICTURES or suffix in _VIDEOS or suffix in _AUDIO or suffix == ".pdf"
     most = MAX_MEDIA if media else MAX_TEXT
     try:
         data = read_regular(path.expanduser(), limit=most, timeout=10)
@@ -90,7 +98,7 @@ def _part(path: Path) -> tuple[Json, int]:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise ConfigurationError(f"{path} is neither text (UTF-8) nor a picture, a recording or a PDF.")
+        raise ConfigurationError(f"{path} is neither text (UTF-8) nor a picture, a video, a recording or a PDF.")
     fence = "`" * max(3, 1 + max(map(len, re.findall(r"`+", text)), default=0))
     return {"type": "text", "text": f"{path.name}:\n{fence}\n{text}\n{fence}"}, len(data)
 
@@ -98,6 +106,8 @@ def _part(path: Path) -> tuple[Json, int]:
 def _media(path: Path, suffix: str, encoded: str) -> Json:
     if suffix in PICTURES:
         return {"type": "image_url", "image_url": {"url": f"data:{PICTURES[suffix]};base64,{encoded}"}}
+    if suffix in _VIDEOS:
+        return {"type": "video_url", "video_url": {"url": f"data:{_VIDEOS[suffix]};base64,{encoded}"}}
     if suffix in _AUDIO:
         return {"type": "input_audio", "input_audio": {"data": encoded, "format": _AUDIO[suffix]}}
     return {

@@ -1,8 +1,8 @@
 """Where a speaker's turns begin and end, frame by frame.
 
-Speech begins with two frames in a row above the threshold. It pauses after a fifth of a second below it, which is
-when a transcript can be begun, and its turn ends after ``wait`` of silence. Source of the two thresholds: Silero's
-own iterator, whose lower one is 0.15 below the upper.
+Speech begins with two frames in a row above the threshold. It pauses after an eighth of a second below it, which
+is when a transcript can be begun, and its turn ends after ``wait`` of silence. Source of the two thresholds:
+Silero's own iterator, whose lower one is 0.15 below the upper.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FRAME_MS = 32.0
 _BEGINS = 2
 """Frames of speech that begin a turn: 64 ms, longer than a click."""
 _HYSTERESIS = 0.15
-PAUSE_MS = 192.0
+PAUSE_MS = 128.0
 
 
 class TurnChange(Enum):

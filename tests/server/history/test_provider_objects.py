@@ -32,6 +32,10 @@ ADDRESSES = [
 ]
 
 
+def picture_of(address: str) -> Json:
+    return {"type": "image_url", "image_url": {"url": address}}
+
+
 def asked_to_open(address: str) -> dict[str, tuple[str, Json]]:
     """A request of each form of each door that has an address in it."""
 
@@ -61,9 +65,15 @@ def asked_to_open(address: str) -> dict[str, tuple[str, Json]]:
         "message image": message({"type": "image", "source": url}),
         "message document": message({"type": "document", "source": url}),
         "message result": message({"type": "tool_result", "tool_use_id": "t", "content": [{**url}]}),
-        "moderation": (
-            "/v1/moderations",
-            {"model": "moderator", "input": [{"type": "image_url", "image_url": {"url": address}}]},
+        "moderation": ("/v1/moderations", {"model": "moderator", "input": [picture_of(address)]}),
+        "embedding": ("/v1/embeddings", {"model": "embedder", "input": ["x", picture_of(address)]}),
+        "parts of an embedding": (
+            "/v1/embeddings",
+            {"model": "embedder", "input": [{"content": [{"text": "x"}, picture_of(address)]}]},
+        ),
+        "embedding of a chat": (
+            "/v1/embeddings",
+            {"model": "embedder", "messages": [{"role": "user", "content": [picture_of(address)]}]},
         ),
     }
 

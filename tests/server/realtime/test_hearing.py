@@ -13,7 +13,7 @@ from catalog.errors import InvalidRequest
 from server.realtime.hearing.completeness import LONGEST_MS, completeness, silence_for
 from server.realtime.hearing.ears import Ears, InputBuffer, Listening
 from server.realtime.hearing.silero import FRAME, RATE, SileroVad
-from server.realtime.hearing.turns import FRAME_MS, TurnChange, TurnDetector, TurnMoment
+from server.realtime.hearing.turns import FRAME_MS, PAUSE_MS, TurnChange, TurnDetector, TurnMoment
 from server.realtime.sound import AudioForm, Resampler, to_samples, wav
 from tests.server.realtime.conversing import quiet, spoken
 from tests.server.realtime.silero_weights import convert
@@ -117,13 +117,13 @@ def test_a_turn_begins_with_two_frames_and_ends_with_the_silence() -> None:
     assert changes([0.9, 0.1, 0.9, 0.1]) == []
     assert changes([0.1, 0.9, 0.9, *[0.0] * 10]) == [
         TurnMoment(TurnChange.BEGAN, FRAME_MS),
-        TurnMoment(TurnChange.PAUSED, 3 * FRAME_MS + 192),
+        TurnMoment(TurnChange.PAUSED, 3 * FRAME_MS + PAUSE_MS),
         TurnMoment(TurnChange.ENDED, 3 * FRAME_MS + 320),
     ]
 
 
 def test_speech_after_a_pause_is_told_and_one_after_a_breath_is_not() -> None:
-    found = changes([0.9, 0.9, *[0.0] * 7, 0.9, 0.0, 0.0, 0.9, *[0.0] * 10])
+    found = changes([0.9, 0.9, *[0.0] * 5, 0.9, 0.0, 0.0, 0.9, *[0.0] * 10])
     assert [moment.change for moment in found] == [
         TurnChange.BEGAN,
         TurnChange.PAUSED,

@@ -54,7 +54,7 @@ class Transcript:
     """What has been heard of a file of ``whole`` seconds (``None``: it is not known).
 
     ``duration`` are the seconds of the pieces that are finished. ``language`` is that of the speech with its
-    ``probability``, where it was detected; ``guess`` stands for it where no speech was found.
+    ``probability``, where it was detected; ``guess`` has both of the likeliest one where none was sure.
     """
 
     def __init__(self, request: TranscriptionRequest, *, whole: float | None) -> None:
@@ -63,7 +63,7 @@ class Transcript:
         self.duration = 0.0
         self.language: str | None = None
         self.probability: float | None = None
-        self.guess: str | None = None
+        self.guess: tuple[str | None, float | None] = (None, None)
         self.segments: list[Json] = []
         self.words: list[Json] = []
         self._task = "translate" if request.translate else "transcribe"
@@ -93,15 +93,16 @@ class Transcript:
 
     def done(self) -> Json:
         """The event of the whole transcript."""
+        language, sure = (self.language, self.probability) if self.language is not None else self.guess
         done: Json = {
             "type": "transcript.text.done",
             "text": self.text,
             "task": self._task,
-            "language": self.language or self.guess,
+            "language": language,
             "duration": round(self.duration, 3),
             "segments": self.segments,
             "usage": {"type": "duration", "seconds": round(self.duration, 3)},
         }
-        if self.probability is not None:
-            done["language_probability"] = round(self.probability, 4)
+        if sure is not None:
+            done["language_probability"] = round(sure, 4)
         return {**done, "words": self.words} if self.with_words else done

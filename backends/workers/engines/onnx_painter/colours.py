@@ -23,7 +23,7 @@ TONES: Mapping[str, tuple[float, float, float]] = {
     "pink": (334.0, 0.48, 0.97),
     "brown": (24.0, 0.62, 0.52),
     "black": (0.0, 0.0, 0.18),
-    "white": (0.0, 0.0, 0.97),
+    "white": (0.0, 0.0, 0.92),
     "grey": (0.0, 0.0, 0.60),
 }
 """Hue in degrees, saturation and value (HSV) of each colour."""

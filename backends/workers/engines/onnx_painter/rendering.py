@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Literal
 
@@ -14,6 +15,7 @@ from catalog.errors import UnsupportedParameter
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 Pixels = NDArray[np.float32]
+Kernel = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 _SHARPNESS = 1.0
 """How much of the difference from its blurred copy an enlarged picture is given back."""
 
@@ -70,14 +72,17 @@ def _applied(source: Pixels, across: Pixels, down: Pixels) -> Pixels:
     return made
 
 
-def _matrix(side: int, length: int, size: float, kernel: object, reach: float) -> Pixels:
-    """The weights [length, side] of the source's pixels; those outside of it are transparent."""
-    assert callable(kernel)
-    places = (np.arange(length) + 0.5 - (length - size) / 2) * side / size - 0.5
+def _matrix(side: int, length: int, size: float, kernel: Kernel, reach: float) -> Pixels:
+    """The weights [length, side] of the source's pixels; transparent ones outside of it have the rest."""
     scale = max(1.0, side / size)
-    distance = np.abs(places[:, None] - np.arange(side)[None, :]) / scale
-    weights: Pixels = np.where(distance < reach, kernel(distance), 0).astype(np.float32) / np.float32(scale)
-    return weights
+    beyond = int(np.ceil(reach * scale))
+    places = (np.arange(length) + 0.5 - (length - size) / 2) * side / size - 0.5
+    places = places.clip(-beyond, side - 1 + beyond)
+    distance = np.abs(places[:, None] - np.arange(-2 * beyond, side + 2 * beyond)[None, :]) / scale
+    weights = np.where(distance < reach, kernel(distance), 0)
+    weights /= weights.sum(axis=1, keepdims=True)
+    inside: Pixels = weights[:, 2 * beyond : 2 * beyond + side].astype(np.float32)
+    return inside
 
 
 def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -26,11 +26,11 @@ class Groups:
     sizes: NDArray[np.float64]
 
 
-def grouped(groups: Groups, *, alike: float, count: int | None = None) -> tuple[Groups, Ints]:
+def grouped(groups: Groups, *, alike: float, count: int | None = None, least: int = 1) -> tuple[Groups, Ints]:
     """Join groups while the two nearest are at least ``alike``, or until there are ``count`` of them.
 
-    Returns the groups and, for each of the given ones, the number of its group. There are at most
-    ``MOST_SPEAKERS``.
+    Without a ``count`` no fewer than ``least`` remain. Returns the groups and, for each of the given ones, the
+    number of its group. There are at most ``MOST_SPEAKERS``.
     """
     means, sizes = groups.means.astype(np.float64), groups.sizes.copy()
     labels = np.arange(len(means))
@@ -41,7 +41,7 @@ def grouped(groups: Groups, *, alike: float, count: int | None = None) -> tuple[
     while len(live) > 1:
         best = int(np.argmax(near))
         one, other = divmod(best, len(means))
-        enough = len(live) <= (1 if count is None else count)
+        enough = len(live) <= (least if count is None else count)
         if enough or (near[one, other] < alike and len(live) <= most):
             break
         whole = sizes[one] + sizes[other]
@@ -96,7 +96,8 @@ class Speakers:
         """Add the windows of a piece and their vectors."""
         if not windows:
             return
-        groups, labels = grouped(Groups(vectors, np.ones(len(vectors))), alike=self.alike)
+        alone = Groups(vectors, np.ones(len(vectors)))
+        groups, labels = grouped(alone, alike=self.alike, least=self.count or 1)
         before = len(self._means)
         for window, label in zip(windows, labels.tolist(), strict=True):
             window.group = before + label

@@ -37,14 +37,14 @@ def ge2e_features(samples: Samples) -> Vectors:
 
 
 def fbank_features(samples: Samples) -> Vectors:
-    """Kaldi's log mel filter bank of 80 channels less its mean, shape ``(frames, 80)``, 100 frames a second."""
+    """Kaldi's log mel filter bank (Hamming) of 80 channels less its mean, shape ``(frames, 80)``, 100 a second."""
     if len(samples) < _WINDOW:
         samples = np.pad(samples, (0, _WINDOW - len(samples)))
     scaled = samples.astype(np.float64) * 32_768
     frames = np.lib.stride_tricks.sliding_window_view(scaled, _WINDOW)[::_HOP].copy()
     frames -= frames.mean(axis=1, keepdims=True)
     frames = frames - 0.97 * np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
-    power = np.abs(np.fft.rfft(frames * _hann(periodic=False) ** 0.85, 512, axis=1)) ** 2
+    power = np.abs(np.fft.rfft(frames * np.hamming(_WINDOW), 512, axis=1)) ** 2
     logged = np.log(np.maximum(power[:, :256] @ _kaldi(80).T, np.finfo(np.float32).eps))
     return np.asarray(logged - logged.mean(axis=0), np.float32)
 
@@ -52,9 +52,9 @@ def fbank_features(samples: Samples) -> Vectors:
 FEATURES: dict[Features, Callable[[Samples], Vectors]] = {"ge2e": ge2e_features, "fbank": fbank_features}
 
 
-@lru_cache(maxsize=2)
-def _hann(*, periodic: bool = True) -> NDArray[np.float64]:
-    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_WINDOW) / (_WINDOW if periodic else _WINDOW - 1))
+@lru_cache(maxsize=1)
+def _hann() -> NDArray[np.float64]:
+    return np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_WINDOW) / _WINDOW), np.float64)
 
 
 @lru_cache(maxsize=1)

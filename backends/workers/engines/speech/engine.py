@@ -179,6 +179,7 @@ class SpeechEngine:
                 language=request.language,
                 strict=bool(request.strict),
                 blends=self._synthesizer.blends,
+                unread=self._synthesizer.unread,
             )
         if not isinstance(self._synthesizer, Cloner):
             raise UnsupportedParameter(

@@ -11,7 +11,7 @@ import numpy as np
 from backends.workers.engines.speech.phonemes.english import English
 from backends.workers.engines.speech.phonemes.words import Piece, phonemes_of, pieces
 from backends.workers.engines.speech.reading import check_length, readable
-from backends.workers.engines.speech.voices import Speech, Voice
+from backends.workers.engines.speech.voices import NO_VOICES, Speech, Voice
 from catalog.errors import EngineMissing
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class HibariVoices:
     sample_rate = 24_000
     speeds = (0.5, 2.0)
     blends = False
+    unread = NO_VOICES
     timed = False
 
     def __init__(self, *, threads: int) -> None:

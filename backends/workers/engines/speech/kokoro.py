@@ -22,6 +22,7 @@ from backends.workers.engines.speech.phonemes.words import Piece, Reader, phonem
 from backends.workers.engines.speech.reading import check_length, readable
 from backends.workers.engines.speech.voices import Speech, TimedWord, Voice
 from catalog.errors import EngineMissing, ModelUnavailable
+from catalog.installing import install_command
 
 _SENTENCE_END = re.compile(
     r"(?<=[.!?\u2026])[\"'\u201d\u2019)\]]*\s+|(?<=[\u3002\uff01\uff1f])|\n+|(?<=\u0964)\s*"
@@ -70,6 +71,10 @@ class KokoroVoices:
         self.voices: Sequence[Voice] = tuple(
             voice for voice in map(_voice, self._styles.names) if voice.languages[0] in self._readers
         )
+        read = {voice.name for voice in self.voices}
+        self.unread: Mapping[str, str] = {
+            name: install_command("japanese") for name in self._styles.names if name not in read
+        }
         if not self.voices:
             raise ModelUnavailable(f"No voice of {styles} speaks a language that can be read here.")
 

@@ -22,7 +22,7 @@ import numpy as np
 from backends.workers.engines.common.audio import decode
 from backends.workers.engines.speech.kokoro import sentences_of
 from backends.workers.engines.speech.phonemes.words import Piece, Word, phonemes_of, pieces
-from backends.workers.engines.speech.voices import Speech, Voice
+from backends.workers.engines.speech.voices import NO_VOICES, Speech, Voice
 from catalog.errors import EngineMissing, InvalidRequest, ModelUnavailable
 
 WEIGHTS, CONFIG = "model.safetensors", "config.yaml"
@@ -45,6 +45,7 @@ class PocketVoices:
 
     speeds = (1.0, 1.0)
     blends = False
+    unread = NO_VOICES
     timed = False
 
     def __init__(self, folder: Path, *, language: str, threads: int) -> None:

@@ -6,12 +6,15 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from backends.voices import OPENAI_VOICES, openai_voice, unknown_voice
 from backends.workers.engines.common.audio import Samples
 from backends.workers.engines.speech.phonemes.words import Piece
 from catalog.errors import UnsupportedParameter
+
+NO_VOICES: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class Synthesizer(Protocol):
     """A loaded text-to-speech library. Its methods are thread-safe.
 
     ``speeds`` are the lowest and highest speed that it supports. ``blends`` tells whether voices can be mixed,
-    ``timed`` whether it knows when words are spoken.
+    ``timed`` whether it knows when words are spoken. ``unread`` are voices that it has, by name, with the way to
+    make it read their language.
     """
 
     sample_rate: int
@@ -59,6 +63,7 @@ class Synthesizer(Protocol):
     voices: Sequence[Voice]
     blends: bool
     timed: bool
+    unread: Mapping[str, str]
 
     def read(self, text: str, *, language: str) -> Sequence[Piece]:
         """Read a text in pieces of a sentence or less, none if it holds nothing to speak.
@@ -103,6 +108,7 @@ def choose(
     language: str | None,
     strict: bool,
     blends: bool = False,
+    unread: Mapping[str, str] = NO_VOICES,
 ) -> Choice:
     """Choose a voice by name and language. A voice of OpenAI or of another provider is replaced by the nearest.
 
@@ -117,6 +123,10 @@ def choose(
     found = (
         known[default.lower()] if name is None else known.get(name.lower()) or _blend(name, known, blends=blends)
     )
+    if found is None and name is not None and name in unread:
+        raise UnsupportedParameter(
+            f"The language of the voice {name!r} is not read here. To read it: {unread[name]}", param="voice"
+        )
     if found is None:
         common = None if strict else openai_voice(str(name))
         if common is None:

@@ -92,5 +92,16 @@ def test_a_single_window_between_two_speakers_is_no_third() -> None:
     assert {turn.speaker for turn in speakers.turns()[0]} == {0, 1}
 
 
+def test_a_known_number_of_speakers_holds_for_voices_that_are_much_alike() -> None:
+    one = voices(1)[0]
+    other = one + 0.3 * voices(2, seed=5)[1]
+    speakers = Speakers(alike=0.3, count=2)
+    speakers.add(windows([0, 2]), said(one, 2, spread=0.01))
+    speakers.add(
+        windows([0, 2, 4, 6], after=300), np.concatenate([said(other, 2, spread=0.01), said(one, 2, spread=0.01)])
+    )
+    assert [turn.speaker for turn in speakers.turns()[0]] == [0, 1, 0]
+
+
 def test_silence_has_no_turns() -> None:
     assert Speakers(alike=0.7).turns()[0] == []

@@ -182,6 +182,15 @@ def test_a_mirrored_picture_is_the_other_way_round() -> None:
     assert left[50, 30, 1] < 128 < right[50, 30, 1]
 
 
+@pytest.mark.parametrize("size", [40, 47, 60, 101, 400])
+def test_an_even_surface_stays_even_at_every_size(size: int) -> None:
+    surface = np.full((48, 48, 4), 0.5, np.float32)
+    surface[..., 3] = 1
+    made = on_canvas(surface, size, size, room=0.9, mirrored=False, opaque=False)
+    middle = made[size // 4 : -size // 4, size // 4 : -size // 4].reshape(-1, 4)
+    assert np.unique(middle, axis=0).tolist() in ([[127, 127, 127, 255]], [[128, 128, 128, 255]])
+
+
 def test_sharpening_adds_no_halo_around_an_edge() -> None:
     made = on_canvas(disc(0.5, 0.5, 0.5), 300, 300, room=0.9, mirrored=False, opaque=True)
     assert made.min() >= 126

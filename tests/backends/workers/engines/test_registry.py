@@ -29,6 +29,16 @@ def test_every_engine_of_the_house_has_its_module() -> None:
         assert "cpu" in engine.devices
 
 
+def test_a_model_of_mlx_that_sees_takes_one_request_at_a_time() -> None:
+    engines = builtin_engines()
+    writes = Model(
+        id="m", engine="mlx", capabilities=frozenset({Capability.CHAT}), source=PathSource(path="/models/m")
+    )
+    sees = writes.model_copy(update={"capabilities": frozenset({Capability.CHAT, Capability.VISION})})
+    assert (engines.slots(writes, 8), engines.slots(sees, 8)) == (16, 1)
+    assert engines.slots(sees.model_copy(update={"engine": "llamacpp"}), 8) > 1
+
+
 def test_a_missing_package_is_noticed_without_importing_anything() -> None:
     heavy = ("xllamacpp", "onnxruntime", "faster_whisper", "torch", "vllm", "mlx_lm", "llama_cpp", "av")
     script = f"""

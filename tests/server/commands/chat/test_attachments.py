@@ -49,11 +49,13 @@ def test_text_is_put_before_the_question_in_a_fence_that_it_cannot_close(folder:
 
 
 def test_pictures_recordings_and_documents_are_parts(folder: Path) -> None:
-    for name in ("a.wav", "b.pdf"):
+    for name in ("a.wav", "b.pdf", "c.MOV"):
         (folder / name).write_bytes(b"data")
-    content = content_of("see", [Path("my cat.PNG"), Path("a.wav"), Path("b.pdf")], lambda _: None)
+    files = [Path("my cat.PNG"), Path("a.wav"), Path("b.pdf"), Path("c.MOV")]
+    content = content_of("see", files, lambda _: None)
     assert isinstance(content, list)
-    assert [part["type"] for part in content] == ["image_url", "input_audio", "file", "text"]
+    assert [part["type"] for part in content] == ["image_url", "input_audio", "file", "video_url", "text"]
+    assert content[3]["video_url"]["url"].startswith("data:video/quicktime;base64,")
     encoded = base64.b64encode(b"\x89PNG").decode()
     assert content[0]["image_url"]["url"] == f"data:image/png;base64,{encoded}"
 
