@@ -23,6 +23,7 @@ from catalog.types import Json
 LIMIT = 60.0
 """Seconds for one video, with the start of its process."""
 MAX_SECONDS = 3 * 3600.0
+MAX_VIDEOS = 8
 USUAL_FRAMES = 16
 LONGEST = 768
 """The longest side in pixels of a frame whose ``detail`` is not "low"."""
@@ -72,6 +73,8 @@ class Films:
                 param="messages",
             )
         videos, pictures = _counted(request.messages)
+        if videos > MAX_VIDEOS:
+            raise PayloadTooLarge(f"A request may hold at most {MAX_VIDEOS} videos.", param="messages")
         each = (MAX_FRAMES - pictures) // videos
         if each < 1:
             raise PayloadTooLarge(
@@ -120,7 +123,7 @@ class Films:
                 continue
             asked = video_of(part)
             film = await self._film(await self.read(asked.url), asked, each)
-            content += _as_parts(film, "low" if asked.detail is None else asked.detail)
+            content += _as_parts(film, asked.detail)
         return message.model_copy(update={"content": content})
 
     async def _film(self, data: bytes, asked: VideoAddress, each: int = MAX_FRAMES) -> SampledFilm:
@@ -179,14 +182,14 @@ def _counted(messages: Sequence[Message]) -> tuple[int, int]:
     return videos, sum(part.image_url is not None for part in parts)
 
 
-def _as_parts(film: SampledFilm, detail: str) -> list[ContentPart]:
+def _as_parts(film: SampledFilm, detail: str | None) -> list[ContentPart]:
     without = ", without its sound" if film.sound else ""
     count = len(film.frames)
     head = f"[A video of {film.seconds:.1f} s, as {count} frame{'s' * (count != 1)}{without}.]"
     parts = [ContentPart(type="text", text=head)]
     for time, picture in film.frames:
         url = f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
-        address: dict[str, Any] = {"url": url, "detail": detail}
+        address: dict[str, Any] = {"url": url, **({} if detail is None else {"detail": detail})}
         parts += [
             ContentPart(type="text", text=f"[{_clock(time)}]"),
             ContentPart(type="image_url", image_url=address),

@@ -11,7 +11,7 @@ _CHARACTERS_PER_FILE_TOKEN = 30
 _CHARACTERS_PER_TEXT_TOKEN = 5
 """Characters of a text in base64 per token."""
 TOKENS_PER_IMAGE = 800
-_TOKENS_PER_SMALL_IMAGE = 300
+TOKENS_PER_SMALL_IMAGE = 300
 """Of one with ``detail`` "low": 512 pixels a side at most. OpenAI counts 85, Qwen's models up to 324."""
 _TOKENS_PER_VIDEO = 18_000
 """A minute at 300 tokens a second (Gemini's guide on video), as an address does not tell the length."""
@@ -25,7 +25,7 @@ def media_tokens(part: ContentPart, features: set[Capability]) -> int:
     """Tokens of a part that is no text, about; the feature that it needs is added to ``features``."""
     if part.image_url is not None:
         features.add(Capability.VISION)
-        return _TOKENS_PER_SMALL_IMAGE if part.image_url.get("detail") == "low" else TOKENS_PER_IMAGE
+        return TOKENS_PER_SMALL_IMAGE if part.image_url.get("detail") == "low" else TOKENS_PER_IMAGE
     if part.input_audio is not None:
         features.add(Capability.AUDIO_INPUT)
         return round(len(str(part.input_audio.get("data", ""))) * _TOKENS_PER_AUDIO_BYTE) + 1

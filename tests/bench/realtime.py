@@ -150,9 +150,7 @@ async def send(socket: ClientConnection, event: dict[str, Any]) -> None:
     await socket.send(orjson.dumps(event).decode())
 
 
-async def say(
-    socket: ClientConnection, samples: Any, *, silence: float, stop: asyncio.Event | None = None
-) -> float:
+async def say(socket: ClientConnection, samples: Any, *, silence: float, stop: asyncio.Event) -> float:
     """Send sound at its own pace, then silence; returns the time at which the voice in it ended."""
     step = int(PIECE * 24_000)
     voice = int(np.flatnonzero(np.abs(samples) > _LOUD)[-1])

@@ -146,6 +146,26 @@ def test_times_come_with_the_events_of_speech(server: Served) -> None:
     assert deltas[0]["request_id"] == "req_fake"
 
 
+def test_times_come_from_a_voice_of_this_machine_too(server: Served) -> None:
+    body = {
+        "model": "kokoro",
+        "input": "Hello there.",
+        "response_format": "wav",
+        "stream_format": "sse",
+        "timestamp_granularities": ["word"],
+    }
+    answer = httpx.post(f"{server.v1}/audio/speech", json=body, trust_env=False, timeout=60)
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+    deltas = [event for event in events if event["type"] == "speech.audio.delta"]
+    words = [word for event in deltas for word in event.get("words", ())]
+    assert [word["word"] for word in words] == ["Hello", "there"]
+    assert 0 < words[0]["start"] < words[0]["end"] < words[1]["end"] < 3
+    assert b"".join(base64.b64decode(event["audio"]) for event in deltas).startswith(b"RIFF")
+    assert events[-1]["type"] == "speech.audio.done"
+    refused = httpx.post(f"{server.v1}/audio/speech", json={**body, "model": "hibari"}, trust_env=False)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "timestamp_granularities")
+
+
 def test_speakers_are_told_apart(client: openai.OpenAI, eleven: FakeElevenLabs) -> None:
     answer = client.audio.transcriptions.create(
         model="scribe_v2",

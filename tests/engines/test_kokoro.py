@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ import pytest
 from backends.workers.engines.common.audio import decode
 from backends.workers.engines.speech.kokoro import KokoroVoices, ids_of
 from backends.workers.engines.speech.voices import SCRIPTS, choose, foreign_letters
+from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, ModelUnavailable, PullError, UnsupportedParameter
 from catalog.store.kokoro_onnx import GRAPH, ROWS, STYLES, WIDTH, _packed, prepare
-from tests.conformance.capability_checks import events
-from tests.conformance.worker import DidNotStart, Worker, worker
+from tests.conformance.capability_checks import SENTENCE, events
+from tests.conformance.worker import DidNotStart, Worker, worker, worker_of
 
 pytestmark = pytest.mark.engine
 
@@ -215,3 +217,47 @@ def test_letters_of_another_script_are_counted() -> None:
     assert foreign_letters("Café, naïve! 123", SCRIPTS["fr"]) == (9, 0)
     assert foreign_letters("Hello мир", SCRIPTS["en"]) == (8, 3)
     assert foreign_letters("नमस्ते world", SCRIPTS["hi"])[1] == 0
+
+
+@pytest.fixture(scope="module")
+def real() -> Iterator[Worker]:
+    with worker_of("kokoro") as running:
+        yield running
+
+
+async def test_the_starter_is_understood_and_its_words_stand_where_they_are_heard(
+    real: Worker, whisper: Worker
+) -> None:
+    body = {
+        "model": "m",
+        "input": SENTENCE,
+        "response_format": "wav",
+        "timestamp_granularities": ["word"],
+        "stream_format": "sse",
+    }
+    async with real.client() as client:
+        told = events((await client.post("/v1/audio/speech", json=body)).text)
+    audio = b"".join(base64.b64decode(event["audio"]) for event in told)
+    words = [word for event in told for word in event["words"]]
+    assert " ".join(word["word"] for word in words) == SENTENCE.rstrip(".").replace(",", "")
+    async with whisper.client() as client:
+        form = {"model": "m", "response_format": "verbose_json", "timestamp_granularities[]": "word"}
+        answer = await client.post("/v1/audio/transcriptions", data=form, files={"file": ("a.wav", audio)})
+    heard = events(answer.text)[-1]
+    assert heard["text"] == SENTENCE
+    apart = [abs(said["start"] - word["start"]) for said, word in zip(words, heard["words"], strict=True)]
+    assert max(apart) < 0.45, "tiny.en is not exact either"
+    assert sum(apart) / len(apart) < 0.2
+
+
+async def test_the_starter_speaks_every_language_that_it_lists(real: Worker) -> None:
+    row = Catalog.builtin().resolve("kokoro")
+    async with real.client() as client:
+        listed = (await client.get("/v1/audio/voices")).json()["data"]
+        spoken = {language.split("-")[0] for voice in listed for language in voice["languages"]}
+        without_package = {"zh"} if find_spec("pypinyin") is None else set()
+        assert set(row.languages) - spoken == without_package
+        for voice, text in (("ef_dora", "Hola, ¿qué tal?"), ("ff_siwis", "Bonjour."), ("hf_alpha", "नमस्ते।")):
+            body = {"model": "m", "input": text, "voice": voice, "response_format": "pcm"}
+            answer = await client.post("/v1/audio/speech", json=body)
+            assert len(answer.content) > 20_000, answer.text

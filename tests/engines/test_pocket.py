@@ -134,7 +134,11 @@ def test_voices_of_recordings_are_kept_within_bounds(folder: Path) -> None:
 
 def test_a_custom_voice_speaks_through_the_server(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "roundhouse.toml").write_text(SETTINGS.format(folder=folder))
-    with served(tmp_path) as server, openai.OpenAI(base_url=server.v1, api_key="none", max_retries=0) as client:
+    data = {"ROUNDHOUSE_DATA_DIR": str(tmp_path / "data")}
+    with (
+        served(tmp_path, environment=data) as server,
+        openai.OpenAI(base_url=server.v1, api_key="none", max_retries=0) as client,
+    ):
         agreed = client.audio.voice_consents.create(
             name="Yes", language="en-US", recording=("yes.wav", recording(110))
         )

@@ -301,9 +301,9 @@ async def test_stopping_ends_idle_sessions_at_once_and_others_after_their_respon
             assert (events[-1]["error"]["code"], status) == ("draining", 1012)
             assert await refusal(gateway) == (503, "draining")
             held.set()
-            told = await until(busy, "error")
-            assert of_type(told, "response.done")[0].response.status == "completed"
-            assert told[-1].error.code == "draining"
+            last = await until(busy, "error")
+            assert of_type(last, "response.done")[0].response.status == "completed"
+            assert last[-1].error.code == "draining"
         assert await gateway.services.in_flight.drained(5)
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from openai import AsyncOpenAI
@@ -104,8 +104,8 @@ async def test_events_pass_both_ways_with_the_providers_key_and_name(passing: Op
         told = created.session.model_extra or {}
         assert told["roundhouse"]["model"] == "cloud/voice"
         assert gateway.provider.queries == [{"model": "gpt-realtime"}]
-        wanted: Any = {"type": "realtime", "model": "cloud/voice", "instructions": "Be brief."}
-        await connection.session.update(session=wanted)
+        update: Any = {"type": "realtime", "model": "cloud/voice", "instructions": "Be brief."}
+        await connection.session.update(session=update)
         await until(connection, "session.updated")
         assert gateway.provider.received == [
             {"type": "session.update", "session": {"type": "realtime", "instructions": "Be brief."}}
@@ -193,9 +193,11 @@ async def test_objects_of_the_providers_account_are_refused(passing: Open) -> No
         key = await gateway.key()
         async with session(gateway, key.secret) as connection:
             await until(connection, "session.created")
-            await connection.send({"type": "session.update", "session": {"prompt": {"id": "pmpt_1"}}})  # type: ignore[arg-type]
+            stored: Any = {"type": "session.update", "session": {"prompt": {"id": "pmpt_1"}}}
+            await connection.send(stored)
             error = (await until(connection, "error"))[-1].error
             assert "pmpt_1" in error.message
-            await connection.send(cast("Any", {"type": "guess"}))
+            unknown: Any = {"type": "guess"}
+            await connection.send(unknown)
             assert (await until(connection, "error"))[-1].error.param == "type"
         assert gateway.provider.received == []

@@ -146,8 +146,8 @@ async def test_telephone_formats_go_in_and_out(serve: Start, kind: Any) -> None:
     async with serve() as gateway, connected(gateway) as connection:
         gateway.backend.audio = (SECOND,)
         form = {"format": {"type": kind}}
-        wanted: Any = {"type": "realtime", "audio": {"input": form, "output": form}}
-        await connection.session.update(session=wanted)
+        session: Any = {"type": "realtime", "audio": {"input": form, "output": form}}
+        await connection.session.update(session=session)
         await speak(connection, spoken("question", kind) + quiet(1, kind), step=800)
         events = await until(connection, "response.done")
         assert "input_audio_buffer.speech_stopped" in types(events)
@@ -159,8 +159,8 @@ async def test_telephone_formats_go_in_and_out(serve: Start, kind: Any) -> None:
 
 async def test_a_failed_transcription_is_told_and_fails_the_response(serve: Start) -> None:
     async def broken(upstream: Any, request: Any) -> Any:
+        yield {"type": "transcript.text.delta", "delta": ""}
         raise UpstreamOverloaded("Deaf.")
-        yield  # type: ignore[unreachable]
 
     async with serve() as gateway, connected(gateway) as connection:
         gateway.backend.transcribe = broken  # type: ignore[method-assign]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from openai.types.realtime import (
@@ -84,9 +84,8 @@ async def test_a_function_call_and_its_result(serve: Start) -> None:
     call = {"index": 0, "id": "call_7", "function": {"name": "get_weather", "arguments": '{"ci'}}
     rest = {"index": 0, "function": {"arguments": 'ty": "Oslo"}'}}
     async with serve() as gateway, connected(gateway) as connection:
-        await connection.session.update(
-            session=cast("Any", {**TEXT, "tools": [WEATHER], "tool_choice": "required"})
-        )
+        tools: Any = {**TEXT, "tools": [WEATHER], "tool_choice": "required"}
+        await connection.session.update(session=tools)
         gateway.backend.script = (
             {**chunk(), "choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}]},
             {**chunk(), "choices": [{"index": 0, "delta": {"tool_calls": [rest]}, "finish_reason": None}]},
@@ -264,7 +263,8 @@ async def test_what_has_no_effect_is_named_and_refused_in_a_strict_session(serve
         (event,) = await until(connection, "session.updated")
         assert event.session.model_extra["dropped"] == ["audio.input.noise_reduction", "tracing"]
         assert event.session.audio.input.noise_reduction is None
-        await connection.session.update(session=cast("Any", {**wanted, "strict": True}))
+        strict: Any = {**wanted, "strict": True}
+        await connection.session.update(session=strict)
         (error,) = await until(connection, "error")
     assert error.error.code == "unsupported_parameter"
 

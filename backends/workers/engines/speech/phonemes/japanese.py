@@ -118,7 +118,10 @@ def sounds_of(kana: str) -> str:
     while n < len(kana):
         pair = kana[n : n + 2]
         if len(pair) == 2 and pair in _KANA:
-            sounds.append(_KANA.get(kana[n]) or _SMALL.get(kana[n], ""))
+            sounds.append(_KANA[pair])
+            n += 2
+            continue
+        sounds.append(_KANA.get(kana[n]) or _SMALL.get(kana[n], ""))
         n += 1
     for place, sound in enumerate(sounds):
         following = sounds[place + 1][:1] if place + 1 < len(sounds) else ""

@@ -12,6 +12,7 @@ from backends.workers.engines.speech.phonemes.chinese import number_of, syllable
 from backends.workers.engines.speech.phonemes.french import French
 from backends.workers.engines.speech.phonemes.hindi import Hindi
 from backends.workers.engines.speech.phonemes.italian import Italian
+from backends.workers.engines.speech.phonemes.japanese import sounds_of
 from backends.workers.engines.speech.phonemes.languages import readers
 from backends.workers.engines.speech.phonemes.portuguese import Portuguese
 from backends.workers.engines.speech.phonemes.rules import Language
@@ -115,6 +116,24 @@ def test_chinese_is_read_by_its_phrases() -> None:
     assert "ˈ" in read("zh", "我用 Python。"), "an English word is read as English"
 
 
+@pytest.mark.parametrize(
+    ("kana", "sounds"),
+    [
+        ("トーキョー", "toːkʲoː"), ("コンニチワ", "koɲɲiʨiβa"), ("キップ", "kʲiʔpɯ"), ("シンブン", "ɕimbɯɴ"),
+        ("テンキ", "teŋkʲi"), ("ファン", "ɸaɴ"), ("ツキ", "ʦɨkʲi"), ("デス’", "desɨ"),
+        ("ティー", "tʲiː"), ("", ""),
+    ],
+)  # fmt: skip
+def test_readings_of_japanese(kana: str, sounds: str) -> None:
+    assert sounds_of(kana) == sounds
+
+
+@pytest.mark.skipif(find_spec("pyopenjtalk") is None, reason="pyopenjtalk-plus is not installed")
+def test_japanese_is_read_by_open_jtalk() -> None:
+    assert read("ja", "東京へ行く。") == "toːkʲoː e ikɯ."
+    assert [word.text for word in readers()["ja"]("私はPythonを使います。")][:3] == ["私", "は", "Python"]
+
+
 def test_every_sound_of_every_language_is_one_that_the_model_knows() -> None:
     texts = {
         "en-US": "The quick brown fox jumps over 13 lazy dogs; it's $9.99 at 7:30 pm!",
@@ -124,6 +143,7 @@ def test_every_sound_of_every_language_is_one_that_the_model_knows() -> None:
         "pt-BR": "Um pequeno jabuti xereta viu dez cegonhas felizes; luís argüia à júlia que fé, óxido.",
         "fr": "Portez ce vieux whisky au juge blond qui fume. Dès Noël où un zéphyr haï me vêt de glaçons.",
         "hi": "ऋषियों को सताने वाले दुष्ट राक्षसों के राजा रावण का सर्वनाश हुआ, ज्ञान बढ़ा।",
+        "ja": "色は匂へど散りぬるを。2024年、ファックスでギョウザ！",
         "zh": "我能吞下玻璃而不伤身体。视野无限广，窗外有蓝天；2024年3月5日！",
     }
     for language, reader in readers().items():
