@@ -44,7 +44,7 @@ environment diffusion torch==2.13.0 "diffusers>=0.32" "transformers>=4.48" "acce
 # Videos run in the same environment.
 [ -e "$folder/diffusion-video" ] || ln -s diffusion "$folder/diffusion-video"
 [ -e "$folder/models/ltx" ] || "$folder/diffusion/bin/python" "$here/tests/conformance/make_filmers.py" "$folder/models"
-[ -e "$folder/models/painter" ] || "$folder/diffusion/bin/python" "$here/tests/conformance/make_painter.py" "$folder/models/painter"
+[ -e "$folder/models/flow-painter" ] || "$folder/diffusion/bin/python" "$here/tests/conformance/make_painter.py" "$folder/models"
 [ -e "$folder/models/smollm2" ] || "$folder/diffusion/bin/python" "$here/tests/conformance/make_smollm2.py" "$gguf" "$folder/models/smollm2"
 
 for engine in "$@"; do

@@ -48,6 +48,20 @@ def _rows() -> list[Model]:
             for name, more in _FILMERS.items()
         ),
         _row("diffusion", "painter", _PICTURES, options={"size": "64x64", "steps": 4}),
+        _row("diffusion", "flow-painter", _PICTURES, options={"size": "64x64", "steps": 4, "tiling": True}),
+        _row(
+            "diffusion",
+            "painter",
+            _PICTURES,
+            id="inked-diffusion",
+            options={
+                "size": "64x64",
+                "steps": 4,
+                "lora": [
+                    {"path": str(Path(_FOLDER or "").absolute() / "models/painter/ink.safetensors"), "scale": 0.9}
+                ],
+            },
+        ),
         _row(
             "stable-diffusion-cpp",
             "flux/flux.gguf",

@@ -56,14 +56,15 @@ def model(model_id: str, name: str, *, at: str, **fields: object) -> str:
 
 
 def _table(kind: str, **fields: object) -> str:
-    return f"[[{kind}]]\n" + "".join(f"{name} = {_value(value)}\n" for name, value in fields.items())
+    return f"[[{kind}]]\n" + "".join(f"{name} = {toml_value(value)}\n" for name, value in fields.items())
 
 
-def _value(value: object) -> str:
+def toml_value(value: object) -> str:
+    """A value in TOML."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{name} = {_value(item)}" for name, item in value.items()) + "}"
+        return "{" + ", ".join(f"{name} = {toml_value(item)}" for name, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_value, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else repr(value)

@@ -15,6 +15,7 @@ import pytest
 
 from catalog.model import Capability, Model, PathSource
 from tests.conformance.optional import models, pythons
+from tests.e2e.providers import toml_value
 from tests.e2e.serving import Served, eventually, served
 
 pytestmark = [
@@ -44,7 +45,7 @@ def _rows() -> list[str]:
         lines += ["[[model]]", f"id = {json.dumps(row.id)}", f"engine = {json.dumps(row.engine)}"]
         lines.append(f"capabilities = {json.dumps(sorted(row.capabilities))}")
         lines.append(f'source = {{ kind = "path", path = {json.dumps(str(Path(row.source.path).absolute()))} }}')
-        lines += [f"options.{name} = {json.dumps(value)}" for name, value in row.options.items()]
+        lines += [f"options.{name} = {toml_value(value)}" for name, value in row.options.items()]
     return lines
 
 

@@ -104,6 +104,16 @@ def test_partial_pictures_do_not_change_the_finished_one(client: openai.OpenAI, 
     assert drawn(partial_images=3) == drawn()
 
 
+def test_an_adapter_changes_what_a_model_draws(client: openai.OpenAI) -> None:
+    if "inked-diffusion" not in {row.id for row in PAINTERS}:
+        pytest.skip("the engine diffusion is not among those that were built")
+    plain, inked = (
+        pixels_of(client.images.generate(model=name, prompt="a fox", extra_body={"seed": 3}))
+        for name in ("painter-diffusion", "inked-diffusion")
+    )
+    assert not np.array_equal(plain, inked)
+
+
 def test_a_picture_whose_data_are_damaged_is_refused(server: Served, painter: Model) -> None:
     whole = encoded(noise(64, 48))
     answer = httpx.post(

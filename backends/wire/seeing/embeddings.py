@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from backends.wire.chat import ContentPart, Message
 from backends.wire.common import MAX_TEXT, Identifier, ModelName, Text, WireModel
-from backends.wire.embeddings import EmbeddingRequest
+from backends.wire.embeddings import MAX_INPUTS, EmbeddingRequest, Tokens
 from catalog.errors import InvalidRequest
 
 MAX_MIXED = 256
@@ -83,16 +83,15 @@ class EmbeddedContent(_Part):
         return [self.part()] if self.content is None else [one.part() for one in self.content]
 
 
-Inputs = Annotated[list[NonEmpty | EmbeddedContent], Field(min_length=1, max_length=MAX_MIXED)]
+Inputs = Annotated[list[NonEmpty | EmbeddedContent], Field(min_length=1, max_length=MAX_INPUTS)]
+TokenLists = Annotated[list[Tokens], Field(min_length=1, max_length=MAX_INPUTS)]
 
 
 class MixedEmbeddingRequest(WireModel):
     """Texts and pictures to embed, one vector per input; or a chat in ``messages``, which becomes one vector."""
 
     model: ModelName = "auto"
-    input: (
-        NonEmpty | Annotated[list[NonEmpty | EmbeddedContent], Field(min_length=1, max_length=MAX_MIXED)] | None
-    ) = None
+    input: NonEmpty | Inputs | Tokens | TokenLists | None = None
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MIXED)] | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1, le=65536)] | None = None
@@ -107,7 +106,14 @@ class MixedEmbeddingRequest(WireModel):
         if self.messages is not None:
             return [[part for message in self.messages for part in _parts(message)]]
         given = [self.input] if isinstance(self.input, str) else self.input or []
-        return [[ContentPart(type="text", text=one)] if isinstance(one, str) else one.parts() for one in given]
+        if sum(isinstance(one, EmbeddedContent) for one in given) > MAX_MIXED:
+            raise InvalidRequest(f"A request may hold at most {MAX_MIXED} objects to embed.", param="input")
+        contents = []
+        for one in given:
+            if not isinstance(one, str | EmbeddedContent):
+                raise InvalidRequest("Token ids stand alone, without pictures.", param="input")
+            contents.append([ContentPart(type="text", text=one)] if isinstance(one, str) else one.parts())
+        return contents
 
     def items(self) -> list[str]:
         """The texts of each input."""
@@ -119,9 +125,11 @@ class MixedEmbeddingRequest(WireModel):
 
     def plain(self) -> EmbeddingRequest | None:
         """The request of texts alone; None for one with pictures, or a chat."""
+        body: dict[str, Any] = self.to_wire(input=None, messages=None)
+        if self.messages is None and isinstance(self.input, list) and isinstance(self.input[0], int | list):
+            return EmbeddingRequest.model_validate({**body, "input": self.input})
         if self.messages is not None or self.pictures():
             return None
-        body: dict[str, Any] = self.to_wire(input=None, messages=None)
         return EmbeddingRequest.model_validate({**body, "input": self.items()})
 
 

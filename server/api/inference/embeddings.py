@@ -35,7 +35,8 @@ async def create_embeddings(request: Request) -> Response:
     return await answer_json(request, embedding_job(body, origin_of(request)), SingleItem)
 
 
-_OBJECTS = (b'"image', b'"messages"', b'"content"', b'"text"')
+_OBJECTS = (b'"image"', b'"image_url"', b'"messages"', b'"content"', b'"text"')
+"""Names of fields; within a text, the quotation mark behind one would be escaped."""
 
 
 def _kind(body: bytes) -> type[EmbeddingRequest] | type[MixedEmbeddingRequest]:

@@ -167,6 +167,39 @@ async def test_a_wrong_form_is_refused_by_its_field(
     assert error(answer, 400, "invalid_request")["param"] == param
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"svg[model]": "m", "svg": "text"},
+        {"svg": "text", "svg[model]": "m"},
+        {"svg[]": "a", "svg[model]": "m"},
+        {"svg[a][b][c]": "deep"},
+        {"svg[a][b][c][d]": "too deep"},
+        {"a" * 65: "long"},
+        {"né[": "odd"},
+        {"svg[__class__]": "x"},
+        {"model[]": "p"},
+        {"n": "9" * 5000},
+        {"seed": "1e5"},
+        {"strength": "nan"},
+        {"guidance_scale": "inf"},
+        {"n": "\u0661"},
+        {"variation": "true"},
+        {"routing": "x"},
+        {"routing[mode]": "none-such"},
+        {"api_key": "x"},
+    ],
+    ids=str,
+)
+async def test_an_odd_form_is_answered_or_refused_and_never_a_fault(
+    gateway: Gateway, fields: dict[str, str]
+) -> None:
+    answer = await edit(gateway, **fields)
+    assert answer.status_code in (200, 400), answer.text
+    if answer.status_code == 400:
+        assert answer.json()["error"]["message"]
+
+
 async def test_a_form_above_the_limit_is_refused(start: Start) -> None:
     async with start(server={"limits": {"image_bytes": 2000}}) as gateway:
         answer = await edit(gateway, files=[("image", ("a.png", PICTURE_8X6 + bytes(2000)))])

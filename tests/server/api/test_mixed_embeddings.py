@@ -78,6 +78,19 @@ async def test_texts_in_parts_are_texts_for_every_model(site: OpenSite, provider
         assert provider.calls[-1].body["input"] == ["a cat", 'say "image" and {"text"}']
 
 
+@pytest.mark.parametrize(
+    "given", [[5, 6], [[5, 6], [7]], ["text", *['<img src="image.png">'] * 300], ['{"text": "image"}'] * 300]
+)
+async def test_texts_and_token_ids_stay_what_they_are_whatever_they_hold(
+    site: OpenSite, provider: FakeOpenAI, given: Any
+) -> None:
+    async with site() as running:
+        body = {"model": "vector", "input": given, "content": "a field of the caller's own"}
+        answer = await running.client.post("/v1/embeddings", json=body)
+    assert answer.status_code == 200, answer.text
+    assert provider.calls[-1].body["input"] == given
+
+
 async def test_a_model_that_sees_nothing_is_refused_and_auto_takes_one_that_does(
     site: OpenSite, provider: FakeOpenAI
 ) -> None:

@@ -330,7 +330,7 @@ async def test_a_clients_function_of_the_same_name_stays_the_clients(serve: Star
         ((CHAT, BRUSH), TOOL),
         ((TALKS, BRUSH), {**TOOL, "model": "gpt-image-1"}),
         ((TALKS, BRUSH), {**TOOL, "action": "edit"}),
-        ((TALKS, BRUSH), {**TOOL, "output_format": "gif"}),
+        ((TALKS, BRUSH), {**TOOL, "output_format": "bmp"}),
         ((TALKS, BRUSH), {**TOOL, "partial_images": 9}),
     ],
     ids=["no image model", "no tools", "another model", "an edit", "a format", "too many steps"],

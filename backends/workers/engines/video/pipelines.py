@@ -1,4 +1,4 @@
-"""VideoPipelines of diffusers that make videos: how each is opened, and the shapes and arguments that it takes.
+"""Pipelines of diffusers that make videos: how each is opened, and the shapes and arguments that it takes.
 
 Text, a first frame and a source video are three pipelines of diffusers around the same weights: one is made of
 another without a copy. Source: diffusers' pages on video generation.
@@ -29,7 +29,7 @@ _FAMILIES: Mapping[str, Mapping[Kind, str]] = {
     },
     "HunyuanVideo": {"text": "HunyuanVideoPipeline", "image": "HunyuanVideoImageToVideoPipeline"},
 }
-"""VideoPipelines by the beginning of their names; the first that matches counts."""
+"""Pipelines by the beginning of their names; the first that matches counts."""
 _SIDES = {"LTX": 32}
 """Multiples of a side that a pipeline demands, whatever its autoencoder is."""
 
