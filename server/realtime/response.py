@@ -22,7 +22,7 @@ from server.realtime.configuration import Configuration
 from server.realtime.context import SessionContext, items_of
 from server.realtime.fields import ChosenFunction, RealtimeFunction, ResponseFields
 from server.realtime.items import Item, RealtimeConversation, messages_of, new_id
-from server.realtime.speaking.playback import Spoken
+from server.realtime.speaking.playback import PACE_MS, Spoken
 from server.realtime.speaking.voice import SessionVoice
 
 _PIECES = 32
@@ -274,11 +274,11 @@ class ResponseRun:
             spoken.begin(piece)
             output.text += piece
             await self._send("response.output_audio_transcript.delta", output, content_index=0, delta=piece)
-            if not (text := speakable(piece)):
-                continue
-            async with aclosing(self._own_voice().speak(text)) as sound:
-                async for audio in sound:
-                    await self._send_audio(output, spoken, audio)
+            if text := speakable(piece):
+                async with aclosing(self._own_voice().speak(text)) as sound:
+                    async for audio in sound:
+                        await self._send_audio(output, spoken, audio)
+            spoken.end()
 
     async def _send_audio(self, output: _Output, spoken: Spoken, audio: bytes) -> None:
         context = self._room.context
@@ -305,6 +305,9 @@ class ResponseRun:
             )
         return self._voice
 
+    def _spoken(self) -> Spoken:
+        return Spoken(pace=PACE_MS / self._own_voice().speed)
+
     def _form(self) -> Any:
         own = self._fields.audio.output if self._fields.audio is not None else None
         if own is not None and "format" in own.model_fields_set:
@@ -323,7 +326,7 @@ class ResponseRun:
                 "role": "assistant",
                 "content": [],
             }
-            item = Item(body, spoken=Spoken() if kind == "output_audio" else None)
+            item = Item(body, spoken=self._spoken() if kind == "output_audio" else None)
             self._message = await self._add(item)
             item.body["content"] = [_part(kind, "")]
             await self._send(
@@ -367,6 +370,8 @@ class ResponseRun:
     async def _close_output(self, output: _Output, *, whole: bool) -> None:
         body = output.item.body
         body["status"] = "completed" if whole else "incomplete"
+        if output.item.spoken is not None and not whole:  # no model is told of words that nobody can have heard
+            output.text = output.item.spoken.text_until(output.item.spoken.milliseconds)
         closing: list[tuple[str, Json]] = []
         if body["type"] == "function_call":
             body["arguments"] = output.text

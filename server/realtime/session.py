@@ -262,8 +262,8 @@ class RealtimeSession:
         if item is None or item.spoken is None or item not in self.conversation.items:
             return
         heard = item.spoken.heard_at(now)
-        if run is None and heard >= item.spoken.milliseconds:
-            return
+        if (run is None or item is not run.spoken) and heard >= item.spoken.milliseconds:
+            return  # it was heard to its end, or was cut before
         item.spoken.ends_at = now
         self._spawn(self._cut_after(run, item, heard))
 

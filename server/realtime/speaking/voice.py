@@ -29,14 +29,14 @@ class SessionVoice:
         self._form = form
         self._model = model
         self.voice = voice
-        self._speed = speed
+        self.speed = speed
         self._resampler = None if form.rate == PCM_RATE else Resampler(PCM_RATE, form.rate)
         self.model: str | None = None
         self.dropped: tuple[str, ...] = ()
 
     async def speak(self, text: str) -> AsyncGenerator[bytes]:
         """Audio of a text, at most :data:`DELTA_MS` at a time. Raises the job's errors."""
-        fields: dict[str, Any] = {"speed": self._speed} if self._speed != 1.0 else {}
+        fields: dict[str, Any] = {"speed": self.speed} if self.speed != 1.0 else {}
         if self.voice is not None:
             fields["voice"] = self.voice
         body, origin = self._context.asked(
