@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ DELTA_MS = 400.0
 
 
 class SessionVoice:
-    """Speaks the pieces of one response. ``told`` has what the last job's answer said of its choice."""
+    """Speaks the pieces of one response, which count as one request. ``model`` and ``dropped`` are of the last."""
 
     def __init__(
         self, context: SessionContext, form: AudioForm, *, model: str, voice: str | None, speed: float
@@ -31,6 +32,7 @@ class SessionVoice:
         self.voice = voice
         self.speed = speed
         self._resampler = None if form.rate == PCM_RATE else Resampler(PCM_RATE, form.rate)
+        self._begun = False
         self.model: str | None = None
         self.dropped: tuple[str, ...] = ()
 
@@ -42,8 +44,9 @@ class SessionVoice:
         body, origin = self._context.asked(
             SpeechRequest(model=self._model, input=text, response_format="pcm", sample_rate=PCM_RATE, **fields)
         )
-        async with self._context.open(speech_job(body, origin), origin.caller) as answer:
-            sent = False
+        job = replace(speech_job(body, origin), counted=not self._begun)
+        async with self._context.open(job, origin.caller) as answer:
+            self._begun, sent = True, False
             while True:
                 try:
                     async with aclosing(self._pieces(answer)) as pieces:

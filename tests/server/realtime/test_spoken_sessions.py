@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from catalog.errors import UpstreamOverloaded
+from routing.accounts.virtual_keys import KeyLimits, Rate
 from server.realtime.sound import AudioForm
 from tests.server.conftest import Gateway, Start
 from tests.server.fakes import ANSWER, chunk, usage_chunk
@@ -186,6 +187,51 @@ async def test_the_client_says_exactly_what_was_heard(serve: Start) -> None:
         kept = (await until(connection, "conversation.item.retrieved"))[-1].item
         assert kept.content[0].transcript.split() == ["One", "two"]
         assert len(base64.b64decode(kept.content[0].audio)) == 2 * 48_000
+
+
+async def test_a_response_counts_as_its_transcription_its_chat_and_its_speech(serve: Start) -> None:
+    text = "One is here. Two is there. Three is gone. "
+    async with serve() as gateway:
+        await gateway.keys.create("boss", admin=True)
+        few = await gateway.keys.create("few", limits=KeyLimits(requests=Rate(day=3)))
+        async with connected(gateway, key=few.secret) as connection:
+            gateway.backend.audio = (SECOND,)
+            gateway.backend.script = (chunk(text), chunk(finish="stop"), usage_chunk())
+            await connection.session.update(session=HEARS)
+            await speak(connection, spoken("question") + quiet(1))
+            done = (await until(connection, "response.done"))[-1].response
+            assert done.status == "completed", done.status_details
+            await connection.response.create()
+            done = (await until(connection, "response.done"))[-1].response
+            assert done.status_details.error.code == "rate_limit_exceeded"
+    texts = [request.input for request in gateway.backend.requests if hasattr(request, "input")]
+    assert texts == ["One is here.", "Two is there.", "Three is gone."]
+
+
+async def test_a_turn_that_is_transcribed_anew_after_a_pause_counts_once(serve: Start) -> None:
+    async with serve() as gateway:
+        await gateway.keys.create("boss", admin=True)
+        few = await gateway.keys.create("few", limits=KeyLimits(requests=Rate(day=3)))
+        began, transcribe = asyncio.Event(), gateway.backend.transcribe
+
+        async def told(upstream: Any, request: Any) -> Any:
+            began.set()
+            async for event in transcribe(upstream, request):
+                yield event
+
+        gateway.backend.transcribe = told  # type: ignore[method-assign]
+        async with connected(gateway, key=few.secret) as connection:
+            await connection.session.update(session=listens(type="server_vad", silence_duration_ms=1500))
+            for _ in range(2):  # the pause is no end of the turn
+                await speak(connection, spoken("question") + quiet(0.5))
+                await asyncio.wait_for(began.wait(), 5)
+                began.clear()
+            await speak(connection, quiet(2))
+            events = await until(connection, "response.done")
+            done = events[-1].response
+            assert done.status == "completed", done.status_details
+    assert len(of_type(events, "input_audio_buffer.committed")) == 1
+    assert len([request for request in gateway.backend.requests if hasattr(request, "file")]) > 1
 
 
 async def test_without_turn_detection_the_client_commits(serve: Start) -> None:
