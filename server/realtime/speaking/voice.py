@@ -47,6 +47,7 @@ class SessionVoice:
         job = replace(speech_job(body, origin), counted=not self._begun)
         async with self._context.open(job, origin.caller) as answer:
             self._begun, sent = True, False
+            self.model, self.dropped = answer.model.id, answer.dropped
             while True:
                 try:
                     async with aclosing(self._pieces(answer)) as pieces:
