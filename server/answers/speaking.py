@@ -176,9 +176,12 @@ class Speaking(AbstractAsyncContextManager[Answer[Json]]):
         assert opening is not None
         await opening.__aexit__(None, None, None)
 
-    def speech(self, text: str, model: str, spent: float) -> AbstractAsyncContextManager[Answer[bytes]]:
-        """Speak a text by a model. Raises as opening a job."""
-        return open_job(self._runtime, self._speech_job(text, model, spent), self._caller)
+    def speech(
+        self, text: str, model: str, spent: float, *, counted: bool
+    ) -> AbstractAsyncContextManager[Answer[bytes]]:
+        """Speak a text by a model; ``counted`` for the first of an answer. Raises as opening a job."""
+        job = replace(self._speech_job(text, model, spent), counted=counted)
+        return open_job(self._runtime, job, self._caller)
 
     def _speech_job(self, text: str, model: str, spent: float) -> Job[bytes]:
         form, voice = self.voicing.form, self.voicing.voice
@@ -299,11 +302,13 @@ class SpokenAnswer(Answer[Json]):
 
     async def _speak(self, todo: asyncio.Queue[str | None], sound: asyncio.Queue[bytes | None]) -> None:
         """Speak sentences, one after another, by the voice that spoke the first."""
+        begun = False
         while (written := await todo.get()) is not None:
             if not (text := speakable(written)):
                 continue
             before = (self._speaking.job.spent if self._speaking.writes else self._text.spent) + self._spoken
-            async with self._speaking.speech(text, self._voice, before) as answer:
+            async with self._speaking.speech(text, self._voice, before, counted=not begun) as answer:
+                begun = True
                 self._voice = answer.model.id
                 async for data in answer:
                     if data:

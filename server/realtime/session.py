@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from catalog.errors import InvalidRequest, RoundhouseError
+from catalog.errors import InvalidRequest, RateLimited, RoundhouseError
 from catalog.types import Json
 from server.edge.json_body import as_model
 from server.realtime.beta import to_current
@@ -63,7 +63,7 @@ class RealtimeSession:
         self._last_spoken: Item | None = None
         self._turn_item: str | None = None
         self._early: Transcribing | None = None
-        self._early_audio = b""
+        self._counted = False
         self._local_ears: bool | None = None
         self._spoken = False
         self._idle: asyncio.Task[None] | None = None
@@ -155,7 +155,7 @@ class RealtimeSession:
         del event
         self._ears.clear()
         self._forget_early()
-        self._turn_item = None
+        self._turn_item, self._counted = None, False
         await self.send({"type": "input_audio_buffer.cleared"})
 
     async def _clear_output(self, event: ClientEvent) -> None:
@@ -169,7 +169,7 @@ class RealtimeSession:
         item = read_item(event.item)
         await self.place(item, event.previous_item_id)
         if item.audio and item.body["content"][0].get("transcript") is None:
-            self._transcribe(item, None)
+            self._transcribe(item)
 
     async def _retrieve(self, event: ItemNamed) -> None:
         item = self.conversation.found(event.item_id)
@@ -262,8 +262,8 @@ class RealtimeSession:
         if item is None or item.spoken is None or item not in self.conversation.items:
             return
         heard = item.spoken.heard_at(now)
-        if run is None and heard >= item.spoken.milliseconds:
-            return
+        if (run is None or item is not run.spoken) and heard >= item.spoken.milliseconds:
+            return  # it was heard to its end, or was cut before
         item.spoken.ends_at = now
         self._spawn(self._cut_after(run, item, heard))
 
@@ -280,8 +280,8 @@ class RealtimeSession:
             return
         self._forget_early()
         form = self.configuration.input_form
-        self._early_audio = self._ears.heard()
-        self._early = Transcribing(self.context, self._early_audio, form, self.configuration.transcription)
+        asked, counted = self.configuration.transcription, not self._counted
+        self._early = Transcribing(self.context, self._ears.heard(), form, asked, counted=counted)
         if semantic:
             self._spawn(self._judge(self._early))
 
@@ -303,7 +303,8 @@ class RealtimeSession:
                 self._ears.detector.wait = wait
 
     def _forget_early(self) -> None:
-        if self._early is not None:
+        if self._early is not None:  # a turn counts once, however often it is begun; a refusal counts nothing
+            self._counted = self._counted or not isinstance(self._early.error, RateLimited)
             self._early.cancel()
             self._early = None
         listening = self.configuration.listening
@@ -330,11 +331,12 @@ class RealtimeSession:
         before = self.conversation.items[-1].id if self.conversation.items else None
         await self.send({"type": "input_audio_buffer.committed", "previous_item_id": before, "item_id": item_id})
         await self.place(item)
-        self._transcribe(item, early)
+        counted, self._counted = not self._counted, False
+        self._transcribe(item, early, counted=counted)
 
-    def _transcribe(self, item: Item, early: Transcribing | None) -> None:
+    def _transcribe(self, item: Item, early: Transcribing | None = None, *, counted: bool = True) -> None:
         form, asked = self.configuration.input_form, self.configuration.transcription
-        work = early or Transcribing(self.context, item.audio, form, asked)
+        work = early or Transcribing(self.context, item.audio, form, asked, counted=counted)
         item.transcribing = self._spawn(self._transcribed(item, work, told=asked is not None))
 
     async def _transcribed(self, item: Item, work: Transcribing, *, told: bool) -> None:
@@ -404,7 +406,7 @@ class RealtimeSession:
                 continue
             item = read_item(sent, param)
             if item.audio:
-                self._transcribe(item, None)
+                self._transcribe(item)
             found.append(item)
         return found
 

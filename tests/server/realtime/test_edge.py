@@ -113,6 +113,40 @@ async def test_a_client_secret_opens_its_session_and_nothing_else(serve: Start) 
         assert await refusal(gateway, additional_headers=unknown) == (401, "invalid_api_key")
 
 
+async def secret_of(gateway: Gateway, session: dict[str, Any]) -> dict[str, str]:
+    """The header of a new client secret."""
+    made = await gateway.client.post("/v1/realtime/client_secrets", json={"session": session})
+    assert made.status_code == 200, made.text
+    return {"authorization": f"Bearer {made.json()['value']}"}
+
+
+async def test_a_client_secret_opens_no_session_of_another_model(serve: Start) -> None:
+    denied = (403, "permission_denied")
+    async with serve() as gateway:
+        headers = await secret_of(gateway, {"type": "realtime", "model": "parrot"})
+        for name in ("auto", "auto:fast", "cloud/oracle"):
+            assert await refusal(gateway, f"/v1/realtime?model={name}", additional_headers=headers) == denied
+        transcripts = "/v1/realtime?intent=transcription"
+        assert await refusal(gateway, transcripts, additional_headers=headers) == denied
+        for address in ("/v1/realtime", "/v1/realtime?model=parrot", "/v1/realtime?model=polly"):
+            async with socket(gateway, address, additional_headers=headers) as connection:
+                assert (await receive(connection))["type"] == "session.created"
+        headers = await secret_of(gateway, {"type": "realtime", "model": "auto"})
+        assert await refusal(gateway, additional_headers=headers) == denied
+        heard = {"transcription": {"model": "parrot"}}
+        headers = await secret_of(gateway, {"type": "transcription", "audio": {"input": heard}})
+        address = "/v1/realtime?model=cloud/oracle"
+        assert await refusal(gateway, address, additional_headers=headers) == denied
+
+
+async def test_a_client_secret_without_a_model_leaves_that_to_the_address(serve: Start) -> None:
+    async with serve() as gateway:
+        headers = await secret_of(gateway, {"type": "realtime", "instructions": "Be brief."})
+        async with socket(gateway, additional_headers=headers) as connection:
+            session = (await receive(connection))["session"]
+    assert (session["model"], session["instructions"]) == ("parrot", "Be brief.")
+
+
 async def test_a_client_secret_ends_with_its_time_and_with_its_key(serve: Start) -> None:
     async with serve() as gateway:
         boss = await gateway.keys.create("boss", admin=True)
