@@ -199,7 +199,7 @@ def test_a_voice_that_speaks_another_language_is_refused(voices: KokoroVoices) -
     with pytest.raises(InvalidRequest, match="af_heart"):
         choose(voices.voices, default="af_heart", name="nobody", language=None, strict=False)
     with pytest.raises(InvalidRequest):
-        choose(voices.voices, default="af_heart", name="alloy", language=None, strict=True)
+        choose(voices.voices, default="af_heart", name="Rachel", language=None, strict=True)
     assert (
         choose(voices.voices, default="af_heart", name="BM_FABLE", language="en", strict=False).language == "en-GB"
     )
@@ -211,6 +211,14 @@ def test_a_folder_without_its_voices_is_refused(folder: Path, tmp_path: Path) ->
         KokoroVoices(tmp_path, file="model.onnx", styles="voices.bin", threads=1)
     with pytest.raises(DidNotStart, match=r"voices\.bin"), worker("speech", tmp_path, library="kokoro"):
         pass
+
+
+async def test_a_script_that_no_voice_reads_is_for_another_model_to_speak(kokoro: Worker) -> None:
+    async with kokoro.client() as client:
+        body = {"model": "m", "input": "Привет, мир!", "voice": "alloy"}
+        refused = (await client.post("/v1/audio/speech", json=body)).json()["error"]
+    assert refused["param"] == "input"
+    assert refused["code"] == "unsupported_parameter", (refused, "the router asks another model after this")
 
 
 def test_letters_of_another_script_are_counted() -> None:
