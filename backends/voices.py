@@ -1,9 +1,9 @@
 """Names of voices. OpenAI's are the common ones: each provider has a nearest voice for them, and they for its own.
 
 So a request for speech can go to another provider, or to this machine's voices, with the voice that it names. A
-replaced voice is reported as a dropped ``voice``, and refused under ``strict``; this machine's voices have OpenAI's
-names as names of their own. The ``voice_map`` of a row or endpoint says which voice a name means there, and such a
-name is not reported.
+replaced voice is reported as a dropped ``voice``, and refused under ``strict``; this machine's voices have
+OpenAI's names as names of their own. The ``voice_map`` of a row or endpoint says which voice a name means there,
+and such a name is not reported.
 """
 
 from __future__ import annotations

@@ -198,9 +198,7 @@ def _blend(name: str, known: Mapping[str, Voice], *, blends: bool) -> Voice | No
     )
 
 
-def _nearest(
-    voices: Sequence[Voice], name: str, default: Voice, known: Mapping[str, Voice]
-) -> tuple[Voice, bool]:
+def _nearest(voices: Sequence[Voice], name: str, default: Voice, known: Mapping[str, Voice]) -> tuple[Voice, bool]:
     """The voice that another provider's name means here, and whether the name means no less than it.
 
     It does if it is OpenAI's and the voice is not of the other gender. Raises UnsupportedParameter for a name that
