@@ -1,8 +1,9 @@
 """Names of voices. OpenAI's are the common ones: each provider has a nearest voice for them, and they for its own.
 
 So a request for speech can go to another provider, or to this machine's voices, with the voice that it names. A
-replaced voice is reported as a dropped ``voice``, and refused under ``strict``. The ``voice_map`` of a row or
-endpoint says which voice a name means there, and such a name is not reported.
+replaced voice is reported as a dropped ``voice``, and refused under ``strict``; this machine's voices have
+OpenAI's names as names of their own. The ``voice_map`` of a row or endpoint says which voice a name means there,
+and such a name is not reported.
 """
 
 from __future__ import annotations
@@ -32,6 +33,24 @@ OPENAI_VOICES: Mapping[str, Literal["female", "male"] | None] = {
     "verse": "male",
 }
 """OpenAI's voices, and what they sound like; None is neutral. Source: OpenAI's guide to text to speech."""
+
+KOKORO_VOICES: Mapping[str, str] = {
+    "alloy": "af_alloy",
+    "ash": "am_michael",
+    "ballad": "bm_george",
+    "cedar": "am_fenrir",
+    "coral": "af_bella",
+    "echo": "am_echo",
+    "fable": "bm_fable",
+    "marin": "af_heart",
+    "nova": "af_nova",
+    "onyx": "am_onyx",
+    "sage": "af_sage",
+    "shimmer": "af_sarah",
+    "verse": "am_puck",
+}
+"""The voice of Kokoro that each of OpenAI's means: of the same name, else one of the same gender that VOICES.md
+grades well. No two are the same."""
 
 _NEAREST: Mapping[str, str] = {
     # ElevenLabs' premade voices
