@@ -21,6 +21,7 @@ from server.commands.client import Config, Key, ServerClient, Url
 from server.commands.running import reach
 from server.commands.support.completion import complete_model
 from server.commands.support.options import check_fields, gives
+from server.commands.support.remarks import Remarks
 from server.commands.support.statuses import UsageError
 
 app = typer.Typer()
@@ -68,10 +69,13 @@ def embed(
             raise UsageError("--text: it must not be empty." if name == _GIVEN else f"{name} is empty.")
     client = reach(url, key, config)
     vectors: list[list[float]] = []
+    remarks = Remarks()
     for at in range(0, len(sources), _BATCH):
         part = [text for _, _, text in sources[at : at + _BATCH]]
         body = {"model": model, "input": part} | ({} if dimensions is None else {"dimensions": dimensions})
-        document = client.post("/v1/embeddings", body)
+        response = client.request("POST", "/v1/embeddings", json=body)
+        remarks.tell(response)
+        document = response.json()
         vectors += [row["embedding"] for row in document["data"]]
         model = document["model"]  # the rest by the same model: vectors of two cannot be compared
     told = f"{len(vectors)} vectors of {len(vectors[0])} dimensions by {model}"
@@ -130,7 +134,7 @@ def speak(
         raise UsageError("There is no text to speak.")
     suffix = (output.suffix[1:].lower() if output is not None else "") or "mp3"
     form = audio_format or suffix
-    body = {"model": model, "voice": voice, "response_format": form, "speed": speed}
+    body = {"model": model, "voice": voice, "response_format": form, "speed": None if speed == 1 else speed}
     body = {name: value for name, value in body.items() if value is not None}
     check_fields(SpeechRequest, {**body, "input": "a part of the text"})
     target = output or _new_file("speech", form)
@@ -141,9 +145,11 @@ def speak(
         )
     client = reach(url, key, config)
     audio = []
+    remarks = Remarks()
     by = model
     for piece in pieces:
         response = client.request("POST", "/v1/audio/speech", json={**body, "model": by, "input": piece})
+        remarks.tell(response)
         audio.append(response.content)
         by = response.headers.get("x-roundhouse-model", by)  # one voice for the whole text
     _write_bytes(target, joined_wav(audio) if form == "wav" and len(audio) > 1 else b"".join(audio))
@@ -175,8 +181,10 @@ def transcribe(
     client = reach(url, key, config)
     path = f"/v1/audio/{'translations' if translate else 'transcriptions'}"
     texts = []
+    remarks = Remarks()
     for file, content in recordings:
         response = client.request("POST", path, data=fields, files={"file": (file.name, content)})
+        remarks.tell(response, of=str(file) if len(files) > 1 else "")
         if len(files) == 1:
             texts.append(f"{response.text.rstrip()}\n")
         elif form.endswith("json"):
@@ -227,7 +235,7 @@ def draw(
     body = {
         "model": model,
         "prompt": prompt,
-        "n": count,
+        "n": None if count == 1 else count,
         "size": size,
         "seed": seed,
         "negative_prompt": negative,
@@ -246,6 +254,7 @@ def draw(
         response = client.request("POST", "/v1/images/edits", data=fields, files=files)
     else:
         response = client.request("POST", "/v1/images/generations", json=body)
+    Remarks().tell(response)
     for place, picture in enumerate(response.json()["data"], 1):
         if output is None:
             target = _new_file("picture", form)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import wave
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,76 @@ def test_a_servers_error_about_a_field_names_the_option_that_gave_it(
     message, status = refusal(*command.split())
     assert message.startswith(expected)
     assert status is ExitStatus.USAGE
+
+
+class Answers:
+    """A server of the commands' own client: notes each request, and answers by ``reply``."""
+
+    def __init__(self, reply: Callable[[str, dict[str, Any]], httpx.Response]) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self._reply = reply
+
+    def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        self.asked.append(arguments)
+        response = self._reply(path, arguments)
+        if response.is_error:
+            raise _error(response)
+        return response
+
+
+def served(monkeypatch: pytest.MonkeyPatch, reply: Callable[[str, dict[str, Any]], httpx.Response]) -> Answers:
+    server = Answers(reply)
+    monkeypatch.setattr(media, "reach", lambda *_: server)
+    return server
+
+
+REMARKS = {"x-roundhouse-dropped": "negative_prompt, speed", "x-roundhouse-notice": "It ends on Friday."}
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/embeddings": {"json": {"model": "m", "data": [{"embedding": [0.5]}]}},
+    "/v1/audio/speech": {"content": b"sound"},
+    "/v1/audio/transcriptions": {"text": "words"},
+    "/v1/audio/translations": {"text": "words"},
+    "/v1/images/generations": {"json": {"data": [{"b64_json": "cGljdHVyZQ=="}]}},
+    "/v1/images/edits": {"json": {"data": [{"b64_json": "cGljdHVyZQ=="}]}},
+}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "embed --text hello",
+        "speak --file long.txt -o speech.mp3",
+        "transcribe a.wav",
+        "transcribe --translate a.wav",
+        "draw house -o house.png",
+        "draw house --image a.wav -o house.png",
+    ],
+)
+def test_a_file_command_says_on_standard_error_what_the_server_dropped_and_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.wav").write_bytes(recording(b"\1\0"))
+    Path("long.txt").write_text("A sentence of five words. " * 400)  # spoken in several parts
+    served(monkeypatch, lambda path, _: httpx.Response(200, headers=REMARKS, **BODIES[path]))
+    done = CliRunner().invoke(app, command.split(), catch_exceptions=False)
+    assert done.exit_code == 0
+    lines = done.stderr.splitlines()
+    assert lines.count("dropped: negative_prompt, speed (the model or its server does not know it)") == 1
+    assert lines.count("notice: It ends on Friday.") == 1
+    assert "dropped" not in done.stdout
+
+
+def test_a_command_sends_no_default_that_a_model_might_have_to_drop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = served(monkeypatch, lambda path, _: httpx.Response(200, **BODIES[path]))
+    for command in (["speak", "hello"], ["draw", "a house"]):
+        assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    speech, picture = (asked["json"] for asked in server.asked)
+    assert "speed" not in speech
+    assert not picture.keys() & {"n", "size", "seed", "negative_prompt"}
 
 
 @pytest.mark.parametrize(
