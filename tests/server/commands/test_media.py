@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -209,6 +210,58 @@ def test_a_file_command_says_on_standard_error_what_the_server_dropped_and_notic
     assert lines.count("dropped: negative_prompt, speed (the model or its server does not know it)") == 1
     assert lines.count("notice: It ends on Friday.") == 1
     assert "dropped" not in done.stdout
+
+
+def hears_all_but_b(path: str, asked: dict[str, Any]) -> httpx.Response:
+    del path
+    name, content = asked["files"]["file"]
+    if name == "b.wav":
+        error = {"message": "The file is not audio that can be read.", "param": "file"}
+        return httpx.Response(400, json={"error": error})
+    if name == "locked.wav":
+        return httpx.Response(401, json={"error": {"message": "No key.", "param": None}})
+    words = f"words of {name}, {len(content)} bytes"
+    form = asked["data"]["response_format"]
+    return httpx.Response(200, json={"text": words}) if form == "json" else httpx.Response(200, text=words)
+
+
+@pytest.fixture
+def recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "c", "locked"):
+        Path(f"{name}.wav").write_bytes(b"sound")
+    served(monkeypatch, hears_all_but_b)
+
+
+@pytest.mark.usefixtures("recordings")
+@pytest.mark.parametrize("bad", ["b.wav", "absent.wav"])
+def test_of_several_recordings_the_bad_one_is_named_and_the_others_are_transcribed(bad: str) -> None:
+    done = CliRunner().invoke(app, ["transcribe", "a.wav", bad, "c.wav"])
+    assert done.stdout == "a.wav:\nwords of a.wav, 5 bytes\n\nc.wav:\nwords of c.wav, 5 bytes\n\n"
+    (told,) = done.stderr.splitlines()
+    assert told.startswith(bad)
+    assert isinstance(done.exception, ConfigurationError)
+    assert done.exception.message == "1 of 3 recordings could not be transcribed."
+    assert status_of(done.exception) is ExitStatus.FAILED
+
+
+@pytest.mark.usefixtures("recordings")
+def test_the_good_recordings_are_in_the_file_also_when_the_rest_is_refused() -> None:
+    done = CliRunner().invoke(
+        app, ["transcribe", "a.wav", "locked.wav", "c.wav", "--format", "json", "-o", "texts"]
+    )
+    assert isinstance(done.exception, RoundhouseError)
+    assert status_of(done.exception) is ExitStatus.REFUSED, "no key is an error of all files"
+    assert [json.loads(line) for line in Path("texts").read_text().splitlines()] == [
+        {"file": "a.wav", "text": "words of a.wav, 5 bytes"}
+    ]
+
+
+@pytest.mark.usefixtures("recordings")
+def test_no_file_is_written_where_no_recording_could_be_transcribed() -> None:
+    assert refusal("transcribe", "b.wav", "absent.wav", "-o", "texts")[0].startswith("2 of 2")
+    assert not Path("texts").exists()
+    assert refusal("transcribe", "b.wav") == ("FILES: The file is not audio that can be read.", ExitStatus.USAGE)
 
 
 def test_a_command_sends_no_default_that_a_model_might_have_to_drop(
