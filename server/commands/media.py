@@ -149,7 +149,7 @@ def speak(
     pieces = list(spoken_parts(said, _SPOKEN))
     if len(pieces) > 1 and form not in _JOINED:
         raise UsageError(
-            f"A text of {counted(len(said), 'character')} cannot be spoken as {form}: take one of {', '.join(_JOINED)}."
+            f"A text of {len(said)} characters cannot be spoken as {form}: take one of {', '.join(_JOINED)}."
         )
     client = reach(url, key, config)
     audio = []
