@@ -220,6 +220,7 @@ class SpokenAnswer(Answer[Json]):
         self._speaker: asyncio.Task[None] | None = None
         self._voice = "auto"
         self._spoken = 0.0
+        self._begun = False
         self.trace, self.model = text.trace, text.model
 
     @property
@@ -302,13 +303,12 @@ class SpokenAnswer(Answer[Json]):
 
     async def _speak(self, todo: asyncio.Queue[str | None], sound: asyncio.Queue[bytes | None]) -> None:
         """Speak sentences, one after another, by the voice that spoke the first."""
-        begun = False
         while (written := await todo.get()) is not None:
             if not (text := speakable(written)):
                 continue
             before = (self._speaking.job.spent if self._speaking.writes else self._text.spent) + self._spoken
-            async with self._speaking.speech(text, self._voice, before, counted=not begun) as answer:
-                begun = True
+            counted, self._begun = not self._begun, True
+            async with self._speaking.speech(text, self._voice, before, counted=counted) as answer:
                 self._voice = answer.model.id
                 async for data in answer:
                     if data:

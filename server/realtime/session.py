@@ -15,6 +15,7 @@ from catalog.errors import InvalidRequest, RateLimited, RoundhouseError
 from catalog.types import Json
 from server.edge.json_body import as_model
 from server.realtime.beta import to_current
+from server.realtime.checking import Checking
 from server.realtime.configuration import Configuration, check_response
 from server.realtime.context import Outlet, SessionContext, refused
 from server.realtime.events import (
@@ -115,18 +116,11 @@ class RealtimeSession:
         if event.type.startswith("transcription_session"):
             update = {**update, "type": "transcription"}
         made = self.configuration.updated(update, spoken=self._spoken)
-        self._check_model(made.fields.audio.output.model)
-        if made.transcription is not None:
-            self._check_model(made.transcription.model)
+        context = self.context
+        Checking(context.runtime, context.caller, context.headers).check(made, self.configuration)
         self.configuration = made
         self._ears.listen(made.listening, made.input_form)
         await self.send({"type": "session.updated", "session": made.public()})
-
-    def _check_model(self, name: str) -> None:
-        """Raises ModelNotFound."""
-        runtime = self.context.runtime
-        if not name.startswith("auto"):
-            runtime.catalog.replicas(runtime.standing(name))
 
     async def _append(self, event: AudioAppend) -> None:
         long = len(event.audio) > SHORT
