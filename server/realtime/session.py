@@ -78,6 +78,14 @@ class RealtimeSession:
             told = {"id": self.conversation.id, "object": "realtime.conversation"}
             await self.send({"type": "conversation.created", "conversation": told})
 
+    async def finish(self, error: RoundhouseError) -> None:
+        """End the responses that are being made, and tell of it."""
+        runs = [run for run in (self._active, *self._aside) if run is not None]
+        for run in runs:
+            run.fail(error)
+        for run in runs:
+            await run.done.wait()
+
     async def close(self) -> None:
         """End every task."""
         tasks = [*self._tasks, *([self._idle] if self._idle is not None else [])]
