@@ -52,6 +52,8 @@ async def test_a_spoken_turn_is_found_transcribed_answered_and_spoken(serve: Sta
     (item,) = events[-1].response.output
     assert item.content[0].transcript == "Hello there"
     assert item.content[0].type == "output_audio"
+    form = events[-1].response.audio.output.format
+    assert (form.type, form.rate) == ("audio/pcm", 24000)
     speech = gateway.backend.requests[-1]
     assert (speech.input, speech.response_format, speech.sample_rate) == ("Hello there", "pcm", 24000)
     heard = gateway.backend.requests[-3]
