@@ -37,14 +37,15 @@ LAST_DAYS = 7
 class Index:
     """Compiled rows. ``version`` is the version of the catalogue that they were compiled from.
 
-    Arrays have shape (n,): ``context`` and ``longest`` (the most of an answer) in tokens, infinite when unknown;
-    ``memory`` in bytes (0 when unknown); ``prices`` at ``wall`` by number of a price (NaN when unknown, 0 for
-    local models); ``load_seconds``, ``base_seconds``, ``prefill`` and ``decode`` (tokens per second) from the
-    catalogue, else estimated from the model's size or price; ``small`` are models known to have few weights,
-    ``superseded`` those whose endpoint also serves their successor; ``retires`` in seconds of wall-clock time from
-    which ``auto`` leaves a model (infinite without an announced end). ``one_language`` are models known to have no
-    other; ``listed_languages`` are all that rows name. ``toys`` are tagged so. ``endless`` are the rows, shape (m,), whose answers cannot
-    be bounded. ``resolver`` replaces the index's own lookup by name (:meth:`replicas`).
+    Arrays have shape (n,): ``context`` and ``longest`` (the most of an answer) in tokens, infinite when
+    unknown; ``memory`` in bytes (0 when unknown); ``prices`` at ``wall`` by number of a price (NaN when
+    unknown, 0 for local models); ``load_seconds``, ``base_seconds``, ``prefill`` and ``decode`` (tokens per
+    second) from the catalogue, else estimated from the model's size or price; ``small`` are models known to
+    have few weights, ``superseded`` those whose endpoint also serves their successor; ``retires`` in seconds of
+    wall-clock time from which ``auto`` leaves a model (infinite without an announced end). ``one_language`` are
+    models known to have no other; ``listed_languages`` are all that rows name. ``toys`` are tagged so.
+    ``endless`` are the rows, shape (m,), whose answers cannot be bounded. ``resolver`` replaces the index's own
+    lookup by name (:meth:`replicas`).
     """
 
     def __init__(

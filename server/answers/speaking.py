@@ -221,6 +221,7 @@ class SpokenAnswer(Answer[Json]):
         self._voice = "auto"
         self._spoken = 0.0
         self._refused: InvalidRequest | None = None
+        self._begun = False
         self.trace, self.model = text.trace, text.model
 
     @property
@@ -312,15 +313,14 @@ class SpokenAnswer(Answer[Json]):
         One that the voices refuse, as those in scripts that none reads, stays without sound: the text was paid for
         and is answered. Under ``strict``, that raises InvalidRequest.
         """
-        begun = False
         while (written := await todo.get()) is not None:
             if not (text := speakable(written)):
                 continue
             came = False
             before = (self._speaking.job.spent if self._speaking.writes else self._text.spent) + self._spoken
+            counted, self._begun = not self._begun, True
             try:
-                async with self._speaking.speech(text, self._voice, before, counted=not begun) as answer:
-                    begun = True
+                async with self._speaking.speech(text, self._voice, before, counted=counted) as answer:
                     self._voice = answer.model.id
                     async for data in answer:
                         if data:

@@ -84,6 +84,7 @@ class ResponseRun:
         self._message: _Output | None = None
         self._told = _Told()
         self._why: str | None = None
+        self._failure: RoundhouseError | None = None
         self._inner: asyncio.Task[None] | None = None
         self._voice: SessionVoice | None = None
         self.in_conversation = fields.conversation != "none"
@@ -108,6 +109,11 @@ class ResponseRun:
             if self._inner is not None:
                 self._inner.cancel()
 
+    def fail(self, error: RoundhouseError) -> None:
+        """End it with an error of its session. No delta follows."""
+        self._failure = self._failure or error
+        self.cancel("session_ended")
+
     async def run(self) -> None:
         """From ``response.created`` to ``response.done``."""
         error: RoundhouseError | None = None
@@ -125,7 +131,7 @@ class ResponseRun:
             if not self._inner.cancelled() and (raised := self._inner.exception()) is not None:
                 error = _first(raised)
                 self._room.context.on_error(error.code)
-            await self._close(error)
+            await self._close(self._failure or error)
         finally:
             self.done.set()
 
@@ -365,7 +371,7 @@ class ResponseRun:
         for output in self._outputs:
             await self._close_output(output, whole=whole)
         status, details = "completed", None
-        if self._why is not None:
+        if self._why is not None and self._failure is None:
             status, details = "cancelled", {"type": "cancelled", "reason": self._why}
         elif error is not None:
             told = error.to_body()["error"]

@@ -349,8 +349,28 @@ async def test_past_the_drains_deadline_a_session_is_told_and_ended(serve: Start
             await say(connection, "A story")
             await until(connection, "response.output_text.delta")
             assert not await gateway.services.in_flight.drained(0.05, grace=5)
-            assert (await until(connection, "error"))[-1].error.code == "draining"
+            events = await until(connection, "error")
+            assert events[-1].error.code == "draining"
         assert not gateway.services.in_flight.count
+    (item,) = of_type(events, "response.output_item.done")
+    assert (item.item.status, item.item.content[0].text) == ("incomplete", "Once")
+    (done,) = of_type(events, "response.done")
+    assert (done.response.status, done.response.status_details.error.code) == ("failed", "draining")
+    assert done.response.roundhouse["model"] == "parrot"
+
+
+async def test_a_session_that_is_ended_tells_the_end_of_its_response(serve: Start) -> None:
+    async with serve() as gateway, connected(gateway) as connection:
+        gateway.backend.script = (chunk("Once"), asyncio.Event())
+        await connection.session.update(session=TEXT)
+        await say(connection, "A story")
+        await until(connection, "response.output_text.delta")
+        for _ in range(50):
+            await connection._connection.send("garbage")
+        events = await until(connection, "response.done")
+        assert events[-1].response.status == "failed"
+        assert events[-1].response.status_details.error.code == "too_many_invalid_events"
+        assert (await until(connection, "error"))[-1].error.code == "too_many_invalid_events"
 
 
 async def test_sessions_of_the_beta_keep_their_shapes(serve: Start) -> None:
