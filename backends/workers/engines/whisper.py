@@ -215,8 +215,7 @@ class WhisperEngine:
             quiet=QUIET,
         )
         for audio in pieces:
-            if told.duration:  # a sign of life for a caller of hours of silence
-                yield told.delta("")
+            yield from told.begin_piece()
             found, info = self._decoded(model, audio, request, spoken, told)
             for segment in found:
                 if told.language is None and (info[1] or 0.0) >= SURE:  # else it is heard anew in the next piece
