@@ -8,6 +8,8 @@ or null), ``segment`` of a delta where times of words are asked for (its times, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
@@ -69,9 +71,18 @@ class Transcript:
         self._task = "translate" if request.translate else "transcribe"
         self._whole = whole
         self._told = 0
+        self._heard = 0.0
+        self._spoke = True
+
+    def begin_piece(self) -> Iterator[Json]:
+        """Begin the next piece, with an event of no text if the last had none: hours of silence show progress."""
+        if not self._spoke:
+            yield self.delta("")
+        self._spoke = False
 
     def add(self, text: str, segment: Json, until: float) -> Json:
         """Add a segment, which ends ``until`` seconds after the beginning of the piece; returns its event."""
+        self._spoke = True
         delta = text if self.text else text.lstrip()
         self.text += delta
         self.segments.append(segment)
@@ -83,10 +94,12 @@ class Transcript:
         return event
 
     def delta(self, text: str, until: float = 0.0) -> Json:
-        """The event of further text, perhaps of none."""
-        heard = self.duration + until
-        if self._whole is not None:
-            heard = min(heard, self._whole)
+        """The event of further text, perhaps of none.
+
+        The seconds never decrease: a last segment may claim to end after its piece.
+        """
+        self._heard = max(self._heard, self.duration + until)
+        heard = self._heard if self._whole is None else min(self._heard, self._whole)
         whole = None if self._whole is None else round(self._whole, 3)
         progress = {"seconds": round(heard, 3), "of": whole}
         return {"type": "transcript.text.delta", "delta": text, "progress": progress}
