@@ -86,7 +86,7 @@ class Price(TokenPrices):
         default={}, description="multipliers, by service tier, speed or region"
     )
     picture_tokens: dict[str, Annotated[int, Field(gt=0)]] = Field(
-        default={}, description="tokens of a drawn picture, by size (1K, 2K) or quality (low, high)"
+        default={}, description="tokens of a drawn picture, by size (1K) or quality (low)"
     )
     long: LongPrices | None = Field(default=None, description="prices of long prompts")
     later: LaterPrices | None = Field(default=None, description="announced prices")
