@@ -37,15 +37,15 @@ LAST_DAYS = 7
 class Index:
     """Compiled rows. ``version`` is the version of the catalogue that they were compiled from.
 
-    Arrays have shape (n,): ``context`` and ``longest`` (the most of an answer) in tokens, infinite when
-    unknown; ``memory`` in bytes (0 when unknown); ``prices`` at ``wall`` by number of a price (NaN when
-    unknown, 0 for local models); ``load_seconds``, ``base_seconds``, ``prefill`` and ``decode`` (tokens per
-    second) from the catalogue, else estimated from the model's size or price; ``small`` are models known to
-    have few weights, ``superseded`` those whose endpoint also serves their successor; ``retires`` in seconds of
-    wall-clock time from which ``auto`` leaves a model (infinite without an announced end). ``one_language`` are
-    models known to have no other; ``listed_languages`` are all that rows name. ``toys`` are tagged so.
-    ``endless`` are the rows, shape (m,), whose answers cannot be bounded. ``resolver`` replaces the index's own
-    lookup by name (:meth:`replicas`).
+    Arrays have shape (n,): ``context`` and ``longest`` (the most of an answer) in tokens, infinite when unknown;
+    ``memory`` in bytes (0 when unknown); ``prices`` at ``wall`` by number of a price (NaN when unknown, 0 for
+    local models); ``load_seconds``, ``base_seconds``, ``prefill`` and ``decode`` (tokens per second) from the
+    catalogue, else estimated from the model's size or price; ``small`` are models known to have few weights,
+    ``superseded`` those whose endpoint also serves their successor; ``retires`` in seconds of wall-clock time from
+    which ``auto`` leaves a model (infinite without an announced end). ``one_language`` are models known to have no
+    other; ``listed_languages`` are all that rows name. ``toys`` have the tag :data:`TOY`. ``endless`` are
+    the rows, shape (m,), whose answers cannot be bounded. ``resolver`` replaces the index's own lookup by name
+    (:meth:`replicas`).
     """
 
     def __init__(
@@ -140,6 +140,10 @@ class Index:
             factor = np.array([model.price.rates.dearest(tiers) for model in self.models])
             found = found[0] * factor, found[1] * factor
         return found
+
+    def picture_tokens(self, size: str, quality: str) -> Floats:
+        """Tokens of a picture to be drawn by each row, shape (n,); see :meth:`Price.tokens_of_picture`."""
+        return np.array([model.price.tokens_of_picture(size, quality) for model in self.models], dtype=float)
 
     def retired(self, wall: float | None) -> int:
         """Count the rows that ``auto`` has left by this wall-clock time in seconds; 0 for ``None``."""
