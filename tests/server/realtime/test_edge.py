@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from routing.accounts.virtual_keys import KeyLimits, Rate
 from tests.server.conftest import Gateway, Start
-from tests.server.fakes import chunk, usage_chunk
+from tests.server.fakes import ANSWER, chunk, usage_chunk
 from tests.server.realtime.conversing import connected, of_type, say, until
 
 KEY = "rh-a-long-key-of-the-settings"
@@ -279,19 +280,39 @@ async def test_garbage_is_answered_and_too_much_of_it_ends_the_session(serve: St
         assert status == 1008
 
 
-async def test_an_event_that_is_too_large_closes_the_session_alone(serve: Start) -> None:
+async def test_a_refused_handshake_is_no_error_of_the_server(serve: Start, caplog: Any) -> None:
+    async with serve() as gateway:
+        assert await refusal(gateway, "/v1/chat/completions") == (404, "not_found")
+        assert await refusal(gateway, origin="https://evil.example") == (403, "permission_denied")
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
+
+
+async def test_an_event_that_is_too_large_closes_the_session_alone(serve: Start, caplog: Any, logs: Any) -> None:
     async with (
         serve(realtime={"message_bytes": 10_000}) as gateway,
         connected(gateway) as other,
         socket(gateway) as connection,
     ):
         await receive(connection)
+        gateway.backend.script = (chunk("Once"), asyncio.Event())
+        await connection.send(orjson.dumps({"type": "session.update", "session": TEXT}).decode())
+        item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "A story"}]}
+        await connection.send(orjson.dumps({"type": "conversation.item.create", "item": item}).decode())
+        await connection.send(b'{"type": "response.create"}')
+        while (await receive(connection))["type"] != "response.output_text.delta":
+            pass
+        gateway.backend.script = ANSWER
         await connection.send("x" * 20_000)
-        _, status = await closed(connection)
+        events, status = await closed(connection)
         assert status == 1009
+        assert [event["type"] for event in events] == ["error"]
+        assert events[0]["error"]["code"] == "payload_too_large"
+        assert "10,000" in events[0]["error"]["message"]
         await other.session.update(session=TEXT)
         await say(other, "Hi")
         assert (await until(other, "response.done"))[-1].response.status == "completed"
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
+    assert "Traceback" not in logs.getvalue() + caplog.text
 
 
 async def test_audio_faster_than_time_is_bounded(serve: Start) -> None:
