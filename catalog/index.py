@@ -26,6 +26,8 @@ Ints = npt.NDArray[np.int64]
 
 _BIT = {capability: 1 << position for position, capability in enumerate(Capability)}
 _KEPT_MASKS = 512
+TOY = "toy"
+"""Tag of a row that ``auto`` takes only where no other can answer."""
 SMALL_WEIGHTS = 2e10
 """Weights below which a model counts as small."""
 LAST_DAYS = 7
@@ -35,14 +37,15 @@ LAST_DAYS = 7
 class Index:
     """Compiled rows. ``version`` is the version of the catalogue that they were compiled from.
 
-    Arrays have shape (n,): ``context`` and ``longest`` (the most of an answer) in tokens, infinite when unknown;
-    ``memory`` in bytes (0 when unknown); ``prices`` at ``wall`` by number of a price (NaN when unknown, 0 for
-    local models); ``load_seconds``, ``base_seconds``, ``prefill`` and ``decode`` (tokens per second) from the
-    catalogue, else estimated from the model's size or price; ``small`` are models known to have few weights,
-    ``superseded`` those whose endpoint also serves their successor; ``retires`` in seconds of wall-clock time from
-    which ``auto`` leaves a model (infinite without an announced end). ``one_language`` are models known to have no
-    other; ``listed_languages`` are all that rows name. ``endless`` are the rows, shape (m,), whose answers cannot
-    be bounded. ``resolver`` replaces the index's own lookup by name (:meth:`replicas`).
+    Arrays have shape (n,): ``context`` and ``longest`` (the most of an answer) in tokens, infinite when
+    unknown; ``memory`` in bytes (0 when unknown); ``prices`` at ``wall`` by number of a price (NaN when
+    unknown, 0 for local models); ``load_seconds``, ``base_seconds``, ``prefill`` and ``decode`` (tokens per
+    second) from the catalogue, else estimated from the model's size or price; ``small`` are models known to
+    have few weights, ``superseded`` those whose endpoint also serves their successor; ``retires`` in seconds of
+    wall-clock time from which ``auto`` leaves a model (infinite without an announced end). ``one_language`` are
+    models known to have no other; ``listed_languages`` are all that rows name. ``toys`` are tagged so.
+    ``endless`` are the rows, shape (m,), whose answers cannot be bounded. ``resolver`` replaces the index's own
+    lookup by name (:meth:`replicas`).
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Index:
             f"worker/{m.id}" if m.local else _failure_domain(m, e) for m, e in zip(rows, homes, strict=True)
         )
         self._tags = [m.tags | (e.tags if e else frozenset()) for m, e in zip(rows, homes, strict=True)]
+        self.toys: Bools = np.array([TOY in tags for tags in self._tags], dtype=bool)
         self.capabilities: Ints = np.array([_bits(model.capabilities) for model in rows], dtype=np.int64)
         self.context = _column((m.limits.context_window for m in rows), np.inf)
         self.memory = _column((m.size.memory or m.size.disk if m.local else 0 for m in rows), 0.0)

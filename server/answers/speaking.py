@@ -177,9 +177,12 @@ class Speaking(AbstractAsyncContextManager[Answer[Json]]):
         assert opening is not None
         await opening.__aexit__(None, None, None)
 
-    def speech(self, text: str, model: str, spent: float) -> AbstractAsyncContextManager[Answer[bytes]]:
-        """Speak a text by a model. Raises as opening a job."""
-        return open_job(self._runtime, self._speech_job(text, model, spent), self._caller)
+    def speech(
+        self, text: str, model: str, spent: float, *, counted: bool
+    ) -> AbstractAsyncContextManager[Answer[bytes]]:
+        """Speak a text by a model; ``counted`` for the first of an answer. Raises as opening a job."""
+        job = replace(self._speech_job(text, model, spent), counted=counted)
+        return open_job(self._runtime, job, self._caller)
 
     def _speech_job(self, text: str, model: str, spent: float) -> Job[bytes]:
         form, voice = self.voicing.form, self.voicing.voice
@@ -219,6 +222,7 @@ class SpokenAnswer(Answer[Json]):
         self._voice = "auto"
         self._spoken = 0.0
         self._refused: InvalidRequest | None = None
+        self._begun = False
         self.trace, self.model = text.trace, text.model
 
     @property
@@ -315,8 +319,9 @@ class SpokenAnswer(Answer[Json]):
                 continue
             came = False
             before = (self._speaking.job.spent if self._speaking.writes else self._text.spent) + self._spoken
+            counted, self._begun = not self._begun, True
             try:
-                async with self._speaking.speech(text, self._voice, before) as answer:
+                async with self._speaking.speech(text, self._voice, before, counted=counted) as answer:
                     self._voice = answer.model.id
                     async for data in answer:
                         if data:

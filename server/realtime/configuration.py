@@ -97,6 +97,16 @@ class Configuration:
         return voice if isinstance(voice, str) or voice is None else voice.id
 
     @property
+    def speaker(self) -> str:
+        """The model that speaks."""
+        return self.fields.audio.output.model
+
+    @property
+    def transcriber(self) -> str | None:
+        """The model that transcribes, if the session names how it is transcribed."""
+        return None if self.transcription is None else self.transcription.model
+
+    @property
     def transcribes(self) -> bool:
         """Whether this is a session of transcripts alone."""
         return self.fields.type == "transcription"

@@ -43,7 +43,7 @@ from routing.calling.job import Job
 from routing.calling.traces import Traces, TraceSettings
 from routing.clock import SystemClock
 from routing.facts import Facts
-from routing.outcomes import Outcome, Result
+from routing.outcomes import Outcome, Result, Usage
 from routing.plan import Block, Candidate, Exclusion, Plan, Strategy
 from routing.settings import RoutingSettings
 from routing.state.sqlite import SqliteState
@@ -316,13 +316,19 @@ class FakeDispatcher:
             finally:
                 close: Callable[[], Any] = getattr(items, "aclose")  # noqa: B009
                 await close()
-            self.traces.record(
-                Outcome(
-                    job.trace, 1, "parrot", "local", job.facts, Result.SUCCESS, at=time.time(), first_chunk=0.1
-                )
-            )
+            self._record(job, Result.SUCCESS, Usage())
+        except (asyncio.CancelledError, RoundhouseError) as error:
+            ended = Result.CANCELLED if isinstance(error, asyncio.CancelledError) else Result.FAILED
+            self._record(job, ended, Usage(input=3, output=1, known=False))
+            raise
         finally:
             self.left.set()
+
+    def _record(self, job: Job[Any], result: Result, usage: Usage) -> None:
+        at = time.time()
+        self.traces.record(
+            Outcome(job.trace, 1, "parrot", "local", job.facts, result, at=at, first_chunk=0.1, usage=usage)
+        )
 
     def explain(self, facts: Facts) -> Plan:
         self.facts.append(facts)

@@ -15,6 +15,7 @@ from backends.wire.chat import ChatRequest
 from catalog.errors import StreamBroken, UnsupportedParameter
 from catalog.model import Capability, LibrarySource, Model, UpstreamSource
 from catalog.types import Json
+from routing.accounts.virtual_keys import KeyLimits, Rate
 from routing.facts import Facts
 from routing.plan import Candidate, Plan, Strategy
 from server.answers.sound import speaks_itself
@@ -389,3 +390,24 @@ async def test_an_answer_without_a_word_has_no_sound(gateway: Gateway) -> None:
     message = (await ask(gateway, spoken())).json()["choices"][0]["message"]
     assert message["audio"] == {**message["audio"], "transcript": "---", "data": ""}
     assert not of(SpeechRequest, gateway)
+
+
+async def test_the_sentences_of_an_answer_count_as_one_request_of_the_key(gateway: Gateway) -> None:
+    made = await gateway.keys.create("few", limits=KeyLimits(requests=Rate(day=4)))
+    gateway.backend.script = (
+        chunk("One is here. Two is there. Three is gone. "),
+        chunk(finish="stop"),
+        usage_chunk(),
+    )
+    headers = {"authorization": f"Bearer {made.secret}"}
+    for _ in range(2):  # a chat and a speech each
+        answer = await gateway.client.post(PATH, json=spoken(form="pcm16", stream=True), headers=headers)
+        assert answer.status_code == 200
+        assert "error" not in answer.text
+    assert [request.input for request in of(SpeechRequest, gateway)] == [
+        "One is here.",
+        "Two is there.",
+        "Three is gone.",
+    ] * 2
+    assert len(gateway.dispatcher.spent) == 8, "each is a job of its own, which is paid for"
+    assert (await gateway.client.post(PATH, json=spoken(), headers=headers)).status_code == 429

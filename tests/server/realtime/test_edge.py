@@ -113,6 +113,40 @@ async def test_a_client_secret_opens_its_session_and_nothing_else(serve: Start) 
         assert await refusal(gateway, additional_headers=unknown) == (401, "invalid_api_key")
 
 
+async def secret_of(gateway: Gateway, session: dict[str, Any]) -> dict[str, str]:
+    """The header of a new client secret."""
+    made = await gateway.client.post("/v1/realtime/client_secrets", json={"session": session})
+    assert made.status_code == 200, made.text
+    return {"authorization": f"Bearer {made.json()['value']}"}
+
+
+async def test_a_client_secret_opens_no_session_of_another_model(serve: Start) -> None:
+    denied = (403, "permission_denied")
+    async with serve() as gateway:
+        headers = await secret_of(gateway, {"type": "realtime", "model": "parrot"})
+        for name in ("auto", "auto:fast", "cloud/oracle"):
+            assert await refusal(gateway, f"/v1/realtime?model={name}", additional_headers=headers) == denied
+        transcripts = "/v1/realtime?intent=transcription"
+        assert await refusal(gateway, transcripts, additional_headers=headers) == denied
+        for address in ("/v1/realtime", "/v1/realtime?model=parrot", "/v1/realtime?model=polly"):
+            async with socket(gateway, address, additional_headers=headers) as connection:
+                assert (await receive(connection))["type"] == "session.created"
+        headers = await secret_of(gateway, {"type": "realtime", "model": "auto"})
+        assert await refusal(gateway, additional_headers=headers) == denied
+        heard = {"transcription": {"model": "parrot"}}
+        headers = await secret_of(gateway, {"type": "transcription", "audio": {"input": heard}})
+        address = "/v1/realtime?model=cloud/oracle"
+        assert await refusal(gateway, address, additional_headers=headers) == denied
+
+
+async def test_a_client_secret_without_a_model_leaves_that_to_the_address(serve: Start) -> None:
+    async with serve() as gateway:
+        headers = await secret_of(gateway, {"type": "realtime", "instructions": "Be brief."})
+        async with socket(gateway, additional_headers=headers) as connection:
+            session = (await receive(connection))["session"]
+    assert (session["model"], session["instructions"]) == ("parrot", "Be brief.")
+
+
 async def test_a_client_secret_ends_with_its_time_and_with_its_key(serve: Start) -> None:
     async with serve() as gateway:
         boss = await gateway.keys.create("boss", admin=True)
@@ -315,8 +349,28 @@ async def test_past_the_drains_deadline_a_session_is_told_and_ended(serve: Start
             await say(connection, "A story")
             await until(connection, "response.output_text.delta")
             assert not await gateway.services.in_flight.drained(0.05, grace=5)
-            assert (await until(connection, "error"))[-1].error.code == "draining"
+            events = await until(connection, "error")
+            assert events[-1].error.code == "draining"
         assert not gateway.services.in_flight.count
+    (item,) = of_type(events, "response.output_item.done")
+    assert (item.item.status, item.item.content[0].text) == ("incomplete", "Once")
+    (done,) = of_type(events, "response.done")
+    assert (done.response.status, done.response.status_details.error.code) == ("failed", "draining")
+    assert done.response.roundhouse["model"] == "parrot"
+
+
+async def test_a_session_that_is_ended_tells_the_end_of_its_response(serve: Start) -> None:
+    async with serve() as gateway, connected(gateway) as connection:
+        gateway.backend.script = (chunk("Once"), asyncio.Event())
+        await connection.session.update(session=TEXT)
+        await say(connection, "A story")
+        await until(connection, "response.output_text.delta")
+        for _ in range(50):
+            await connection._connection.send("garbage")
+        events = await until(connection, "response.done")
+        assert events[-1].response.status == "failed"
+        assert events[-1].response.status_details.error.code == "too_many_invalid_events"
+        assert (await until(connection, "error"))[-1].error.code == "too_many_invalid_events"
 
 
 async def test_sessions_of_the_beta_keep_their_shapes(serve: Start) -> None:
