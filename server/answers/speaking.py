@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, suppress
@@ -301,7 +302,7 @@ class SpokenAnswer(Answer[Json]):
             yield _audio_chunk(head, {"data": _encoded(data)})
         if whole:  # once, as clients join the texts of a stream's pieces
             yield _audio_chunk(head, {"id": id_of(whole)})
-            yield _audio_chunk(head, {"expires_at": int(head.get("created") or 0) + _YEAR})
+            yield _audio_chunk(head, {"expires_at": int(time.time()) + _YEAR})
         if self._refused is not None:
             yield _audio_chunk(head, {"notice": f"Not all of the text is spoken: {self._refused.message}"})
         for chunk in ends:

@@ -2,8 +2,8 @@
 
 The events are OpenAI's: a ``transcript.text.delta`` per segment, then ``transcript.text.done``, which has all
 fields of verbose_json. Ours are ``progress`` of a delta (the seconds that were heard, and those of the whole file
-or null), ``segment`` of a delta where times of words are asked for (its times, text and words), and
-``language_probability`` of the end.
+or null), ``segment`` of a delta where times of words are asked for (its times, text and words), and of the end
+``language_probability`` and, of a translation, ``source_language``.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Transcript:
         return {"type": "transcript.text.delta", "delta": text, "progress": progress}
 
     def done(self) -> Json:
-        """The event of the whole transcript."""
+        """The event of the whole transcript. A translation's language is that of its text, English."""
         language, sure = (self.language, self.probability) if self.language is not None else self.guess
         done: Json = {
             "type": "transcript.text.done",
@@ -116,6 +116,8 @@ class Transcript:
             "segments": self.segments,
             "usage": {"type": "duration", "seconds": round(self.duration, 3)},
         }
+        if self._task == "translate":
+            done |= {"language": "en", "source_language": language}
         if sure is not None:
             done["language_probability"] = round(sure, 4)
         return {**done, "words": self.words} if self.with_words else done

@@ -37,3 +37,12 @@ def test_only_a_piece_of_silence_is_told_without_text() -> None:
         ("", 20.0),
         (" Three.", 30.0),
     ]
+
+
+@pytest.mark.parametrize("translate", [False, True])
+def test_a_translation_is_english_and_tells_its_source(translate: bool) -> None:
+    told = transcript(whole=None, translate=translate)
+    told.language, told.probability = "fr", 0.9
+    done = told.done()
+    assert done["language_probability"] == 0.9
+    assert (done["language"], done.get("source_language")) == (("en", "fr") if translate else ("fr", None))
