@@ -71,8 +71,8 @@ class Price(TokenPrices):
     ``tiers`` multiplies the prices of tokens by what a request or an answer says of its service: ``service_tier``
     (flex, priority, batch), ``speed`` (fast), ``inference_geo`` (us); of a video the size (360p, 1080p, 4k).
     Units (an image, a second of video, a minute of audio, a character) count where the tokens of the answer have
-    no price, or are not reported. ``picture_tokens`` are the tokens of a drawn picture by its size (2K: a square of
-    2,048 pixels a side) or by the ``quality`` of its request.
+    no price, or are not reported. ``picture_tokens`` are the tokens of a drawn picture by its size (2K: a square
+    of 2,048 pixels a side) or by the ``quality`` of its request.
     """
 
     image: float | None = Field(default=None, ge=0, description="per image")
