@@ -16,6 +16,7 @@ from backends.http.multipart import FormField, FormFile
 from backends.notices import tell
 from backends.openai.documents import image_events
 from backends.parameters import ParameterTable
+from backends.pictures.drawn import checked_drawings
 from backends.wire.common import WireModel
 from backends.wire.images import VARY, ImageEditRequest, ImageRequest
 from backends.wire.pictures import picture_kind
@@ -52,9 +53,10 @@ class PictureServer(Protocol):
 def draw(backend: PictureServer, upstream: Upstream, request: ImageRequest) -> AsyncGenerator[Json]:
     """The events of a drawing; see :class:`backends.base.Draw`."""
     body = _body(backend, upstream, request)
-    return backend.typed_events(
+    events = backend.typed_events(
         upstream, "/images/generations", image_events, (f"{DRAWN}.completed",), room=_room(request), json=body
     )
+    return checked_drawings(events, upstream, request)
 
 
 async def edit(backend: PictureServer, upstream: Upstream, request: ImageEditRequest) -> AsyncGenerator[Json]:
@@ -77,8 +79,8 @@ async def edit(backend: PictureServer, upstream: Upstream, request: ImageEditReq
         data=fields,
         files=files,
     )
-    async with aclosing(events):
-        async for event in events:
+    async with aclosing(checked_drawings(events, upstream, request)) as checked:
+        async for event in checked:
             yield _as_edit(event)
 
 

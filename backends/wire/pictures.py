@@ -40,7 +40,7 @@ def checked_picture(data: bytes, param: str = "messages", most: int = MAX_BYTES)
     if len(data) > most:
         raise PayloadTooLarge(f"A picture is over the limit of {most // 2**20} MiB.", param=param)
     try:
-        picture = _read(data)
+        picture = read_head(data)
     except (struct.error, IndexError):
         picture = None
     if picture is None or picture.width < 1 or picture.height < 1:
@@ -59,7 +59,7 @@ def checked_picture(data: bytes, param: str = "messages", most: int = MAX_BYTES)
 
 def picture_kind(data: bytes) -> str:
     """The kind of a picture that :func:`checked_picture` has passed."""
-    picture = _read(data)
+    picture = read_head(data)
     return "png" if picture is None else picture.kind
 
 
@@ -78,7 +78,8 @@ def has_transparency(data: bytes) -> bool:
     return False
 
 
-def _read(data: bytes) -> Picture | None:
+def read_head(data: bytes) -> Picture | None:
+    """The picture whose first bytes these are. Raises struct.error and IndexError where they are too few."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return Picture("png", *struct.unpack_from(">II", data, 16)) if data[12:16] == b"IHDR" else None
     if data.startswith(b"\xff\xd8\xff"):

@@ -8,6 +8,7 @@ from typing import Any
 
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
+from routing.reading.intent import read_intent
 from server.edge.json_body import as_model
 from server.realtime.fields import (
     AnswerFields,
@@ -77,7 +78,7 @@ class Configuration:
                 "A stored prompt is its maker's alone: send its text as 'instructions'.", param="session.prompt"
             )
         dropped = _dropped(fields if update is None else as_model(SessionFields, update))
-        if dropped and fields.strict:
+        if dropped and (fields.strict or read_intent(fields.model, fields.routing, {}).strict):
             raise UnsupportedParameter(f"The session is strict, and {dropped[0]} has no effect.", param=dropped[0])
         return cls(id_, sent, fields, expires_at, dropped)
 

@@ -117,6 +117,7 @@ class FakeBackend:
         self.video: Sequence[VideoItem | RoundhouseError | asyncio.Event] = (progress(50), completed(2.0))
         self.discarded: list[str] = []
         self.audio: Sequence[bytes | RoundhouseError | asyncio.Event] = (b"RIFF", b"data")
+        self.audio_of: Callable[[str], Sequence[bytes | RoundhouseError | asyncio.Event]] = lambda _: self.audio
         self.transcript: Json = {
             "type": "transcript.text.done",
             "text": "Hello there. <Bye>",
@@ -190,7 +191,7 @@ class FakeBackend:
         yield self.transcript
 
     async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncIterator[bytes]:
-        async for item in self._play(request, self.audio):
+        async for item in self._play(request, self.audio_of(request.input)):
             yield item
 
     async def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncIterator[Json]:

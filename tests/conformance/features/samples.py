@@ -158,6 +158,7 @@ CHAT = Door(
         "messages": "the request itself", "model": "chooses the row",
         "stream": "the gateway asks for a stream as it needs one",
         "stream_options": "the gateway gives the usage",
+        "audio: spoken": "a voice speaks the answer of a model that writes it",
     }),
 )  # fmt: skip
 
