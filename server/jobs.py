@@ -313,6 +313,8 @@ def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncCont
     request = job.request
     if isinstance(request, ChatRequest):
         refuse_in_texts(runtime.storage, caller, request.messages)
+        if not _OPENED.isdisjoint(job.facts.features):
+            refuse_addresses(runtime.storage, caller, _media_of(request))
     elif request.model_extra:
         refuse_objects(runtime.storage, caller, request.model_extra)
     if isinstance(request, ModerationRequest | MixedEmbeddingRequest):
@@ -329,6 +331,21 @@ def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncCont
     if on_use is not None and on_use.enabled and (name := on_use.lacking(facts)) is not None:
         return on_use.first(name, caller, facts, opening)
     return opening
+
+
+_OPENED = frozenset({Capability.VISION, Capability.VIDEO_INPUT, Capability.AUDIO_INPUT, Capability.DOCUMENTS})
+"""Features of a chat with parts that may be addresses."""
+
+
+def _media_of(request: ChatRequest) -> list[Json]:
+    """The parts of a chat that are no texts."""
+    return [
+        part.model_dump(exclude_unset=True)
+        for message in request.messages
+        if isinstance(message.content, list)
+        for part in message.content
+        if part.type != "text"
+    ]
 
 
 def _pictures_of(request: ModerationRequest | MixedEmbeddingRequest) -> list[Json]:
@@ -364,7 +381,7 @@ class _WithinLimits(AbstractAsyncContextManager[Answer[T]]):
         self._grant: TokenGrant | None = None
 
     async def __aenter__(self) -> Answer[T]:
-        self._grant = grant = await self._keys.admit(self._key, self._job.facts)
+        self._grant = grant = await self._keys.admit(self._key, self._job.facts, counted=self._job.counted)
         bound = None if grant is None or grant.most is None else Bound(grant.most, KEY)
         self._opening = opening = self._dispatcher.open(
             self._job if bound is None else replace(self._job, bound=bound)

@@ -7,6 +7,7 @@ the stricter of two values counts. Of preferences, the body's go before a header
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -107,6 +108,30 @@ def read_intent(requested: str, body: Any, headers: Mapping[str, str]) -> Intent
         fields["local_only"] = True
         chosen = Mode.LOCAL if chosen is Mode.AUTO else chosen
     return Intent(**{**fields, "mode": chosen})
+
+
+def intent_of(request: BaseModel, headers: Mapping[str, str]) -> Intent:
+    """The intent of a request with a body: ``routing``, and ``strict`` and ``timings`` beside it.
+
+    ``strict`` at the top of a body means ``routing.strict``: it never loosens what another source asks for.
+    Raises InvalidRequest as :func:`read_intent`, and for a field of ``routing`` that stands beside it.
+    """
+    extra: dict[str, Any] = request.model_extra or {}
+    if extra:
+        check_misplaced(extra)
+    intent = read_intent(getattr(request, "model", "auto"), extra.get("routing"), headers)
+    strict = extra["strict"] if "strict" in extra else request.__dict__.get("strict")
+    if strict is not None and _flag("strict", strict) and not intent.strict:
+        intent = replace(intent, strict=True)
+    if "timings" in extra:
+        intent = replace(intent, timings=_flag("timings", extra["timings"]))
+    return intent
+
+
+def _flag(name: str, asked: Any) -> bool:
+    if not isinstance(asked, bool | None):
+        raise InvalidRequest(f"'{name}' must be true or false.", param=name)
+    return bool(asked)
 
 
 def _merged(sources: Sequence[IntentBody]) -> dict[str, Any]:

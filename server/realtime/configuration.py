@@ -8,6 +8,7 @@ from typing import Any
 
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
+from routing.reading.intent import read_intent
 from server.edge.json_body import as_model
 from server.realtime.fields import (
     AudioFormatField,
@@ -69,7 +70,7 @@ class Configuration:
                 "A stored prompt is its maker's alone: send its text as 'instructions'.", param="session.prompt"
             )
         dropped = _dropped(fields)
-        if dropped and fields.strict:
+        if dropped and (fields.strict or read_intent(fields.model, fields.routing, {}).strict):
             raise UnsupportedParameter(f"The session is strict, and {dropped[0]} has no effect.", param=dropped[0])
         return cls(id_, sent, fields, expires_at, dropped)
 
@@ -95,6 +96,16 @@ class Configuration:
     def voice(self) -> str | None:
         voice = self.fields.audio.output.voice
         return voice if isinstance(voice, str) or voice is None else voice.id
+
+    @property
+    def speaker(self) -> str:
+        """The model that speaks."""
+        return self.fields.audio.output.model
+
+    @property
+    def transcriber(self) -> str | None:
+        """The model that transcribes, if the session names how it is transcribed."""
+        return None if self.transcription is None else self.transcription.model
 
     @property
     def transcribes(self) -> bool:
