@@ -10,13 +10,12 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
-from typing import Any
 
 from backends.base import Upstream
 from backends.notices import tell
 from backends.parameters import refuse_forbidden
 from backends.pictures.drawn import checked_drawings
-from backends.translation import Dropped
+from backends.translation import NEUTRAL, Dropped
 from backends.wire.chat import ChatRequest, ContentPart, Message
 from backends.wire.images import VARY, ImageEditRequest, ImageRequest
 from backends.wire.pictures import picture_kind
@@ -144,16 +143,10 @@ def _log_ratio(name: str) -> float:
     return math.log(int(width) / int(height))
 
 
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "background": ("auto", "opaque"),
-    "moderation": ("auto",),
-    "partial_images": (0,),
-    "quality": ("auto",),
-}
-
-
 def _matters(sent: Json, name: str) -> bool:
-    return sent[name] not in _NEUTRAL.get(name, ())
+    if name == "background" and sent[name] == "opaque":
+        return False
+    return sent[name] not in NEUTRAL.get(name, ())
 
 
 def _sum(before: Json, chunk: Json) -> Json:

@@ -17,6 +17,7 @@ from backends.notices import tell
 from backends.openai.documents import image_events
 from backends.parameters import ParameterTable
 from backends.pictures.drawn import checked_drawings
+from backends.translation import NEUTRAL
 from backends.wire.common import WireModel
 from backends.wire.images import VARY, ImageEditRequest, ImageRequest
 from backends.wire.pictures import picture_kind
@@ -109,8 +110,9 @@ def left_out(request: ImageEditRequest, table: ParameterTable) -> tuple[str, ...
     """The fields that the form of a variation lacks, beyond those that the server does not take."""
     if not request.variation or not table.pictures.variations or table.pictures.own:
         return ()
-    named = set(request.to_wire()) - _OF_VARIATIONS - table.drops - table.pictures.drops - _NOT_SENT
-    return tuple(sorted(named))
+    sent = request.to_wire()
+    named = sent.keys() - _OF_VARIATIONS - table.drops - table.pictures.drops - _NOT_SENT
+    return tuple(sorted(name for name in named if sent[name] not in (None, *NEUTRAL.get(name, ()))))
 
 
 def _body(backend: PictureServer, upstream: Upstream, request: ImageRequest) -> Json:
