@@ -98,7 +98,8 @@ async def test_speech_stops_the_answer_and_cuts_it_where_it_was_heard(serve: Sta
         assert "response.output_audio.delta" not in names[begun:]
         done = of_type(events, "response.done")[0].response
         assert (done.status, done.status_details.reason) == ("cancelled", "turn_detected")
-        assert done.roundhouse["model"] == "parrot"
+        told = done.roundhouse
+        assert told["model"] == "parrot"
         assert done.usage.total_tokens == 4
         truncated = events[-1]
         assert truncated.item_id == item
