@@ -377,7 +377,8 @@ async def test_past_the_drains_deadline_a_session_is_told_and_ended(serve: Start
     assert (item.item.status, item.item.content[0].text) == ("incomplete", "Once")
     (done,) = of_type(events, "response.done")
     assert (done.response.status, done.response.status_details.error.code) == ("failed", "draining")
-    assert done.response.roundhouse["model"] == "parrot"
+    told = done.response.roundhouse
+    assert told["model"] == "parrot"
 
 
 async def test_a_session_that_is_ended_tells_the_end_of_its_response(serve: Start) -> None:
