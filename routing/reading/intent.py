@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from catalog.errors import InvalidRequest
@@ -87,14 +88,17 @@ def is_auto(requested: str) -> bool:
 def read_intent(requested: str, body: Any, headers: Mapping[str, str]) -> Intent:
     """The intent of a request: the limits of all sources, and the preferences of the body before the headers'.
 
-    ``local`` in any source keeps the request local, also where another names a second mode. Raises InvalidRequest
-    for any other mode that contradicts the name's, for an unknown mode, field or value, and for an
-    ``x-roundhouse-`` header that names no field: a misspelt field must not be ignored silently.
+    ``body`` is an object, or the JSON of one, as forms have it. ``local`` in any source keeps the request local,
+    also where another names a second mode. Raises InvalidRequest for any other mode that contradicts the name's,
+    for an unknown mode, field or value, and for an ``x-roundhouse-`` header that names no field: a misspelt field
+    must not be ignored silently.
     """
     mode = mode_of(requested)
     from_headers = {name: headers[header] for header in headers if (name := _field_of(header)) is not None}
     if body is None and not from_headers:
         return _DEFAULT[mode]
+    if isinstance(body, str):
+        body = _from_text(body)
     if body is not None and not isinstance(body, dict):
         raise InvalidRequest('\'routing\' must be an object, as in {"mode": "fast"}.', param="routing")
     sources = [_parsed(body, "routing.")] if body else []
@@ -108,6 +112,21 @@ def read_intent(requested: str, body: Any, headers: Mapping[str, str]) -> Intent
         fields["local_only"] = True
         chosen = Mode.LOCAL if chosen is Mode.AUTO else chosen
     return Intent(**{**fields, "mode": chosen})
+
+
+def _from_text(text: str) -> Any:
+    """The object that a form's field holds as JSON. Raises InvalidRequest."""
+    try:
+        read = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        read = None
+    if not isinstance(read, dict):
+        raise InvalidRequest(
+            '\'routing\' must be an object, as in {"mode": "fast"}: in a form as JSON. A header for each of its '
+            f"fields does the same, as {HEADER_PREFIX}mode: fast.",
+            param="routing",
+        )
+    return read
 
 
 def intent_of(request: BaseModel, headers: Mapping[str, str]) -> Intent:

@@ -19,7 +19,7 @@ from server.edge.errors import as_error
 from server.edge.json_body import from_validation
 from server.history.truncation import Truncating
 from server.jobs import chat_job
-from server.realtime.configuration import Configuration
+from server.realtime.configuration import Configuration, told_form
 from server.realtime.context import SessionContext, items_of
 from server.realtime.fields import ResponseFields
 from server.realtime.items import Item, RealtimeConversation, messages_of, new_id
@@ -436,7 +436,7 @@ class ResponseRun:
         }
         if self.speaks:
             voice = self._own_voice()
-            told["audio"] = {"output": {"format": {"type": self._form().kind}, "voice": voice.voice}}
+            told["audio"] = {"output": {"format": told_form(self._form().kind), "voice": voice.voice}}
         chat = self._told.chat
         if not chat and outcome is not None:  # no candidate began to answer
             chat = {"model": outcome.model, "trace": trace}

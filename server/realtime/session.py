@@ -213,7 +213,7 @@ class RealtimeSession:
         fields = event.response or ResponseFields()
         if self._beta and event.model_extra is not None and event.response is not None:
             fields = as_model(ResponseFields, to_current(event.response.to_wire()))
-        check_response(fields)
+        check_response(fields, self.configuration.fields)
         await self._respond(fields)
 
     async def _cancel(self, event: ResponseCancel) -> None:

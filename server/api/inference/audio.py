@@ -179,13 +179,22 @@ async def transcription_of(form: FormData, *, translate: bool) -> TranscriptionR
         raise InvalidRequest("The file is empty.", param="file")
     _check_granularities(fields)
     try:
-        return TranscriptionRequest.model_validate(fields)
+        request = TranscriptionRequest.model_validate(fields)
     except ValidationError as error:
         raise from_validation(error, fields) from None
+    if request.stream and request.response_format in _DOCUMENTS:
+        raise InvalidRequest(
+            f"A stream is events: it cannot be {request.response_format}. Leave out 'stream', or ask for the "
+            "response_format json, verbose_json or diarized_json.",
+            param="response_format",
+        )
+    return request
 
 
 _PART = re.compile(r"(\w{1,64})\[(\w{1,64})\]")
 """A member of an object, as OpenAI's SDKs write it in a form."""
+_DOCUMENTS = ("text", "srt", "vtt")
+"""Formats of a whole transcript, which no event can have."""
 _LISTS = frozenset({"include", "keywords", "known_speaker_names", "known_speaker_references", "languages"})
 
 

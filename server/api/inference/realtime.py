@@ -81,7 +81,8 @@ async def create_client_secret(request: Request, body: SecretRequest) -> Respons
         Checking(runtime, caller, request.headers).check(configuration)
     kept = {**given, "type": sent["type"]}
     value, expires = await make_secret(runtime.storage, caller, kept, seconds=body.expires_after.seconds)
-    session = {**configuration.public(), "expires_at": 0}
+    session = configuration.public()
+    del session["expires_at"]  # of a session, which begins when it is opened
     return json_response({"value": value, "expires_at": int(expires), "session": session})
 
 

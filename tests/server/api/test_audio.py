@@ -96,6 +96,28 @@ async def test_diarization_is_refused_by_a_model_without_it(gateway: Gateway) ->
     error(await transcribe(gateway, response_format="diarized_json"), 400, "unsupported_parameter")
 
 
+@pytest.mark.parametrize("form", ["text", "srt", "vtt"])
+async def test_a_stream_in_a_format_of_whole_transcripts_is_refused(gateway: Gateway, form: str) -> None:
+    told = error(await transcribe(gateway, stream="true", response_format=form), 400, "invalid_request")
+    assert told["param"] == "response_format"
+    assert not gateway.backend.requests, "no model was asked"
+
+
+async def test_a_form_may_have_routing_as_json(gateway: Gateway) -> None:
+    assert (await transcribe(gateway, routing='{"strict": true}')).status_code == 200
+    assert gateway.dispatcher.facts[-1].intent.strict
+
+
+@pytest.mark.parametrize("sent", ["fast", "[1]", "{", '"{}"', "7"])
+async def test_routing_in_a_form_that_is_no_object_is_refused_with_the_ways_to_send_it(
+    gateway: Gateway, sent: str
+) -> None:
+    told = error(await transcribe(gateway, routing=sent), 400, "invalid_request")
+    assert told["param"] == "routing"
+    assert "JSON" in told["message"]
+    assert "x-roundhouse-" in told["message"]
+
+
 async def test_a_stream_of_events(gateway: Gateway) -> None:
     answer = await transcribe(gateway, stream="true")
     assert [item["type"] for item in events(answer.text)] == [

@@ -72,6 +72,66 @@ async def test_a_model_that_is_at_rest_is_no_mistake(serve: Start) -> None:
         assert (await until(connection, "session.updated", "error"))[-1].type == "session.updated"
 
 
+def turns(**fields: Any) -> Any:
+    return {"type": "realtime", "audio": {"input": {"turn_detection": fields}}}
+
+
+@pytest.mark.parametrize(
+    ("session", "param"),
+    [
+        ({"type": "realtime", "output_modalities": ["text", "audio"]}, "output_modalities"),
+        ({"type": "realtime", "output_modalities": ["text", "text"]}, "output_modalities"),
+        ({"type": "realtime", "tool_choice": "required"}, "session.tool_choice"),
+        (turns(type="foo"), "session.audio.input.turn_detection.type"),
+        (turns(type="server_vad", threshold=1.5), "audio.input.turn_detection.threshold"),
+    ],
+)
+async def test_what_no_session_can_have_is_refused(serve: Start, session: Any, param: str) -> None:
+    async with serve() as gateway, connected(gateway) as connection:
+        await connection.session.update(session=session)
+        told = (await until(connection, "error", "session.updated"))[-1].error
+        assert told.param == param
+        assert "tag" not in told.message
+
+
+async def test_thresholds_are_from_0_to_1(serve: Start) -> None:
+    async with serve() as gateway, connected(gateway) as connection:
+        for threshold in (0.0, 1.0):
+            await connection.session.update(session=turns(type="server_vad", threshold=threshold))
+            (updated,) = await until(connection, "session.updated", "error")
+            assert updated.session.audio.input.turn_detection.threshold == threshold
+
+
+async def test_a_response_needs_tools_that_it_must_call(serve: Start) -> None:
+    async with serve() as gateway, connected(gateway) as connection:
+        await connection.response.create(response={"tool_choice": "required"})
+        assert (await until(connection, "error"))[-1].error.param == "response.tool_choice"
+
+
+async def test_an_error_in_an_item_names_the_item(serve: Start) -> None:
+    async with serve() as gateway, connected(gateway) as connection:
+        item: Any = {"type": "message", "role": "boss", "content": []}
+        await connection.conversation.item.create(item=item)
+        assert (await until(connection, "error"))[-1].error.param == "item.role"
+
+
+async def test_what_was_dropped_is_told_of_the_update_that_had_it(serve: Start) -> None:
+    async with serve() as gateway, connected(gateway) as connection:
+        await connection.session.update(session={"type": "realtime", "tracing": "auto"})
+        (updated,) = await until(connection, "session.updated")
+        assert updated.session.dropped == ["tracing"]
+        await connection.session.update(session={"type": "realtime", "instructions": "Be brief."})
+        (updated,) = await until(connection, "session.updated")
+        assert "dropped" not in (updated.session.model_extra or {})
+
+
+async def test_a_secret_tells_no_end_of_a_session_that_has_not_begun(serve: Start) -> None:
+    async with serve() as gateway:
+        made = (await gateway.client.post("/v1/realtime/client_secrets", json={})).json()
+        assert "expires_at" not in made["session"]
+        assert made["expires_at"] > 0
+
+
 async def test_a_model_that_does_not_chat_opens_no_session(serve: Start) -> None:
     async with serve() as gateway:
         gateway.dispatcher.plan = plans(chat=without("capability", f"it cannot {Capability.CHAT}"))
