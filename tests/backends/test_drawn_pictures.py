@@ -72,8 +72,11 @@ def completed(picture: str, state: str = "completed") -> Json:
 
 async def drawn(liar: FakeLiar, http: HttpClient, request: ImageRequest) -> tuple[list[Json], Notes]:
     notes, backend = collect(), OpenAIBackend(http)
-    asks = backend.edit if isinstance(request, ImageEditRequest) else backend.draw
-    return [event async for event in asks(at(liar), request)], notes  # type: ignore[operator]
+    if isinstance(request, ImageEditRequest):
+        events = backend.edit(at(liar), request)
+    else:
+        events = backend.draw(at(liar), request)
+    return [event async for event in events], notes
 
 
 @pytest.mark.parametrize("data", NONE, ids=lambda data: data[:20])
