@@ -1,8 +1,9 @@
 """Names of voices. OpenAI's are the common ones: each provider has a nearest voice for them, and they for its own.
 
 So a request for speech can go to another provider, or to this machine's voices, with the voice that it names. A
-replaced voice is reported as a dropped ``voice``, and refused under ``strict``. The ``voice_map`` of a row or
-endpoint says which voice a name means there, and such a name is not reported.
+replaced voice is reported as a dropped ``voice``, and refused under ``strict``; this machine's voices have
+OpenAI's names as names of their own. The ``voice_map`` of a row or endpoint says which voice a name means there,
+and such a name is not reported.
 """
 
 from __future__ import annotations
@@ -32,6 +33,24 @@ OPENAI_VOICES: Mapping[str, Literal["female", "male"] | None] = {
     "verse": "male",
 }
 """OpenAI's voices, and what they sound like; None is neutral. Source: OpenAI's guide to text to speech."""
+
+KOKORO_VOICES: Mapping[str, str] = {
+    "alloy": "af_alloy",
+    "ash": "am_michael",
+    "ballad": "bm_george",
+    "cedar": "am_fenrir",
+    "coral": "af_bella",
+    "echo": "am_echo",
+    "fable": "bm_fable",
+    "marin": "af_heart",
+    "nova": "af_nova",
+    "onyx": "am_onyx",
+    "sage": "af_sage",
+    "shimmer": "af_sarah",
+    "verse": "am_puck",
+}
+"""The voice of Kokoro that each of OpenAI's means: of the same name, else one of the same gender that VOICES.md
+grades well. No two are the same."""
 
 _NEAREST: Mapping[str, str] = {
     # ElevenLabs' premade voices
@@ -63,6 +82,8 @@ _NEAREST: Mapping[str, str] = {
     "heart": "nova",
     "heart-british": "nova",
 }
+_LISTED = 64
+"""Voices that an error names."""
 _KOKORO = re.compile(r"([a-z])([fm])_([a-z]+)")
 _KOKORO_LANGUAGES: Mapping[str, str] = {
     "a": "en-US", "b": "en-GB", "e": "es", "f": "fr", "h": "hi", "i": "it", "j": "ja", "p": "pt-BR", "z": "zh",
@@ -114,7 +135,8 @@ def mapped(request: SpeechRequest, upstream: Upstream) -> str | None:
 
 def unknown_voice(where: str, voice: str, known: Iterable[str]) -> UnsupportedParameter:
     """The error of a voice that a model does not have. Another model may have it, so that speech can fall back."""
-    listed = ", ".join(list(known)[:40])
+    names = list(known)
+    listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
     error = UnsupportedParameter(f"{where} has no voice {voice[:80]!r}. It has: {listed}.", param="voice")
     error.code = "unsupported_value"
     return error

@@ -26,6 +26,8 @@ Ints = npt.NDArray[np.int64]
 
 _BIT = {capability: 1 << position for position, capability in enumerate(Capability)}
 _KEPT_MASKS = 512
+TOY = "toy"
+"""Tag of a row that ``auto`` takes only where no other can answer."""
 SMALL_WEIGHTS = 2e10
 """Weights below which a model counts as small."""
 LAST_DAYS = 7
@@ -41,8 +43,9 @@ class Index:
     catalogue, else estimated from the model's size or price; ``small`` are models known to have few weights,
     ``superseded`` those whose endpoint also serves their successor; ``retires`` in seconds of wall-clock time from
     which ``auto`` leaves a model (infinite without an announced end). ``one_language`` are models known to have no
-    other; ``listed_languages`` are all that rows name. ``endless`` are the rows, shape (m,), whose answers cannot
-    be bounded. ``resolver`` replaces the index's own lookup by name (:meth:`replicas`).
+    other; ``listed_languages`` are all that rows name. ``toys`` have the tag :data:`TOY`. ``endless`` are
+    the rows, shape (m,), whose answers cannot be bounded. ``resolver`` replaces the index's own lookup by name
+    (:meth:`replicas`).
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Index:
             f"worker/{m.id}" if m.local else _failure_domain(m, e) for m, e in zip(rows, homes, strict=True)
         )
         self._tags = [m.tags | (e.tags if e else frozenset()) for m, e in zip(rows, homes, strict=True)]
+        self.toys: Bools = np.array([TOY in tags for tags in self._tags], dtype=bool)
         self.capabilities: Ints = np.array([_bits(model.capabilities) for model in rows], dtype=np.int64)
         self.context = _column((m.limits.context_window for m in rows), np.inf)
         self.memory = _column((m.size.memory or m.size.disk if m.local else 0 for m in rows), 0.0)
@@ -136,6 +140,10 @@ class Index:
             factor = np.array([model.price.rates.dearest(tiers) for model in self.models])
             found = found[0] * factor, found[1] * factor
         return found
+
+    def picture_tokens(self, size: str, quality: str) -> Floats:
+        """Tokens of a picture to be drawn by each row, shape (n,); see :meth:`Price.tokens_of_picture`."""
+        return np.array([model.price.tokens_of_picture(size, quality) for model in self.models], dtype=float)
 
     def retired(self, wall: float | None) -> int:
         """Count the rows that ``auto`` has left by this wall-clock time in seconds; 0 for ``None``."""

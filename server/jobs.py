@@ -405,7 +405,7 @@ class _WithinLimits(AbstractAsyncContextManager[Answer[T]]):
         self._grant: TokenGrant | None = None
 
     async def __aenter__(self) -> Answer[T]:
-        self._grant = grant = await self._keys.admit(self._key, self._job.facts)
+        self._grant = grant = await self._keys.admit(self._key, self._job.facts, counted=self._job.counted)
         bound = None if grant is None or grant.most is None else Bound(grant.most, KEY)
         self._opening = opening = self._dispatcher.open(
             self._job if bound is None else replace(self._job, bound=bound)

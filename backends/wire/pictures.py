@@ -45,7 +45,7 @@ def checked_picture(data: bytes, param: str = "messages", most: int = MAX_BYTES)
 def picture_of(data: bytes) -> Picture | None:
     """The picture that begins in these bytes, if they hold its size."""
     try:
-        picture = _read(data)
+        picture = read_head(data)
     except (struct.error, IndexError):
         return None
     return picture if picture is not None and picture.width >= 1 and picture.height >= 1 else None
@@ -95,7 +95,7 @@ _JPEG_END, _JPEG_SCAN = b"\xff\xd9", b"\xff\xda"
 
 def picture_kind(data: bytes) -> str:
     """The kind of a picture that :func:`checked_picture` has passed."""
-    picture = _read(data)
+    picture = read_head(data)
     return "png" if picture is None else picture.kind
 
 
@@ -114,7 +114,8 @@ def has_transparency(data: bytes) -> bool:
     return False
 
 
-def _read(data: bytes) -> Picture | None:
+def read_head(data: bytes) -> Picture | None:
+    """The picture whose first bytes these are. Raises struct.error and IndexError where they are too few."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return Picture("png", *struct.unpack_from(">II", data, 16)) if data[12:16] == b"IHDR" else None
     if data.startswith(b"\xff\xd8\xff"):

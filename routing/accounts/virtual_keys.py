@@ -255,8 +255,10 @@ class VirtualKeys:
         now = self._clock.wall()  # as the system has it: a clock that was ahead for a moment ends no key for good
         return None if info.expires_at is not None and info.expires_at <= now else info
 
-    async def admit(self, key: KeyInfo, facts: Facts) -> TokenGrant | None:
+    async def admit(self, key: KeyInfo, facts: Facts, *, counted: bool = True) -> TokenGrant | None:
         """Count a request, its prompt and its longest answer against the key's limits, all or nothing.
+
+        One that is not ``counted`` is a part of a request that was: its tokens count alone.
 
         The grant, of a key with limits of tokens, is given to :meth:`settle` when the request has ended.
         Raises RateLimited with the seconds until there may be room, without them where waiting does not help, and
@@ -267,8 +269,9 @@ class VirtualKeys:
         tokens = facts.prompt_tokens + answer
         whole = answer + optional > 0
         counters = self._counters(key.id, "tokens", limits.tokens, now)
+        requests = self._counters(key.id, "requests", limits.requests, now) if counted else ()
         wanted = [
-            *[Want(counter, 1) for counter in self._counters(key.id, "requests", limits.requests, now)],
+            *[Want(counter, 1) for counter in requests],
             *[Want(counter, tokens, optional, whole) for counter in counters],
         ]
         taken = await self._allowances.reserve(wanted)

@@ -29,7 +29,8 @@ class Job(Generic[T]):
     ``provider_key`` is the digest of the key that its call must carry.
     ``bound`` is the longest answer by the limits of the caller's key. A ``further`` job serves a request for which
     another did before: it belongs to the same trace, and ``spent`` are the dollars that those before it cost,
-    which limits on cost count too.
+    which limits on cost count too. A job that is not ``counted`` is a part of a request that its key's limit of
+    requests has counted before; its tokens and dollars count as those of any.
     """
 
     facts: Facts
@@ -42,6 +43,7 @@ class Job(Generic[T]):
     bound: Bound | None = None
     further: bool = False
     spent: float = 0.0
+    counted: bool = True
     provider_key: str | None = None
 
     def without_kept(self, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -207,6 +207,11 @@ class Traces:
         found = self._ring.get(trace)
         return None if found is None else _answered(found)
 
+    def last(self, trace: str) -> Outcome | None:
+        """The last attempt that has ended, whether it answered or not."""
+        found = self._ring.get(trace)
+        return found.attempts[-1] if found is not None and found.attempts else None
+
     def _document(self, trace: _Trace) -> dict[str, Any]:
         return _document(trace, self._settings.excluded)
 

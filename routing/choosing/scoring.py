@@ -23,6 +23,8 @@ from routing.settings import RoutingSettings, Weights
 
 _TIER = 10.0
 """Added by a preference that is an order and not a weight: more than any difference of other scores."""
+_TOY = 1.5 * _TIER
+"""Deducted from a toy: more than a preference of a kind adds, less than that of one model by its name."""
 _FREE = 1e-6
 """Dollars of a call that count as nothing."""
 _RELIABLE = 0.99
@@ -275,7 +277,7 @@ def _add_preferences(
     *,
     explore: bool,
 ) -> None:
-    """Add the caller's and the settings' preferences, and the cold-start rule, to ``base``.
+    """Add the caller's and the settings' preferences, and the rules of toys and of a cold start, to ``base``.
 
     ``explore``: the share of requests that skips the rule may include this one.
     """
@@ -292,6 +294,7 @@ def _add_preferences(
             base -= _TIER / 2 * index.one_language[rows]
     elif facts.capability in settings.preferred and intent.mode is Mode.AUTO and not intent.high_stakes:
         base += 2 * _TIER * (rows == _row_of(world, settings.preferred[facts.capability]))
+    base -= _TOY * index.toys[rows]
     always = intent.high_stakes or not explore
     if _distrusts(facts, settings) and (always or rng.random() >= settings.cold_start.explore):
         unproven = _unproven(facts, world, settings, rows, mean)

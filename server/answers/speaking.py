@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, suppress
@@ -17,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from backends.headers import header_value
+from backends.headers import header_list, header_value
 from backends.voices import openai_voice, unknown_voice
 from backends.wire.audio import AudioFormat, SpeechRequest, VoiceId
 from backends.wire.chat import ChatRequest
@@ -176,9 +177,12 @@ class Speaking(AbstractAsyncContextManager[Answer[Json]]):
         assert opening is not None
         await opening.__aexit__(None, None, None)
 
-    def speech(self, text: str, model: str, spent: float) -> AbstractAsyncContextManager[Answer[bytes]]:
-        """Speak a text by a model. Raises as opening a job."""
-        return open_job(self._runtime, self._speech_job(text, model, spent), self._caller)
+    def speech(
+        self, text: str, model: str, spent: float, *, counted: bool
+    ) -> AbstractAsyncContextManager[Answer[bytes]]:
+        """Speak a text by a model; ``counted`` for the first of an answer. Raises as opening a job."""
+        job = replace(self._speech_job(text, model, spent), counted=counted)
+        return open_job(self._runtime, job, self._caller)
 
     def _speech_job(self, text: str, model: str, spent: float) -> Job[bytes]:
         form, voice = self.voicing.form, self.voicing.voice
@@ -217,6 +221,8 @@ class SpokenAnswer(Answer[Json]):
         self._speaker: asyncio.Task[None] | None = None
         self._voice = "auto"
         self._spoken = 0.0
+        self._refused: InvalidRequest | None = None
+        self._begun = False
         self.trace, self.model = text.trace, text.model
 
     @property
@@ -225,11 +231,14 @@ class SpokenAnswer(Answer[Json]):
 
     @property
     def dropped(self) -> tuple[str, ...]:
-        return self._text.dropped
+        return self._text.dropped if self._refused is None else (*self._text.dropped, "audio")
 
     def headers(self) -> dict[str, str]:
         headers = self._text.headers()
-        told = header_value(f"'{self.model.id}' writes, and a voice of this server speaks its text")
+        if self.dropped:
+            headers["x-roundhouse-dropped"] = header_list(self.dropped)
+        unspoken = "" if self._refused is None else f", but for what no voice can: {self._refused.message}"
+        told = header_value(f"'{self.model.id}' writes, and a voice of this server speaks its text{unspoken}")
         before = headers.get(_NOTICE)
         return {**headers, _NOTICE: f"{before}; {told}" if before else told}
 
@@ -293,22 +302,36 @@ class SpokenAnswer(Answer[Json]):
             yield _audio_chunk(head, {"data": _encoded(data)})
         if whole:  # once, as clients join the texts of a stream's pieces
             yield _audio_chunk(head, {"id": id_of(whole)})
-            yield _audio_chunk(head, {"expires_at": int(head.get("created") or 0) + _YEAR})
+            yield _audio_chunk(head, {"expires_at": int(time.time()) + _YEAR})
+        if self._refused is not None:
+            yield _audio_chunk(head, {"notice": f"Not all of the text is spoken: {self._refused.message}"})
         for chunk in ends:
             yield _with_transcript(chunk)
 
     async def _speak(self, todo: asyncio.Queue[str | None], sound: asyncio.Queue[bytes | None]) -> None:
-        """Speak sentences, one after another, by the voice that spoke the first."""
+        """Speak sentences, one after another, by the voice that spoke the first.
+
+        One that the voices refuse, as those in scripts that none reads, stays without sound: the text was paid for
+        and is answered. Under ``strict``, that raises InvalidRequest.
+        """
         while (written := await todo.get()) is not None:
             if not (text := speakable(written)):
                 continue
+            came = False
             before = (self._speaking.job.spent if self._speaking.writes else self._text.spent) + self._spoken
-            async with self._speaking.speech(text, self._voice, before) as answer:
-                self._voice = answer.model.id
-                async for data in answer:
-                    if data:
-                        await sound.put(bytes(data))
-            self._spoken += answer.spent - before
+            counted, self._begun = not self._begun, True
+            try:
+                async with self._speaking.speech(text, self._voice, before, counted=counted) as answer:
+                    self._voice = answer.model.id
+                    async for data in answer:
+                        if data:
+                            came = True
+                            await sound.put(bytes(data))
+                self._spoken += answer.spent - before
+            except InvalidRequest as error:
+                if came or self._speaking.job.facts.intent.strict:
+                    raise
+                self._refused = error.with_traceback(None)
         await sound.put(None)
 
 

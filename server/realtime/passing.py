@@ -82,6 +82,16 @@ class PassedSession:
             sent = {**sent, "session": {name: value for name, value in session.items() if name != "model"}}
         await self._link.send(sent)
 
+    async def finish(self, error: RoundhouseError) -> None:
+        """Cancel the responses at the provider, which tells of their end."""
+        del error
+        for name in tuple(self._turns):
+            assert self._link is not None
+            with suppress(RoundhouseError):
+                await self._link.send({"type": "response.cancel", "response_id": name})
+        if self._counting:
+            await asyncio.wait(self._counting)
+
     async def close(self) -> None:
         tasks = [*self._counting, *([self._task] if self._task is not None else [])]
         for task in tasks:

@@ -13,16 +13,18 @@ from pydantic import ValidationError
 from backends.wire.chat import ChatRequest
 from catalog.errors import InvalidRequest, RoundhouseError, StreamBroken
 from catalog.types import Json
+from routing.calling.answer import Answer
 from server.answers.pieces import TextPieces, speakable
 from server.edge.errors import as_error
 from server.edge.json_body import from_validation
 from server.history.truncation import Truncating
 from server.jobs import chat_job
-from server.realtime.configuration import Configuration
+from server.realtime.configuration import Configuration, told_form
 from server.realtime.context import SessionContext, items_of
-from server.realtime.fields import ChosenFunction, RealtimeFunction, ResponseFields
+from server.realtime.fields import ResponseFields
 from server.realtime.items import Item, RealtimeConversation, messages_of, new_id
-from server.realtime.speaking.playback import Spoken
+from server.realtime.shapes import chat_choice, chat_tool, event_part, part_of, usage_of
+from server.realtime.speaking.playback import PACE_MS, Spoken
 from server.realtime.speaking.voice import SessionVoice
 
 _PIECES = 32
@@ -82,6 +84,7 @@ class ResponseRun:
         self._message: _Output | None = None
         self._told = _Told()
         self._why: str | None = None
+        self._failure: RoundhouseError | None = None
         self._inner: asyncio.Task[None] | None = None
         self._voice: SessionVoice | None = None
         self.in_conversation = fields.conversation != "none"
@@ -106,6 +109,11 @@ class ResponseRun:
             if self._inner is not None:
                 self._inner.cancel()
 
+    def fail(self, error: RoundhouseError) -> None:
+        """End it with an error of its session. No delta follows."""
+        self._failure = self._failure or error
+        self.cancel("session_ended")
+
     async def run(self) -> None:
         """From ``response.created`` to ``response.done``."""
         error: RoundhouseError | None = None
@@ -123,7 +131,7 @@ class ResponseRun:
             if not self._inner.cancelled() and (raised := self._inner.exception()) is not None:
                 error = _first(raised)
                 self._room.context.on_error(error.code)
-            await self._close(error)
+            await self._close(self._failure or error)
         finally:
             self.done.set()
 
@@ -158,7 +166,7 @@ class ResponseRun:
             raise InvalidRequest("There is nothing to answer: the conversation is empty.", param="response")
         body: Json = {"model": session.model, "messages": messages, "stream": True}
         tools = own.tools if own.tools is not None else session.tools
-        if functions := [_tool(tool) for tool in tools or () if tool.type == "function"]:
+        if functions := [chat_tool(tool) for tool in tools or () if tool.type == "function"]:
             body |= {"tools": functions, **self._of_tools()}
         most = own.max_output_tokens or session.max_output_tokens
         if isinstance(most, int):
@@ -180,7 +188,7 @@ class ResponseRun:
         choice = own.tool_choice if own.tool_choice is not None else session.tool_choice
         parallel = own.parallel_tool_calls
         parallel = session.parallel_tool_calls if parallel is None else parallel
-        told: Json = {} if choice in (None, "auto") else {"tool_choice": _choice(choice)}
+        told: Json = {} if choice in (None, "auto") else {"tool_choice": chat_choice(choice)}
         return told if parallel is None else {**told, "parallel_tool_calls": parallel}
 
     async def _write(self, body: Json, pieces: asyncio.Queue[str | None] | None) -> None:
@@ -200,25 +208,30 @@ class ResponseRun:
             else context.working(Truncating(context.runtime, job, origin.caller, origin=origin))
         )
         async with opening as answer:
-            while True:
-                try:
-                    async with items_of(answer) as chunks:
-                        async for chunk in chunks:
-                            await self._take(chunk, cut, pieces)
-                    if self._told.finish is None:
-                        raise StreamBroken("The answer ended without a finish_reason.")
-                    break
-                except RoundhouseError as error:
-                    if self._outputs:
-                        raise
-                    await answer.resume(error)
-            self._told.chat = {
-                name.removeprefix("x-roundhouse-"): value for name, value in answer.headers().items()
-            }
+            try:
+                await self._read(answer, cut, pieces)
+            finally:  # also of one that is cut short
+                self._told.chat = {
+                    name.removeprefix("x-roundhouse-"): value for name, value in answer.headers().items()
+                }
         if pieces is not None:
             if rest := cut.rest():
                 await pieces.put(rest)
             await pieces.put(None)
+
+    async def _read(self, answer: Answer[Json], cut: TextPieces, pieces: asyncio.Queue[str | None] | None) -> None:
+        while True:
+            try:
+                async with items_of(answer) as chunks:
+                    async for chunk in chunks:
+                        await self._take(chunk, cut, pieces)
+                if self._told.finish is None:
+                    raise StreamBroken("The answer ended without a finish_reason.")
+                return
+            except RoundhouseError as error:
+                if self._outputs:
+                    raise
+                await answer.resume(error)
 
     async def _take(self, chunk: Json, cut: TextPieces, pieces: asyncio.Queue[str | None] | None) -> None:
         if chunk.get("usage") is not None:
@@ -274,11 +287,11 @@ class ResponseRun:
             spoken.begin(piece)
             output.text += piece
             await self._send("response.output_audio_transcript.delta", output, content_index=0, delta=piece)
-            if not (text := speakable(piece)):
-                continue
-            async with aclosing(self._own_voice().speak(text)) as sound:
-                async for audio in sound:
-                    await self._send_audio(output, spoken, audio)
+            if text := speakable(piece):
+                async with aclosing(self._own_voice().speak(text)) as sound:
+                    async for audio in sound:
+                        await self._send_audio(output, spoken, audio)
+            spoken.end()
 
     async def _send_audio(self, output: _Output, spoken: Spoken, audio: bytes) -> None:
         context = self._room.context
@@ -305,6 +318,9 @@ class ResponseRun:
             )
         return self._voice
 
+    def _spoken(self) -> Spoken:
+        return Spoken(pace=PACE_MS / self._own_voice().speed)
+
     def _form(self) -> Any:
         own = self._fields.audio.output if self._fields.audio is not None else None
         if own is not None and "format" in own.model_fields_set:
@@ -323,11 +339,11 @@ class ResponseRun:
                 "role": "assistant",
                 "content": [],
             }
-            item = Item(body, spoken=Spoken() if kind == "output_audio" else None)
+            item = Item(body, spoken=self._spoken() if kind == "output_audio" else None)
             self._message = await self._add(item)
-            item.body["content"] = [_part(kind, "")]
+            item.body["content"] = [part_of(kind, "")]
             await self._send(
-                "response.content_part.added", self._message, content_index=0, part=_told_part(kind, "")
+                "response.content_part.added", self._message, content_index=0, part=event_part(kind, "")
             )
         return self._message
 
@@ -355,7 +371,7 @@ class ResponseRun:
         for output in self._outputs:
             await self._close_output(output, whole=whole)
         status, details = "completed", None
-        if self._why is not None:
+        if self._why is not None and self._failure is None:
             status, details = "cancelled", {"type": "cancelled", "reason": self._why}
         elif error is not None:
             told = error.to_body()["error"]
@@ -367,24 +383,26 @@ class ResponseRun:
     async def _close_output(self, output: _Output, *, whole: bool) -> None:
         body = output.item.body
         body["status"] = "completed" if whole else "incomplete"
+        if output.item.spoken is not None and not whole:  # no model is told of words that nobody can have heard
+            output.text = output.item.spoken.text_until(output.item.spoken.milliseconds)
         closing: list[tuple[str, Json]] = []
         if body["type"] == "function_call":
             body["arguments"] = output.text
             members = {"call_id": body["call_id"], "name": body["name"], "arguments": output.text}
             closing.append(("response.function_call_arguments.done", members))
         elif output.item.spoken is not None:
-            body["content"] = [_part("output_audio", output.text)]
+            body["content"] = [part_of("output_audio", output.text)]
             closing += [
                 ("response.output_audio.done", {"content_index": 0}),
                 ("response.output_audio_transcript.done", {"content_index": 0, "transcript": output.text}),
                 (
                     "response.content_part.done",
-                    {"content_index": 0, "part": _told_part("output_audio", output.text)},
+                    {"content_index": 0, "part": event_part("output_audio", output.text)},
                 ),
             ]
         else:
-            body["content"] = [_part("output_text", output.text)]
-            part = {"content_index": 0, "part": _told_part("output_text", output.text)}
+            body["content"] = [part_of("output_text", output.text)]
+            part = {"content_index": 0, "part": event_part("output_text", output.text)}
             closing += [
                 ("response.output_text.done", {"content_index": 0, "text": output.text}),
                 ("response.content_part.done", part),
@@ -402,6 +420,8 @@ class ResponseRun:
 
     def _public(self, status: str, details: Json | None = None) -> Json:
         session, own = self._session.fields, self._fields
+        trace = self._told.trace
+        outcome = None if trace is None else self._room.context.runtime.traces.last(trace)
         told: Json = {
             "object": "realtime.response",
             "id": self.id,
@@ -412,13 +432,16 @@ class ResponseRun:
             "output_modalities": ["audio"] if self.speaks else ["text"],
             "max_output_tokens": own.max_output_tokens or session.max_output_tokens or "inf",
             "metadata": own.metadata,
-            "usage": None if status == "in_progress" else _usage(self._told.usage),
+            "usage": None if status == "in_progress" else usage_of(self._told.usage, outcome),
         }
         if self.speaks:
             voice = self._own_voice()
-            told["audio"] = {"output": {"format": {"type": self._form().kind}, "voice": voice.voice}}
-        if self._told.chat:
-            told["roundhouse"] = {**self._told.chat, **self._of_voice()}
+            told["audio"] = {"output": {"format": told_form(self._form().kind), "voice": voice.voice}}
+        chat = self._told.chat
+        if not chat and outcome is not None:  # no candidate began to answer
+            chat = {"model": outcome.model, "trace": trace}
+        if chat:
+            told["roundhouse"] = {**chat, **self._of_voice()}
         return told
 
     def _of_voice(self) -> Json:
@@ -435,50 +458,3 @@ def _first(error: BaseException) -> RoundhouseError:
         within: list[BaseException] = list(error.exceptions)
         error = next((each for each in within if isinstance(each, RoundhouseError)), within[0])
     return as_error(error)
-
-
-def _part(kind: str, text: str) -> Json:
-    return {"type": kind, ("transcript" if kind == "output_audio" else "text"): text}
-
-
-def _told_part(kind: str, text: str) -> Json:
-    """A part in the events of a response, where OpenAI calls the types ``audio`` and ``text``."""
-    return {**_part(kind, text), "type": kind.removeprefix("output_")}
-
-
-def _tool(tool: RealtimeFunction) -> Json:
-    if tool.name is None:
-        raise InvalidRequest("A function needs a name.", param="tools")
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    return {
-        "type": "function",
-        "function": {name: value for name, value in function.items() if value is not None},
-    }
-
-
-def _choice(choice: Any) -> Any:
-    if not isinstance(choice, ChosenFunction):
-        return choice
-    if choice.type != "function" or choice.name is None:
-        raise InvalidRequest("A tool_choice of an object names a function.", param="tool_choice")
-    return {"type": "function", "function": {"name": choice.name}}
-
-
-def _usage(usage: Json | None) -> Json:
-    """The usage of a chat in the shape of this API: all tokens are of text."""
-    told = usage or {}
-    given, made = told.get("prompt_tokens") or 0, told.get("completion_tokens") or 0
-    cached = (told.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    return {
-        "total_tokens": given + made,
-        "input_tokens": given,
-        "output_tokens": made,
-        "input_token_details": {
-            "text_tokens": given,
-            "audio_tokens": 0,
-            "image_tokens": 0,
-            "cached_tokens": cached,
-            "cached_tokens_details": {"text_tokens": cached, "audio_tokens": 0, "image_tokens": 0},
-        },
-        "output_token_details": {"text_tokens": made, "audio_tokens": 0},
-    }

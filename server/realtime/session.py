@@ -11,10 +11,11 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from catalog.errors import InvalidRequest, RoundhouseError
+from catalog.errors import InvalidRequest, RateLimited, RoundhouseError
 from catalog.types import Json
 from server.edge.json_body import as_model
 from server.realtime.beta import to_current
+from server.realtime.checking import Checking
 from server.realtime.configuration import Configuration, check_response
 from server.realtime.context import Outlet, SessionContext, refused
 from server.realtime.events import (
@@ -63,7 +64,7 @@ class RealtimeSession:
         self._last_spoken: Item | None = None
         self._turn_item: str | None = None
         self._early: Transcribing | None = None
-        self._early_audio = b""
+        self._counted = False
         self._local_ears: bool | None = None
         self._spoken = False
         self._idle: asyncio.Task[None] | None = None
@@ -76,6 +77,14 @@ class RealtimeSession:
         if self._beta:
             told = {"id": self.conversation.id, "object": "realtime.conversation"}
             await self.send({"type": "conversation.created", "conversation": told})
+
+    async def finish(self, error: RoundhouseError) -> None:
+        """End the responses that are being made, and tell of it."""
+        runs = [run for run in (self._active, *self._aside) if run is not None]
+        for run in runs:
+            run.fail(error)
+        for run in runs:
+            await run.done.wait()
 
     async def close(self) -> None:
         """End every task."""
@@ -115,18 +124,11 @@ class RealtimeSession:
         if event.type.startswith("transcription_session"):
             update = {**update, "type": "transcription"}
         made = self.configuration.updated(update, spoken=self._spoken)
-        self._check_model(made.fields.audio.output.model)
-        if made.transcription is not None:
-            self._check_model(made.transcription.model)
+        context = self.context
+        Checking(context.runtime, context.caller, context.headers).check(made, self.configuration)
         self.configuration = made
         self._ears.listen(made.listening, made.input_form)
         await self.send({"type": "session.updated", "session": made.public()})
-
-    def _check_model(self, name: str) -> None:
-        """Raises ModelNotFound."""
-        runtime = self.context.runtime
-        if not name.startswith("auto"):
-            runtime.catalog.replicas(runtime.standing(name))
 
     async def _append(self, event: AudioAppend) -> None:
         long = len(event.audio) > SHORT
@@ -155,7 +157,7 @@ class RealtimeSession:
         del event
         self._ears.clear()
         self._forget_early()
-        self._turn_item = None
+        self._turn_item, self._counted = None, False
         await self.send({"type": "input_audio_buffer.cleared"})
 
     async def _clear_output(self, event: ClientEvent) -> None:
@@ -169,7 +171,7 @@ class RealtimeSession:
         item = read_item(event.item)
         await self.place(item, event.previous_item_id)
         if item.audio and item.body["content"][0].get("transcript") is None:
-            self._transcribe(item, None)
+            self._transcribe(item)
 
     async def _retrieve(self, event: ItemNamed) -> None:
         item = self.conversation.found(event.item_id)
@@ -211,7 +213,7 @@ class RealtimeSession:
         fields = event.response or ResponseFields()
         if self._beta and event.model_extra is not None and event.response is not None:
             fields = as_model(ResponseFields, to_current(event.response.to_wire()))
-        check_response(fields)
+        check_response(fields, self.configuration.fields)
         await self._respond(fields)
 
     async def _cancel(self, event: ResponseCancel) -> None:
@@ -262,8 +264,8 @@ class RealtimeSession:
         if item is None or item.spoken is None or item not in self.conversation.items:
             return
         heard = item.spoken.heard_at(now)
-        if run is None and heard >= item.spoken.milliseconds:
-            return
+        if (run is None or item is not run.spoken) and heard >= item.spoken.milliseconds:
+            return  # it was heard to its end, or was cut before
         item.spoken.ends_at = now
         self._spawn(self._cut_after(run, item, heard))
 
@@ -280,8 +282,8 @@ class RealtimeSession:
             return
         self._forget_early()
         form = self.configuration.input_form
-        self._early_audio = self._ears.heard()
-        self._early = Transcribing(self.context, self._early_audio, form, self.configuration.transcription)
+        asked, counted = self.configuration.transcription, not self._counted
+        self._early = Transcribing(self.context, self._ears.heard(), form, asked, counted=counted)
         if semantic:
             self._spawn(self._judge(self._early))
 
@@ -303,7 +305,8 @@ class RealtimeSession:
                 self._ears.detector.wait = wait
 
     def _forget_early(self) -> None:
-        if self._early is not None:
+        if self._early is not None:  # a turn counts once, however often it is begun; a refusal counts nothing
+            self._counted = self._counted or not isinstance(self._early.error, RateLimited)
             self._early.cancel()
             self._early = None
         listening = self.configuration.listening
@@ -330,11 +333,12 @@ class RealtimeSession:
         before = self.conversation.items[-1].id if self.conversation.items else None
         await self.send({"type": "input_audio_buffer.committed", "previous_item_id": before, "item_id": item_id})
         await self.place(item)
-        self._transcribe(item, early)
+        counted, self._counted = not self._counted, False
+        self._transcribe(item, early, counted=counted)
 
-    def _transcribe(self, item: Item, early: Transcribing | None) -> None:
+    def _transcribe(self, item: Item, early: Transcribing | None = None, *, counted: bool = True) -> None:
         form, asked = self.configuration.input_form, self.configuration.transcription
-        work = early or Transcribing(self.context, item.audio, form, asked)
+        work = early or Transcribing(self.context, item.audio, form, asked, counted=counted)
         item.transcribing = self._spawn(self._transcribed(item, work, told=asked is not None))
 
     async def _transcribed(self, item: Item, work: Transcribing, *, told: bool) -> None:
@@ -404,7 +408,7 @@ class RealtimeSession:
                 continue
             item = read_item(sent, param)
             if item.audio:
-                self._transcribe(item, None)
+                self._transcribe(item)
             found.append(item)
         return found
 

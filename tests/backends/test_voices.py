@@ -13,6 +13,7 @@ from backends.local.parameters import table_of
 from backends.openai.backend import OpenAIBackend
 from backends.openai.forms import dropped, speech_body, transcription_form
 from backends.openai.parameters import COMPATIBLE, OPENAI
+from backends.voices import KOKORO_VOICES, OPENAI_VOICES, kokoro_voice, unknown_voice
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.workers.engines.speech.voices import Voice, choose
 from catalog.errors import UnsupportedParameter
@@ -93,17 +94,83 @@ async def test_a_voice_that_the_server_refuses_is_for_another_model_to_speak(fak
 
 
 VOICES = (Voice("heart", ("en-US",), "female"), Voice("am_adam", ("en-US",), "male"), Voice("af_sage", ("en-US",)))
+ALL = tuple(
+    Voice(name, (told[0],), told[1])
+    for name in (*KOKORO_VOICES.values(), "zm_yunxi", "zf_xiaobei", "hf_alpha", "jm_kumo", "jf_alpha")
+    if (told := kokoro_voice(name)) is not None
+)
+"""Voices of Kokoro, the default ``af_heart`` among them."""
 
 
 @pytest.mark.parametrize(
     ("name", "spoken"),
-    [("alloy", "heart"), ("onyx", "am_adam"), ("nova", "heart"), ("Sage", "af_sage"), ("Brian", "am_adam")],
+    [("alloy", "heart"), ("onyx", "am_adam"), ("nova", "heart"), ("Sage", "af_sage")],
 )
-def test_a_local_voice_stands_in_for_another_providers_and_says_so(name: str, spoken: str) -> None:
-    choice = choose(VOICES, default="heart", name=name, language=None, strict=False)
+def test_a_name_of_openai_means_a_local_voice_of_its_gender_and_nothing_is_dropped(name: str, spoken: str) -> None:
+    choice = choose(VOICES, default="heart", name=name, language=None, strict=True)
+    assert (choice.voice.name, choice.dropped) == (spoken, ())
+
+
+@pytest.mark.parametrize("name", OPENAI_VOICES)
+def test_each_voice_of_openai_is_another_one_of_kokoro_with_its_gender(name: str) -> None:
+    choice = choose(ALL, default="af_heart", name=name, language=None, strict=True)
+    assert choice.voice.name == KOKORO_VOICES[name]
+    assert OPENAI_VOICES[name] in (choice.voice.gender, None)
+    assert len(set(KOKORO_VOICES.values())) == len(KOKORO_VOICES) == len(OPENAI_VOICES)
+
+
+@pytest.mark.parametrize(
+    ("voices", "name", "spoken"),
+    [(VOICES, "Brian", "am_adam"), (VOICES[:1], "onyx", "heart"), (ALL, "Rachel", "af_nova")],
+)
+def test_a_voice_of_another_provider_or_of_the_other_gender_is_reported(
+    voices: tuple[Voice, ...], name: str, spoken: str
+) -> None:
+    default = voices[0].name
+    choice = choose(voices, default=default, name=name, language=None, strict=False)
     assert (choice.voice.name, choice.dropped) == (spoken, ("voice",))
-    with pytest.raises(UnsupportedParameter, match="heart"):
-        choose(VOICES, default="heart", name=name, language=None, strict=True)
+    with pytest.raises(UnsupportedParameter, match=default):
+        choose(voices, default=default, name=name, language=None, strict=True)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    ("text", "name", "spoken"),
+    [
+        ("你好世界。", None, "zf_xiaobei"),
+        ("你好世界。", "nova", "zf_xiaobei"),
+        ("你好世界。", "onyx", "zm_yunxi"),
+        ("我喜欢用 Python 编程。", None, "zf_xiaobei"),
+        ("नमस्ते दुनिया।", None, "hf_alpha"),
+        ("これは日本語です。", None, "jf_alpha"),
+        ("The word 你好 means hello.", None, "af_heart"),
+        ("Привет, мир!", None, "af_heart"),
+        ("Café, naïve!", None, "af_heart"),
+        ("12 + 30 € ≈ 42", None, "af_heart"),
+    ],
+)
+def test_a_text_in_another_script_is_spoken_by_a_voice_that_reads_it(
+    text: str, name: str | None, spoken: str, strict: bool
+) -> None:
+    choice = choose(ALL, default="af_heart", name=name, language=None, strict=strict, text=text)
+    assert (choice.voice.name, choice.dropped) == (spoken, ())
+    assert choice.language == choice.voice.languages[0]
+
+
+def test_a_voice_that_is_named_speaks_whatever_the_script() -> None:
+    choice = choose(ALL, default="af_heart", name="am_puck", language=None, strict=False, text="你好")
+    assert choice.voice.name == "am_puck", "it is for the caller to be told that this voice cannot read it"
+
+
+def test_a_japanese_text_is_not_read_by_a_chinese_voice() -> None:
+    chinese = tuple(voice for voice in ALL if voice.languages != ("ja",))
+    choice = choose(chinese, default="af_heart", name=None, language=None, strict=False, text="私は学生です。")
+    assert choice.voice.name == "af_heart"
+
+
+def test_a_language_is_spoken_by_a_voice_of_the_gender_that_was_meant() -> None:
+    choice = choose(ALL, default="af_heart", name="onyx", language="ja", strict=True)
+    assert (choice.voice.name, choice.language) == ("jm_kumo", "ja")
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -116,6 +183,12 @@ def test_a_voice_whose_language_is_not_read_here_names_the_way_to_read_it(strict
 def test_an_unknown_local_voice_is_refused_with_the_list() -> None:
     with pytest.raises(UnsupportedParameter, match="heart, am_adam, af_sage"):
         choose(VOICES, default="heart", name="bob", language=None, strict=False)
+
+
+def test_an_error_lists_every_voice_of_kokoro_and_counts_those_beyond_a_page() -> None:
+    names = [f"v{number}" for number in range(70)]
+    assert unknown_voice("It", "bob", names[:49]).message.endswith("v47, v48.")
+    assert unknown_voice("It", "bob", names).message.endswith("v63 and 6 more.")
 
 
 def hearing(**fields: Any) -> TranscriptionRequest:

@@ -100,11 +100,18 @@ async def test_the_voices_are_listed_and_each_speaks(hibari: Worker) -> None:
     assert american != british
 
 
-async def test_the_name_of_an_openai_voice_gets_a_real_voice_and_says_so(hibari: Worker) -> None:
-    answer = await _speak(hibari, "Hi.", voice="alloy")
+@pytest.mark.parametrize("strict", [False, True])
+async def test_the_name_of_an_openai_voice_means_a_real_voice(hibari: Worker, strict: bool) -> None:
+    answer = await _speak(hibari, "Hi.", voice="alloy", strict=strict)
     assert answer.status_code == 200
-    assert answer.headers["x-roundhouse-dropped"] == "voice"
+    assert "x-roundhouse-dropped" not in answer.headers
     assert answer.headers["x-roundhouse-voice"] == "heart"
+
+
+async def test_a_voice_of_the_other_gender_is_named_or_with_strict_refused(hibari: Worker) -> None:
+    answer = await _speak(hibari, "Hi.", voice="onyx")
+    assert (answer.status_code, answer.headers["x-roundhouse-dropped"]) == (200, "voice")
+    assert (await _speak(hibari, "Hi.", voice="onyx", strict=True)).status_code == 400
 
 
 @pytest.mark.parametrize(

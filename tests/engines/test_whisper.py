@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import av
@@ -18,6 +19,12 @@ from tests.conformance.capability_checks import PASSAGE, SENTENCE, events, spoke
 from tests.conformance.worker import Worker, worker_of
 
 pytestmark = pytest.mark.engine
+
+
+@pytest.fixture(scope="module")
+def ears(whisper: Worker) -> Iterator[dict[str, Worker]]:
+    with worker_of("whisper-base") as base:
+        yield {"whisper-tiny.en": whisper, "whisper-base": base}
 
 
 async def _transcribe(whisper: Worker, data: bytes, **fields: Any) -> httpx.Response:
@@ -87,6 +94,37 @@ async def test_a_prompt_that_is_too_long_is_said_to_be_cut(whisper: Worker) -> N
 async def test_silence_left_out_gives_no_text(whisper: Worker) -> None:
     done = await _done(whisper, _silence(2), vad_filter="true")
     assert (done["text"], done["segments"], done["duration"]) == ("", [], 2.0)
+
+
+def _noise(seconds: int) -> bytes:
+    samples = np.random.default_rng(0).normal(scale=60, size=16_000 * seconds).astype("<i2").tobytes()
+    return wav_header(16_000, len(samples)) + samples
+
+
+@pytest.mark.parametrize("model", ["whisper-tiny.en", "whisper-base"])
+@pytest.mark.parametrize(("sound", "seconds"), [(_silence(20), 20.0), (_silence(3), 3.0), (_noise(20), 20.0)])
+async def test_what_holds_no_speech_is_no_words_and_no_language_is_guessed(
+    ears: dict[str, Worker], model: str, sound: bytes, seconds: float
+) -> None:
+    done = await _done(ears[model], sound)
+    assert (done["text"], done["segments"], done["duration"]) == ("", [], seconds)
+    assert done["language"] == ("en" if model == "whisper-tiny.en" else None)
+    among = await _done(ears[model], sound, **{"languages[]": ["en"]})
+    assert among["text"] == ""
+
+
+async def test_silence_around_speech_is_no_words(whisper: Worker) -> None:
+    speech = decode(spoken(), rate=16_000, max_seconds=10, check=lambda: None)
+    quiet = np.zeros(16_000 * 25, np.float32)
+    data = (np.concatenate([quiet, speech, quiet]) * 32_000).astype("<i2").tobytes()
+    done = await _done(whisper, wav_header(16_000, len(data)) + data)
+    assert done["text"] == SENTENCE
+    assert 24.5 < done["segments"][0]["start"] < done["segments"][-1]["end"] < 34
+
+
+async def test_a_caller_may_have_all_of_it_heard(whisper: Worker) -> None:
+    done = await _done(whisper, _silence(20), vad_filter="false")
+    assert done["text"], "Whisper by itself writes words for silence"
 
 
 async def test_speech_after_silence_keeps_its_times(whisper: Worker) -> None:

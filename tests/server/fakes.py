@@ -43,7 +43,7 @@ from routing.calling.job import Job
 from routing.calling.traces import Traces, TraceSettings
 from routing.clock import SystemClock
 from routing.facts import Facts
-from routing.outcomes import Outcome, Result
+from routing.outcomes import Outcome, Result, Usage
 from routing.plan import Block, Candidate, Exclusion, Plan, Strategy
 from routing.settings import RoutingSettings
 from routing.state.sqlite import SqliteState
@@ -117,6 +117,7 @@ class FakeBackend:
         self.video: Sequence[VideoItem | RoundhouseError | asyncio.Event] = (progress(50), completed(2.0))
         self.discarded: list[str] = []
         self.audio: Sequence[bytes | RoundhouseError | asyncio.Event] = (b"RIFF", b"data")
+        self.audio_of: Callable[[str], Sequence[bytes | RoundhouseError | asyncio.Event]] = lambda _: self.audio
         self.transcript: Json = {
             "type": "transcript.text.done",
             "text": "Hello there. <Bye>",
@@ -190,7 +191,7 @@ class FakeBackend:
         yield self.transcript
 
     async def speak(self, upstream: Upstream, request: SpeechRequest) -> AsyncIterator[bytes]:
-        async for item in self._play(request, self.audio):
+        async for item in self._play(request, self.audio_of(request.input)):
             yield item
 
     async def draw(self, upstream: Upstream, request: ImageRequest) -> AsyncIterator[Json]:
@@ -315,13 +316,19 @@ class FakeDispatcher:
             finally:
                 close: Callable[[], Any] = getattr(items, "aclose")  # noqa: B009
                 await close()
-            self.traces.record(
-                Outcome(
-                    job.trace, 1, "parrot", "local", job.facts, Result.SUCCESS, at=time.time(), first_chunk=0.1
-                )
-            )
+            self._record(job, Result.SUCCESS, Usage())
+        except (asyncio.CancelledError, RoundhouseError) as error:
+            ended = Result.CANCELLED if isinstance(error, asyncio.CancelledError) else Result.FAILED
+            self._record(job, ended, Usage(input=3, output=1, known=False))
+            raise
         finally:
             self.left.set()
+
+    def _record(self, job: Job[Any], result: Result, usage: Usage) -> None:
+        at = time.time()
+        self.traces.record(
+            Outcome(job.trace, 1, "parrot", "local", job.facts, result, at=at, first_chunk=0.1, usage=usage)
+        )
 
     def explain(self, facts: Facts) -> Plan:
         self.facts.append(facts)

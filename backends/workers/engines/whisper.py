@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,9 @@ SURE = 0.5
 """Probability from which a detected language holds for the rest of the file."""
 PROMPT_CHARACTERS = 200
 """Of a piece's text that the next one is prompted with; within a piece Whisper does so by itself."""
+SPEECH: Mapping[str, Any] = {"threshold": 0.35, "min_silence_duration_ms": 2000, "speech_pad_ms": 600}
+"""Options of Silero's model of voice activity. They are lenient, as what is skipped is lost: a pause within
+speech stays, and so do quiet words and the edges of loud ones."""
 THREADS_EACH = 4
 """Threads of one window; more of them help little."""
 
@@ -71,7 +74,7 @@ class WhisperOptions(EngineOptions):
         description="numbers to compute with, such as float32; by default int8 on a CPU, else those of the file",
     )
     max_audio_seconds: float = Field(default=7200.0, gt=0)
-    vad: bool = Field(default=False, description="skip silence, unless the request decides")
+    vad: bool = Field(default=True, description="skip what holds no speech, unless the request decides")
 
     def needed(self, folder: Path) -> tuple[str, ...]:
         del folder
@@ -212,8 +215,7 @@ class WhisperEngine:
             quiet=QUIET,
         )
         for audio in pieces:
-            if told.duration:  # a sign of life for a caller of hours of silence
-                yield told.delta("")
+            yield from told.begin_piece()
             found, info = self._decoded(model, audio, request, spoken, told)
             for segment in found:
                 if told.language is None and (info[1] or 0.0) >= SURE:  # else it is heard anew in the next piece
@@ -235,11 +237,18 @@ class WhisperEngine:
         request: TranscriptionRequest,
         spoken: tuple[str, ...],
         told: Transcript,
-    ) -> tuple[Iterable[Segment], tuple[str, float | None]]:
-        """The segments of a piece as they are decoded, and its language with the probability of that."""
+    ) -> tuple[Iterable[Segment], tuple[str | None, float | None]]:
+        """The segments of a piece as they are decoded, and its language with the probability of that.
+
+        Both are empty for a piece without speech whose language is not known, if such pieces are skipped.
+        """
         language, share = told.language, told.probability
+        skips = self._options.vad if request.vad_filter is None else request.vad_filter
+        begins = _speech_begins(audio) if skips else 0
+        if begins is None:
+            return (), (language, share)
         if language is None and spoken:
-            language, share = self._detected(model, audio, spoken)
+            language, share = self._detected(model, audio[begins:], spoken)
         found, info = model.transcribe(
             audio,
             language=language,
@@ -249,9 +258,18 @@ class WhisperEngine:
             initial_prompt=told.text[-PROMPT_CHARACTERS:] or request.prompt,
             hotwords=", ".join(request.keywords) or None,
             word_timestamps=told.with_words,
-            vad_filter=self._options.vad if request.vad_filter is None else request.vad_filter,
+            vad_filter=skips,
+            vad_parameters=dict(SPEECH) if skips else None,
         )
         return found, (language, share) if language is not None else (info.language, info.language_probability)
+
+
+def _speech_begins(audio: Samples) -> int | None:
+    """The first sample of speech at 16 kHz, None if there is none: Whisper writes words for silence, slowly."""
+    from faster_whisper.vad import VadOptions, get_speech_timestamps
+
+    found = get_speech_timestamps(audio, VadOptions(**SPEECH))
+    return int(found[0]["start"]) if found else None
 
 
 class _CancellableModel:

@@ -5,6 +5,7 @@ WebRTC and SIP (``/v1/realtime/calls``) are out of scope: a client connects by W
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
@@ -26,6 +27,7 @@ from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.services import Services, runtime_of
 from server.realtime.beta import HEADER, PROTOCOL, VALUE, to_current
+from server.realtime.checking import Checking
 from server.realtime.configuration import Configuration, defaults, merged
 from server.realtime.context import SessionContext
 from server.realtime.items import new_id
@@ -71,11 +73,16 @@ class SecretCard(TypedDict):
 async def create_client_secret(request: Request, body: SecretRequest) -> Response:
     """Make a short-lived key for a browser, which opens sessions of this configuration and nothing else."""
     runtime, caller = runtime_of(request), caller_of(request)
-    sent = first_configuration(body.session or {}, {})
+    given = to_current(body.session or {})
+    sent = first_configuration(given, {})
     check_model(runtime, caller, sent)
     configuration = Configuration.new(new_id("sess"), sent, 0)
-    value, expires = await make_secret(runtime.storage, caller, sent, seconds=body.expires_after.seconds)
-    session = {**configuration.public(), "expires_at": 0}
+    if not is_passed(runtime, sent):
+        Checking(runtime, caller, request.headers).check(configuration)
+    kept = {**given, "type": sent["type"]}
+    value, expires = await make_secret(runtime.storage, caller, kept, seconds=body.expires_after.seconds)
+    session = configuration.public()
+    del session["expires_at"]  # of a session, which begins when it is opened
     return json_response({"value": value, "expires_at": int(expires), "session": session})
 
 
@@ -106,7 +113,10 @@ async def connect_realtime(socket: WebSocket) -> None:
         raise InvalidRequest("Calls over WebRTC and SIP are not served; connect with 'model'.", param="call_id")
     secret: ClientSecret | None = socket.scope.get(SECRET)
     beta = socket.headers.get(HEADER, "") == VALUE or PROTOCOL in socket.scope["subprotocols"]
-    sent = first_configuration({} if secret is None else secret.session, query)
+    given = {} if secret is None else secret.session
+    if secret is not None:
+        check_secret(runtime, secret, query)
+    sent = first_configuration(given, query)
     check_model(runtime, caller, sent)
     check_room(services.in_flight, caller, services)
     context = SessionContext(
@@ -127,10 +137,11 @@ async def connect_realtime(socket: WebSocket) -> None:
         send_timeout=services.settings.server.timeouts.send,
         abort=socket.scope.get(ABORT, lambda: None),
     )
-    given = {} if secret is None else secret.session
     passes = is_passed(runtime, sent)
     # What is wrong in the configuration is told before the handshake.
     configuration = Configuration.new(new_id("sess"), sent, session.expires_at)
+    if not passes:
+        Checking(runtime, caller, socket.headers).check(configuration)
     await socket.accept()
     if passes:
         transcribes = sent["type"] == "transcription"
@@ -148,11 +159,42 @@ def first_configuration(given: Json, query: dict[str, str]) -> Json:
     """A new session's configuration: defaults, then what a client secret or the query says."""
     given = to_current(given)
     kind = given.get("type") or ("transcription" if query.get("intent") == "transcription" else "realtime")
-    named = query.get("model") or given.get("model") or "auto"
+    named = query.get("model") or named_model(given) or "auto"
     if not isinstance(named, str) or not isinstance(kind, str):
         raise InvalidRequest("'type' and 'model' are texts.", param="session")
     sent = merged(defaults(kind, named), {**given, "type": kind})
     return sent if kind == "transcription" else {**sent, "model": named}
+
+
+def named_model(given: Json) -> object:
+    """The model that a configuration names: of a session of transcripts, the one that transcribes."""
+    if given.get("type") != "transcription":
+        return given.get("model")
+    found: object = given
+    for name in ("audio", "input", "transcription", "model"):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found or given.get("model")
+
+
+def check_secret(runtime: Runtime, secret: ClientSecret, query: Mapping[str, str]) -> None:
+    """Keep a client secret to its sessions: the address may leave out their model and type, or name the same.
+
+    Raises NotPermitted for others, ModelNotFound for a model that is not here.
+    """
+    kind, asked = secret.session.get("type", "realtime"), query.get("intent")
+    if asked is not None and (asked == "transcription") != (kind == "transcription"):
+        raise NotPermitted(f"This client secret is for sessions of type {kind!r}: leave 'intent' out.")
+    bound, named = named_model(secret.session), query.get("model")
+    if not isinstance(bound, str) or named is None or named == bound:
+        return
+    if is_auto(named) or is_auto(bound) or not _same_model(runtime, bound, named):
+        raise NotPermitted(f"This client secret is for the model {bound!r}: leave 'model' out of the address.")
+
+
+def _same_model(runtime: Runtime, first: str, second: str) -> bool:
+    """Whether two names stand for the same rows. Raises ModelNotFound."""
+    replicas, standing = runtime.catalog.replicas, runtime.standing
+    return {row.id for row in replicas(standing(first))} == {row.id for row in replicas(standing(second))}
 
 
 def check_model(runtime: Runtime, caller: Caller, sent: Json) -> None:

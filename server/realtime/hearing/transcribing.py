@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from backends.wire.audio import TranscriptionRequest
 from catalog.errors import RoundhouseError, StreamBroken
@@ -22,8 +23,16 @@ class Transcribing:
     """One transcription, from its start to its end. Any number of readers may follow it."""
 
     def __init__(
-        self, context: SessionContext, audio: bytes, form: AudioForm, asked: InputTranscription | None
+        self,
+        context: SessionContext,
+        audio: bytes,
+        form: AudioForm,
+        asked: InputTranscription | None,
+        *,
+        counted: bool = True,
     ) -> None:
+        """``counted`` is False for a turn whose transcription was begun and counted before."""
+        self._counted = counted
         self._context = context
         self._form = form
         self._asked = asked or InputTranscription()
@@ -91,7 +100,8 @@ class Transcribing:
                 **_given(asked),
             )
         )
-        async with context.open(transcription_job(body, origin), origin.caller) as answer:
+        job = replace(transcription_job(body, origin), counted=self._counted)
+        async with context.open(job, origin.caller) as answer:
             while True:
                 try:
                     await self._read(answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ DELTA_MS = 400.0
 
 
 class SessionVoice:
-    """Speaks the pieces of one response. ``told`` has what the last job's answer said of its choice."""
+    """Speaks the pieces of one response, which count as one request. ``model`` and ``dropped`` are of the last."""
 
     def __init__(
         self, context: SessionContext, form: AudioForm, *, model: str, voice: str | None, speed: float
@@ -29,21 +30,25 @@ class SessionVoice:
         self._form = form
         self._model = model
         self.voice = voice
-        self._speed = speed
+        self.speed = speed
         self._resampler = None if form.rate == PCM_RATE else Resampler(PCM_RATE, form.rate)
+        self._begun = False
         self.model: str | None = None
         self.dropped: tuple[str, ...] = ()
 
     async def speak(self, text: str) -> AsyncGenerator[bytes]:
         """Audio of a text, at most :data:`DELTA_MS` at a time. Raises the job's errors."""
-        fields: dict[str, Any] = {"speed": self._speed} if self._speed != 1.0 else {}
+        fields: dict[str, Any] = {"speed": self.speed} if self.speed != 1.0 else {}
         if self.voice is not None:
             fields["voice"] = self.voice
         body, origin = self._context.asked(
             SpeechRequest(model=self._model, input=text, response_format="pcm", sample_rate=PCM_RATE, **fields)
         )
-        async with self._context.open(speech_job(body, origin), origin.caller) as answer:
+        job = replace(speech_job(body, origin), counted=not self._begun)
+        self._begun = True
+        async with self._context.open(job, origin.caller) as answer:
             sent = False
+            self.model, self.dropped = answer.model.id, answer.dropped
             while True:
                 try:
                     async with aclosing(self._pieces(answer)) as pieces:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from catalog.catalog import Catalog
 from catalog.model import Capability, Endpoint, Price
 from routing.beliefs.estimator import Estimator
 from routing.choosing.policy import plan
@@ -14,7 +13,7 @@ from routing.choosing.world import World
 from routing.facts import Complexity, Facts, Intent, Mode, Task, Workload
 from routing.plan import Strategy
 from routing.reading.intent import is_auto
-from tests.routing.catalogue import SETTINGS, chat, local, remote, rng, world
+from tests.routing.catalogue import SETTINGS, chat, remote, rng, world
 from tests.routing.choosing.plans import EMBED, choose, codes, firsts
 
 
@@ -179,16 +178,3 @@ def test_a_pinned_alias_stands_for_its_model_or_for_nothing() -> None:
     private = choose(Facts(capability=Capability.EMBED, intent=Intent(local_only=True)), here)
     assert not private.candidates
     assert codes(private) == {"b": "privacy"}
-
-
-@pytest.mark.parametrize("workload", list(Workload))
-@pytest.mark.parametrize("prefer_quality", [True, False])
-def test_the_toy_that_draws_comes_after_every_other_image_model(workload: Workload, prefer_quality: bool) -> None:
-    rows = [row for row in Catalog.builtin() if Capability.IMAGE in row.capabilities]
-    toy = next(row for row in rows if row.id == "doodle")
-    own = local("sdxl", engine="diffusion", capabilities=frozenset({Capability.IMAGE}), benchmarks={})
-    intent = Intent(workload=workload, prefer_quality=prefer_quality)
-    facts = Facts(Capability.IMAGE, task=Task.IMAGE, prompt_tokens=12, intent=intent)
-    assert "doodle" not in firsts(facts, world([*rows, own]))
-    assert firsts(facts, world([toy, own])).keys() == {"sdxl"}
-    assert firsts(facts, world([toy])).keys() == {"doodle"}

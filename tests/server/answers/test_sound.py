@@ -12,9 +12,10 @@ import pytest
 
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
-from catalog.errors import StreamBroken
+from catalog.errors import StreamBroken, UnsupportedParameter
 from catalog.model import Capability, LibrarySource, Model, UpstreamSource
 from catalog.types import Json
+from routing.accounts.virtual_keys import KeyLimits, Rate
 from routing.facts import Facts
 from routing.plan import Candidate, Plan, Strategy
 from server.answers.sound import speaks_itself
@@ -158,12 +159,15 @@ def say(gateway: Gateway, *pieces: str) -> None:
 
 async def test_an_answer_is_spoken_in_the_format_that_was_asked_for(gateway: Gateway) -> None:
     say(gateway, TEXT[:10], TEXT[10:])
+    gateway.backend.script = tuple(
+        {**each, "created": 1} for each in gateway.backend.script if isinstance(each, dict)
+    )
     answer = await ask(gateway, spoken(form="mp3", voice={"id": "wren"}))
     message = answer.json()["choices"][0]["message"]
     assert message["content"] is None
     assert message["audio"]["transcript"] == TEXT
     assert base64.b64decode(message["audio"]["data"]) == b"RIFFdata"
-    assert message["audio"]["expires_at"] > 1_700_000_000
+    assert message["audio"]["expires_at"] > 1_700_000_000, "whatever time the model's server tells"
     assert answer.json()["choices"][0]["finish_reason"] == "stop"
     assert answer.json()["usage"]["completion_tokens"] == 2
     assert "a voice of this server speaks" in answer.headers["x-roundhouse-notice"]
@@ -297,6 +301,39 @@ async def test_a_voice_that_breaks_ends_the_stream_with_an_error(gateway: Gatewa
     assert "[DONE]" not in answer.text
 
 
+UNREAD = UnsupportedParameter("The voice 'robin' cannot read this script.", param="input")
+
+
+async def test_a_text_that_no_voice_can_read_is_answered_without_sound_and_that_is_named(gateway: Gateway) -> None:
+    say(gateway, "Привет, мир!")
+    gateway.backend.audio = (UNREAD,)
+    answer = await ask(gateway, spoken())
+    audio = answer.json()["choices"][0]["message"]["audio"]
+    assert (audio["transcript"], audio["data"]) == ("Привет, мир!", "")
+    assert audio["notice"] == "Not all of the text is spoken: The voice 'robin' cannot read this script."
+    assert "cannot read this script" in answer.headers["x-roundhouse-notice"]
+    assert answer.headers["x-roundhouse-dropped"] == "audio"
+
+
+async def test_a_stream_goes_on_after_a_sentence_that_no_voice_can_read(gateway: Gateway) -> None:
+    say(gateway, "Привет, мой мир! ", "It is a fine day today. ", "Bye.")
+    gateway.backend.audio_of = lambda text: (UNREAD,) if "мир" in text else (b"sound",)
+    answer = await ask(gateway, spoken(form="pcm16", stream=True))
+    told = [choice for each in events(answer.text) if isinstance(each, dict) for choice in each["choices"]]
+    audio = [choice["delta"].get("audio") or {} for choice in told]
+    assert b"".join(base64.b64decode(each["data"]) for each in audio if "data" in each).startswith(b"sound")
+    assert [each["notice"] for each in audio if "notice" in each] == [
+        "Not all of the text is spoken: The voice 'robin' cannot read this script."
+    ]
+    assert answer.text.endswith("data: [DONE]\n\n")
+
+
+async def test_a_strict_caller_is_refused_what_no_voice_can_read(gateway: Gateway) -> None:
+    say(gateway, "Привет, мир!")
+    gateway.backend.audio = (UNREAD,)
+    error(await ask(gateway, spoken(routing={"strict": True})), 400, "unsupported_parameter")
+
+
 async def test_sound_on_both_sides(gateway: Gateway) -> None:
     gateway.dispatcher.plan = deaf
     say(gateway, TEXT)
@@ -353,3 +390,24 @@ async def test_an_answer_without_a_word_has_no_sound(gateway: Gateway) -> None:
     message = (await ask(gateway, spoken())).json()["choices"][0]["message"]
     assert message["audio"] == {**message["audio"], "transcript": "---", "data": ""}
     assert not of(SpeechRequest, gateway)
+
+
+async def test_the_sentences_of_an_answer_count_as_one_request_of_the_key(gateway: Gateway) -> None:
+    made = await gateway.keys.create("few", limits=KeyLimits(requests=Rate(day=4)))
+    gateway.backend.script = (
+        chunk("One is here. Two is there. Three is gone. "),
+        chunk(finish="stop"),
+        usage_chunk(),
+    )
+    headers = {"authorization": f"Bearer {made.secret}"}
+    for _ in range(2):  # a chat and a speech each
+        answer = await gateway.client.post(PATH, json=spoken(form="pcm16", stream=True), headers=headers)
+        assert answer.status_code == 200
+        assert "error" not in answer.text
+    assert [request.input for request in of(SpeechRequest, gateway)] == [
+        "One is here.",
+        "Two is there.",
+        "Three is gone.",
+    ] * 2
+    assert len(gateway.dispatcher.spent) == 8, "each is a job of its own, which is paid for"
+    assert (await gateway.client.post(PATH, json=spoken(), headers=headers)).status_code == 429

@@ -65,8 +65,10 @@ def test_what_was_heard_ends_with_a_word() -> None:
     spoken = Spoken()
     spoken.begin("One two. ")
     spoken.sent(1000, now=10.0)
+    spoken.end()
     spoken.begin("Three four five. ")
     spoken.sent(3000, now=10.2)
+    spoken.end()
     assert spoken.milliseconds == 4000
     assert spoken.ends_at == pytest.approx(14.0)
     assert spoken.text_until(4000) == spoken.text == "One two. Three four five. "
@@ -79,7 +81,44 @@ def test_a_pause_of_the_model_is_no_sound() -> None:
     spoken = Spoken()
     spoken.begin("One. ")
     spoken.sent(1000, now=10.0)
+    spoken.end()
     spoken.begin("Two. ")
     spoken.sent(1000, now=20.0)
     assert spoken.ends_at == 21.0
     assert spoken.heard_at(20.5) == pytest.approx(1500)
+
+
+def test_a_text_whose_sound_was_not_sent_was_not_heard() -> None:
+    spoken = Spoken()
+    spoken.begin("One two three four five six seven eight. ")
+    assert spoken.text_until(0) == ""
+    spoken.sent(1000, now=10.0)
+    assert "One two " in spoken.text_until(1000)
+    assert "six" not in spoken.text_until(1000)
+    spoken.sent(1000, now=11.0)
+    spoken.end()
+    assert spoken.text_until(2000) == spoken.text
+    spoken.begin("Nine. ")
+    assert spoken.text_until(2000) == "One two three four five six seven eight. "
+
+
+def test_the_length_of_unfinished_sound_goes_by_the_pace_of_the_finished() -> None:
+    spoken = Spoken()
+    spoken.begin("word " * 10)
+    spoken.sent(10_000, now=0.0)
+    spoken.end()
+    spoken.begin("next " * 10)
+    spoken.sent(5000, now=10.0)
+    assert spoken.text_until(15_000).count("next") == 5
+
+
+def test_a_piece_that_has_no_sound_is_heard_with_the_piece_before_it() -> None:
+    spoken = Spoken()
+    spoken.begin("One. ")
+    spoken.sent(1000, now=0.0)
+    spoken.end()
+    spoken.begin("... ")
+    spoken.end()
+    assert spoken.text_until(1000) == "One. ... "
+    assert spoken.text_until(900) == "One. "
+    assert Spoken().text_until(0) == ""

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from catalog.errors import UpstreamOverloaded
+from routing.accounts.virtual_keys import KeyLimits, Rate
 from server.realtime.sound import AudioForm
-from tests.server.conftest import Start
-from tests.server.fakes import chunk, usage_chunk
+from tests.server.conftest import Gateway, Start
+from tests.server.fakes import ANSWER, chunk, usage_chunk
 from tests.server.realtime.conversing import connected, of_type, quiet, say, speak, spoken, types, until
 
 HEARS: Any = {"type": "realtime", "audio": {"input": {"transcription": {"model": "auto"}}}}
@@ -51,6 +52,8 @@ async def test_a_spoken_turn_is_found_transcribed_answered_and_spoken(serve: Sta
     (item,) = events[-1].response.output
     assert item.content[0].transcript == "Hello there"
     assert item.content[0].type == "output_audio"
+    form = events[-1].response.audio.output.format
+    assert (form.type, form.rate) == ("audio/pcm", 24000)
     speech = gateway.backend.requests[-1]
     assert (speech.input, speech.response_format, speech.sample_rate) == ("Hello there", "pcm", 24000)
     heard = gateway.backend.requests[-3]
@@ -95,6 +98,9 @@ async def test_speech_stops_the_answer_and_cuts_it_where_it_was_heard(serve: Sta
         assert "response.output_audio.delta" not in names[begun:]
         done = of_type(events, "response.done")[0].response
         assert (done.status, done.status_details.reason) == ("cancelled", "turn_detected")
+        told = done.roundhouse
+        assert told["model"] == "parrot"
+        assert done.usage.total_tokens == 4
         truncated = events[-1]
         assert truncated.item_id == item
         assert truncated.audio_end_ms < 15_000
@@ -105,6 +111,70 @@ async def test_speech_stops_the_answer_and_cuts_it_where_it_was_heard(serve: Sta
             if event.type == "conversation.item.retrieved"
         ]
         assert len(kept.item.content[0].transcript) < len("One two three four. Five.")
+
+
+def said_before(gateway: Gateway) -> list[str]:
+    """What the model was told that the assistant has said."""
+    asked = [request for request in gateway.backend.requests if hasattr(request, "messages")][-1].messages
+    return [str(message.content) for message in asked if message.role == "assistant"]
+
+
+async def test_an_interruption_before_the_first_sound_leaves_nothing_that_was_said(serve: Start) -> None:
+    async with serve() as gateway, connected(gateway) as connection:
+        gateway.backend.audio = (b"", asyncio.Event())
+        gateway.backend.script = (chunk("One two three four. "), chunk("Five."), asyncio.Event())
+        await connection.session.update(session=HEARS)
+        await say(connection, "Count")
+        await until(connection, "response.output_audio_transcript.delta")
+        await speak(connection, spoken("question"))
+        events = await until(connection, "conversation.item.truncated")
+        assert events[-1].audio_end_ms == 0
+        gateway.backend.script, gateway.backend.audio = ANSWER, (SECOND,)
+        await speak(connection, quiet(1))
+        assert (await until(connection, "response.done"))[-1].response.status == "completed"
+    assert said_before(gateway) == []
+
+
+async def test_an_interruption_within_a_sentence_leaves_the_words_whose_sound_was_sent(serve: Start) -> None:
+    text = "One two three four five six seven eight nine ten eleven twelve. "
+    async with serve() as gateway, connected(gateway) as connection:
+        gateway.backend.audio = (SECOND, asyncio.Event())
+        gateway.backend.script = (chunk(text), chunk("More."), asyncio.Event())
+        await say(connection, "Count")
+        events = await until(connection, "response.output_audio.delta")
+        item = of_type(events, "response.output_item.added")[0].item.id
+        for _ in range(2):  # a second in three deltas
+            await until(connection, "response.output_audio.delta")
+        await connection.response.cancel()
+        done = (await until(connection, "response.done"))[-1].response
+        kept = done.output[0].content[0].transcript
+        assert kept.startswith("One two three")
+        assert len(kept) < len(text) / 2
+        await connection.conversation.item.truncate(item_id=item, content_index=0, audio_end_ms=0)
+        await until(connection, "conversation.item.truncated")
+        gateway.backend.script, gateway.backend.audio = ANSWER, (SECOND,)
+        await say(connection, "Go on")
+        await until(connection, "response.done")
+    assert said_before(gateway) == []
+
+
+async def test_an_answer_that_was_cut_stays_cut_when_the_next_is_interrupted(serve: Start) -> None:
+    async with serve() as gateway, connected(gateway) as connection:
+        gateway.backend.audio = (SECOND * 4,)
+        gateway.backend.script = (chunk("One two three four."), chunk(finish="stop"), usage_chunk())
+        await connection.session.update(session=HEARS)
+        await say(connection, "Count")
+        item = (await until(connection, "response.done"))[-1].response.output[0].id
+        await connection.conversation.item.truncate(item_id=item, content_index=0, audio_end_ms=2000)
+        gateway.backend.script = (asyncio.Event(),)
+        await say(connection, "Go on")
+        await until(connection, "response.created")
+        await speak(connection, spoken("question"))
+        await until(connection, "response.done")
+        gateway.backend.script, gateway.backend.audio = ANSWER, (SECOND,)
+        await speak(connection, quiet(1))
+        await until(connection, "response.done")
+    assert [each.split() for each in said_before(gateway)] == [["One", "two"]]
 
 
 async def test_the_client_says_exactly_what_was_heard(serve: Start) -> None:
@@ -122,6 +192,51 @@ async def test_the_client_says_exactly_what_was_heard(serve: Start) -> None:
         kept = (await until(connection, "conversation.item.retrieved"))[-1].item
         assert kept.content[0].transcript.split() == ["One", "two"]
         assert len(base64.b64decode(kept.content[0].audio)) == 2 * 48_000
+
+
+async def test_a_response_counts_as_its_transcription_its_chat_and_its_speech(serve: Start) -> None:
+    text = "One is here. Two is there. Three is gone. "
+    async with serve() as gateway:
+        await gateway.keys.create("boss", admin=True)
+        few = await gateway.keys.create("few", limits=KeyLimits(requests=Rate(day=3)))
+        async with connected(gateway, key=few.secret) as connection:
+            gateway.backend.audio = (SECOND,)
+            gateway.backend.script = (chunk(text), chunk(finish="stop"), usage_chunk())
+            await connection.session.update(session=HEARS)
+            await speak(connection, spoken("question") + quiet(1))
+            done = (await until(connection, "response.done"))[-1].response
+            assert done.status == "completed", done.status_details
+            await connection.response.create()
+            done = (await until(connection, "response.done"))[-1].response
+            assert done.status_details.error.code == "rate_limit_exceeded"
+    texts = [request.input for request in gateway.backend.requests if hasattr(request, "input")]
+    assert texts == ["One is here.", "Two is there.", "Three is gone."]
+
+
+async def test_a_turn_that_is_transcribed_anew_after_a_pause_counts_once(serve: Start) -> None:
+    async with serve() as gateway:
+        await gateway.keys.create("boss", admin=True)
+        few = await gateway.keys.create("few", limits=KeyLimits(requests=Rate(day=3)))
+        began, transcribe = asyncio.Event(), gateway.backend.transcribe
+
+        async def told(upstream: Any, request: Any) -> Any:
+            began.set()
+            async for event in transcribe(upstream, request):
+                yield event
+
+        gateway.backend.transcribe = told  # type: ignore[method-assign]
+        async with connected(gateway, key=few.secret) as connection:
+            await connection.session.update(session=listens(type="server_vad", silence_duration_ms=1500))
+            for _ in range(2):  # the pause is no end of the turn
+                await speak(connection, spoken("question") + quiet(0.5))
+                await asyncio.wait_for(began.wait(), 5)
+                began.clear()
+            await speak(connection, quiet(2))
+            events = await until(connection, "response.done")
+            done = events[-1].response
+            assert done.status == "completed", done.status_details
+    assert len(of_type(events, "input_audio_buffer.committed")) == 1
+    assert len([request for request in gateway.backend.requests if hasattr(request, "file")]) > 1
 
 
 async def test_without_turn_detection_the_client_commits(serve: Start) -> None:

@@ -131,6 +131,13 @@ async def test_a_call_without_its_result_does_not_break_the_next_response(serve:
     ]
 
 
+def assert_told_and_counted(response: Any) -> None:
+    """An answer that was cut short costs what came of it."""
+    assert response.roundhouse["model"] == "parrot"
+    assert response.roundhouse["trace"]
+    assert (response.usage.input_tokens, response.usage.output_tokens, response.usage.total_tokens) == (3, 1, 4)
+
+
 async def test_cancelling_ends_a_response_and_its_upstream(serve: Start) -> None:
     async with serve() as gateway, connected(gateway) as connection:
         await connection.session.update(session=TEXT)
@@ -142,6 +149,7 @@ async def test_cancelling_ends_a_response_and_its_upstream(serve: Start) -> None
         assert events[-1].response.status == "cancelled"
         assert events[-1].response.status_details.reason == "client_cancelled"
         assert events[-1].response.output[0].status == "incomplete"
+        assert_told_and_counted(events[-1].response)
         await asyncio.wait_for(gateway.backend.closed.wait(), 5)
         await connection.response.cancel(event_id="mine")
         error: RealtimeErrorEvent = (await until(connection, "error"))[-1]
@@ -183,6 +191,7 @@ async def test_a_models_error_fails_the_response_and_not_the_session(serve: Star
         failed = (await until(connection, "response.done"))[-1].response
         assert failed.status == "failed"
         assert failed.status_details.error.code == "upstream_overloaded"
+        assert_told_and_counted(failed)
         gateway.backend.script = (chunk("Fine"), chunk(finish="length"), usage_chunk())
         await connection.response.create()
         done = (await until(connection, "response.done"))[-1].response
@@ -252,7 +261,8 @@ async def test_a_wrong_event_is_answered_by_an_error_that_names_it(
         await until(connection, "session.updated")
 
 
-async def test_what_has_no_effect_is_named_and_refused_in_a_strict_session(serve: Start) -> None:
+@pytest.mark.parametrize("asked", [{"strict": True}, {"routing": {"strict": True}}], ids=["beside", "routing"])
+async def test_what_has_no_effect_is_named_and_refused_in_a_strict_session(serve: Start, asked: Any) -> None:
     wanted: Any = {
         "type": "realtime",
         "tracing": "auto",
@@ -263,7 +273,7 @@ async def test_what_has_no_effect_is_named_and_refused_in_a_strict_session(serve
         (event,) = await until(connection, "session.updated")
         assert event.session.model_extra["dropped"] == ["audio.input.noise_reduction", "tracing"]
         assert event.session.audio.input.noise_reduction is None
-        strict: Any = {**wanted, "strict": True}
+        strict: Any = {**wanted, **asked}
         await connection.session.update(session=strict)
         (error,) = await until(connection, "error")
     assert error.error.code == "unsupported_parameter"

@@ -29,13 +29,12 @@ from backends.workers.engines.speech.voices import (
     Voice,
     choose,
     foreign_letters,
-    language_by_script,
 )
 from backends.workers.engines.speech.voices import spoken as speaks
 from backends.workers.program.app import dropped, json_response, parse, serve_engine, stream_response
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
-from catalog.errors import EngineMissing, InvalidRequest, ModelUnavailable, UnsupportedParameter
+from catalog.errors import EngineMissing, ModelUnavailable, UnsupportedParameter
 
 
 class SpeechOptions(EngineOptions):
@@ -170,19 +169,16 @@ class SpeechEngine:
         media_type = "text/event-stream" if timed else SPEECH_MEDIA[request.response_format]
         return await stream_response(http, self._runner.stream(produce), media_type=media_type, headers=headers)
 
-    def _chosen(self, request: WorkerSpeech) -> Choice:
-        """The voice of a request. Raises UnsupportedParameter."""
+    def _chosen(self, request: WorkerSpeech, text: str) -> Choice:
+        """The voice of a request for a text. Raises UnsupportedParameter."""
         if request.recording is None:
-            language = request.language
-            if language is None and request.voice is None:
-                told = language_by_script(request.input)
-                language = told if any(speaks(voice, told or "") for voice in self._synthesizer.voices) else None
             return choose(
                 self._synthesizer.voices,
                 default=self._default,
                 name=request.voice_name,
-                language=language,
+                language=request.language,
                 strict=bool(request.strict),
+                text=text,
                 blends=self._synthesizer.blends,
                 unread=self._synthesizer.unread,
             )
@@ -196,7 +192,7 @@ class SpeechEngine:
         return Choice(Voice(request.voice_name or "recording", (own,)), own, ())
 
     def _checked(self, request: WorkerSpeech, script: Script) -> tuple[Choice, list[str]]:
-        """Choose the voice and list parameters without effect. Raises InvalidRequest, UnsupportedParameter."""
+        """Choose the voice and list parameters without effect. Raises UnsupportedParameter."""
         if request.response_format not in self._options.formats:
             raise UnsupportedParameter(f"{request.response_format} is not offered here.", param="response_format")
         if request.timestamp_granularities and (
@@ -206,17 +202,17 @@ class SpeechEngine:
             raise UnsupportedParameter(
                 f"'{self._spec.model_id}' tells the times {told} that it speaks.", param="timestamp_granularities"
             )
-        choice = self._chosen(request)
+        text = "".join(part for part in script.parts if isinstance(part, str))
+        choice = self._chosen(request, text)
         unused = [*choice.dropped, *(request.model_extra or {})]
         if request.instructions:
             unused.append("instructions")
         unused += [f"input.{name}" for name in script.unknown]
         scripts = SCRIPTS.get(choice.language.split("-")[0])
         if scripts is not None:
-            text = "".join(part for part in script.parts if isinstance(part, str))
             letters, foreign = foreign_letters(text, scripts)
             if foreign and foreign == letters:
-                raise InvalidRequest(
+                raise UnsupportedParameter(  # a voice of another model may read it
                     f"The voice {choice.voice.name!r} speaks {choice.language}, and cannot read this script.",
                     param="input",
                 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
-from backends.voices import OPENAI_VOICES, openai_voice, unknown_voice
+from backends.voices import KOKORO_VOICES, OPENAI_VOICES, openai_voice, unknown_voice
 from backends.workers.engines.common.audio import Samples
 from backends.workers.engines.speech.phonemes.words import Piece
 from catalog.errors import UnsupportedParameter
@@ -107,44 +107,62 @@ def choose(
     name: str | None,
     language: str | None,
     strict: bool,
+    text: str = "",
     blends: bool = False,
     unread: Mapping[str, str] = NO_VOICES,
 ) -> Choice:
     """Choose a voice by name and language. A voice of OpenAI or of another provider is replaced by the nearest.
 
-    ``blends`` tells whether a name may mean a mixture of voices. Raises UnsupportedParameter for an unknown voice
-    (with ``strict`` also for one that would be replaced), and for a language that no voice, or not the named one,
-    speaks.
+    OpenAI's names mean voices here, so that one is reported only where no voice of its gender is. Where neither a
+    voice of this model nor a language is named, a ``text`` in a script that the voice cannot read is spoken by a
+    voice that can, if there is one. ``blends`` tells whether a name may mean a mixture of voices. Raises
+    UnsupportedParameter for an unknown voice (with ``strict`` also for one that would be replaced and reported),
+    and for a language that no voice, or not the named one, speaks.
     """
     if default is None:
         raise UnsupportedParameter("This model speaks with voices of recordings alone: name one.", param="voice")
     known = {voice.name.lower(): voice for voice in voices}
+    usual = known[default.lower()]
+    own = None if name is None else known.get(name.lower()) or _blend(name, known, blends=blends)
     dropped: tuple[str, ...] = ()
-    found = (
-        known[default.lower()] if name is None else known.get(name.lower()) or _blend(name, known, blends=blends)
-    )
-    if found is None and name is not None and name in unread:
+    if name is None:
+        found = usual
+    elif own is not None:
+        found = own
+    elif name in unread:
         raise UnsupportedParameter(
             f"The language of the voice {name!r} is not read here. To read it: {unread[name]}", param="voice"
         )
-    if found is None:
-        common = None if strict else openai_voice(str(name))
-        if common is None:
-            raise unknown_voice("This model", str(name), known)
-        found = _nearest(voices, common, known[default.lower()])
-        dropped = ("voice",)
-    if language is None:
-        return Choice(found, found.languages[0], dropped)
-    if tag := spoken(found, language):
-        return Choice(found, tag, dropped)
-    if name is None or dropped:
-        for other in voices:
-            if tag := spoken(other, language):
-                return Choice(other, tag, dropped)
+    else:
+        found, exact = _nearest(voices, name, usual, known)
+        if not exact and strict:
+            raise unknown_voice("This model", name, known)
+        dropped = () if exact else ("voice",)
+    if language is not None:
+        return _speaking(voices, found, language, dropped, free=own is None)
+    if own is None:
+        found = _reading(voices, found, text)
+    return Choice(found, found.languages[0], dropped)
+
+
+def _speaking(
+    voices: Sequence[Voice], found: Voice, language: str, dropped: tuple[str, ...], *, free: bool
+) -> Choice:
+    """The voice for a language: the one found, or if it is ``free`` to choose another, one of its gender first.
+
+    Raises UnsupportedParameter.
+    """
+    for voice in (found, *_by_gender(voices, found.gender)) if free else (found,):
+        if tag := spoken(voice, language):
+            return Choice(voice, tag, dropped)
     languages = _listed(sorted({tag for voice in voices for tag in voice.languages}))
     raise UnsupportedParameter(
         f"The voice {found.name!r} does not speak {language!r}; here one can speak {languages}.", param="language"
     )
+
+
+def _by_gender(voices: Sequence[Voice], gender: str | None) -> list[Voice]:
+    return sorted(voices, key=lambda voice: gender is not None and voice.gender != gender)
 
 
 MOST_PARTS = 8
@@ -180,14 +198,23 @@ def _blend(name: str, known: Mapping[str, Voice], *, blends: bool) -> Voice | No
     )
 
 
-def _nearest(voices: Sequence[Voice], common: str, default: Voice) -> Voice:
-    """The voice named after OpenAI's (Kokoro's "af_nova"), else the default or the first that sounds like it."""
-    for voice in voices:
-        if voice.name.lower().rpartition("_")[2] == common:
-            return voice
+def _nearest(voices: Sequence[Voice], name: str, default: Voice, known: Mapping[str, Voice]) -> tuple[Voice, bool]:
+    """The voice that another provider's name means here, and whether the name means no less than it.
+
+    It does if it is OpenAI's and the voice is not of the other gender. Raises UnsupportedParameter for a name that
+    no provider has.
+    """
+    common = openai_voice(name)
+    if common is None:
+        raise unknown_voice("This model", name, known)
+    named = (voice for voice in voices if voice.name.lower().rpartition("_")[2] == common)
+    found = next(named, None) or known.get(KOKORO_VOICES[common])
     gender = OPENAI_VOICES[common]
-    same = (voice for voice in (default, *voices) if voice.gender == gender)
-    return default if gender is None else next(same, default)
+    if found is None:
+        same = (voice for voice in (default, *voices) if voice.gender == gender)
+        found = default if gender is None else next(same, default)
+    alike = gender is None or found.gender in (gender, None)
+    return found, alike and name.casefold() in OPENAI_VOICES
 
 
 def spoken(voice: Voice, language: str) -> str | None:
@@ -214,16 +241,34 @@ def foreign_letters(text: str, scripts: tuple[str, ...]) -> tuple[int, int]:
     return len(letters), sum(not unicodedata.name(each, "").startswith(scripts) for each in letters)
 
 
-def language_by_script(text: str) -> str | None:
-    """The language that the script of a text tells: ``hi``, ``ja`` or ``zh``; None for any other."""
-    names = [unicodedata.name(each, "") for each in text if each.isalpha()]
-    own = {"hi": ("DEVANAGARI",), "ja": ("HIRAGANA", "KATAKANA"), "zh": ("CJK", "IDEOGRAPHIC")}
-    found = {language: sum(name.startswith(begins) for name in names) for language, begins in own.items()}
-    if 2 * sum(found.values()) < len(names):
-        return None
-    if found["ja"]:  # its texts have Chinese characters, too
-        return "ja"
-    return max(found, key=lambda language: found[language]) if any(found.values()) else None
+_SWITCHING, _READING = 1 / 3, 1 / 10
+"""The share of a text's letters that one voice must lose so that another speaks, and may not reach at that one."""
+
+
+def _reading(voices: Sequence[Voice], found: Voice, text: str) -> Voice:
+    """The voice for a text: the one found, or if much of the text is in a script that it cannot read, another.
+
+    Of those that read it, the first of the same gender whose language has the fewest scripts: characters without
+    kana are Chinese.
+    """
+    if text.isascii():
+        return found
+    shares = {tag: _lost(text, tag) for tag in {voice.languages[0] for voice in voices} | {found.languages[0]}}
+    if shares[found.languages[0]] < _SWITCHING:
+        return found
+    able = [
+        voice
+        for voice in _by_gender(voices, found.gender)
+        if voice.languages[0].split("-")[0] in SCRIPTS and shares[voice.languages[0]] < _READING
+    ]
+    return min(able, key=lambda voice: len(SCRIPTS[voice.languages[0].split("-")[0]]), default=found)
+
+
+def _lost(text: str, language: str) -> float:
+    """The share of a text's letters that a voice of a language cannot read; 0 where its scripts are not known."""
+    scripts = SCRIPTS.get(language.split("-")[0])
+    letters, foreign = (0, 0) if scripts is None else foreign_letters(text, scripts)
+    return foreign / letters if letters else 0.0
 
 
 def _listed(names: Sequence[str] | dict[str, Voice]) -> str:
