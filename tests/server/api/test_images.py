@@ -28,13 +28,14 @@ PICTURE_8X6 = encoded(quarters(8, 6))
 
 
 def png_head(width: int, height: int, colour: int = 6) -> bytes:
-    """The head of a PNG of this size, whose pixels are missing."""
+    """A PNG of this size, whose pixels are missing."""
     head = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
         + struct.pack(">I4s", 13, b"IHDR")
         + head
         + struct.pack(">I", zlib.crc32(b"IHDR" + head))
+        + struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
     )
 
 
@@ -110,10 +111,12 @@ BOMB = png_head(31_623, 31_623)
         (SVG, 400, "undecodable_media"),
         (ZIP, 400, "undecodable_media"),
         (encoded(quarters(8, 6), "bmp"), 400, "undecodable_media"),
+        (encoded(quarters(8, 6))[:60], 400, "undecodable_media"),
+        (encoded(quarters(8, 6), "webp")[:-9], 400, "undecodable_media"),
         (BOMB, 413, "payload_too_large"),
         (png_head(20_001, 1), 413, "payload_too_large"),
     ],
-    ids=["svg", "zip", "bmp", "bomb", "long"],
+    ids=["svg", "zip", "bmp", "cut off", "cut off webp", "bomb", "long"],
 )
 @pytest.mark.parametrize("field", ["image", "mask"])
 async def test_what_is_no_usable_picture_is_refused_before_a_model_sees_it(
@@ -123,6 +126,12 @@ async def test_what_is_no_usable_picture_is_refused_before_a_model_sees_it(
     answer = await edit(gateway, files=[*files, (field, ("x.png", data))])
     assert error(answer, status, code)["param"] == field
     assert not gateway.backend.requests
+
+
+async def test_pictures_beyond_the_most_are_told_by_their_number(gateway: Gateway) -> None:
+    answer = await edit(gateway, files=[("image[]", ("a.png", PICTURE_8X6))] * 17)
+    told = error(answer, 400, "invalid_request")
+    assert (told["param"], told["message"]) == ("image", "'image': it must have at most 16 items (it has 17).")
 
 
 async def test_pictures_have_a_bound_in_all(gateway: Gateway) -> None:
