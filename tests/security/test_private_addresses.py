@@ -9,6 +9,7 @@ import pytest
 
 from backends.fetch import leads_inside
 from catalog.errors import InvalidRequest
+from catalog.types import Json
 from server.realtime.passing import check_event
 from tests.fakes.openai import FakeOpenAI
 from tests.security.conftest import OpenSite, assert_error, rows
@@ -101,8 +102,8 @@ def asked(where: str, url: str) -> tuple[str, dict[str, Any]]:
             content = [{"type": "input_file", "file_url": url}]
             return "/v1/responses", {"model": "far", "input": [{"role": "user", "content": content}]}
         case "message":
-            content = [{"type": "image", "source": {"type": "url", "url": url}}]
-            message = {"role": "user", "content": content}
+            picture: Json = {"type": "image", "source": {"type": "url", "url": url}}
+            message = {"role": "user", "content": [picture]}
             return "/v1/messages", {"model": "far", "max_tokens": 9, "messages": [message]}
         case _:
             return "/v1/chat/completions", {"model": "far", "messages": [user]}
