@@ -24,6 +24,7 @@ from server.commands.support.completion import complete_model
 from server.commands.support.options import check_fields, gives
 from server.commands.support.remarks import Remarks
 from server.commands.support.statuses import ServerAnswered, UsageError
+from server.commands.terminal import counted
 
 app = typer.Typer()
 Model = Annotated[
@@ -85,7 +86,7 @@ def embed(
         document = response.json()
         vectors += [row["embedding"] for row in document["data"]]
         model = document["model"]  # the rest by the same model: vectors of two cannot be compared
-    told = f"{len(vectors)} vectors of {len(vectors[0])} dimensions by {model}"
+    told = f"{counted(len(vectors), 'vector')} of {counted(len(vectors[0]), 'dimension')} by {model}"
     if output is not None and output.suffix == ".npy":
         import numpy
 
@@ -160,7 +161,7 @@ def speak(
         audio.append(response.content)
         by = response.headers.get("x-roundhouse-model", by)  # one voice for the whole text
     _write_bytes(target, joined_wav(audio) if form == "wav" and len(audio) > 1 else b"".join(audio))
-    typer.echo(f"{by} spoke {len(said)} characters -> {target}", err=True)
+    typer.echo(f"{by} spoke {counted(len(said), 'character')} -> {target}", err=True)
 
 
 @app.command()

@@ -212,6 +212,14 @@ def test_a_file_command_says_on_standard_error_what_the_server_dropped_and_notic
     assert "dropped" not in done.stdout
 
 
+def test_one_of_a_kind_is_told_in_the_singular(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    served(monkeypatch, lambda path, _: httpx.Response(200, **BODIES[path]))
+    assert "1 vector of 1 dimension by m\n" in CliRunner().invoke(app, ["embed", "--text", "a"]).stderr
+    assert "spoke 1 character -> " in CliRunner().invoke(app, ["speak", "a"]).stderr
+    assert "spoke 2 characters -> " in CliRunner().invoke(app, ["speak", "ab"]).stderr
+
+
 def hears_all_but_b(path: str, asked: dict[str, Any]) -> httpx.Response:
     del path
     name, content = asked["files"]["file"]

@@ -82,7 +82,10 @@ def test_recommend_as_json_tells_what_was_chosen_and_by_which_need() -> None:
     ("arguments", "said"),
     [
         (("--capability", "flying"), "no recommendation for 'flying'; there are: chat, code"),
-        (("--memory", "much"), "it must be a size, such as 8GB"),
+        (("--memory", "much"), "Invalid value for --memory: it must be a size, such as 8GB"),
+        (("--memory", "24XB"), "(it is '24XB')"),
+        (("--license", "foo"), "--license: no model of the catalogue has the licence 'foo'; there are "),
+        (("--license", "apache2"), "has the licence 'apache2'; did you mean 'apache-2.0'?"),
         (("--memory", "0GB"), "more than nothing"),
         (("--context", "0"), "--context"),
     ],
