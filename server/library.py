@@ -215,25 +215,28 @@ class Library:
 
         Raises InvalidRequest for a model whose files the store does not own, ModelUnavailable for one without any.
         """
-        if not isinstance(row.source, PackageSource | HubSource):
-            raise InvalidRequest(_not_ours(row), param="model")
-        if not await self.has(row):
-            raise ModelUnavailable(f"The model '{row.id}' has no files on this machine.")
+        if not isinstance(row.source, PackageSource | HubSource) or not await self.has(row):
+            raise not_removable(row)
         freed = await asyncio.to_thread(self._store.remove, row.id)
         await self._publish()
         await self._pool.unload(row.id)
         return freed
 
 
-def _not_ours(row: Model) -> str:
+def not_removable(row: Model) -> InvalidRequest | ModelUnavailable:
+    """The error of deleting a model of which the store has no files: another holds them, or none are here."""
     match row.source.kind:
+        case "package" | "hub":
+            return ModelUnavailable(f"The model '{row.id}' has no files on this machine.")
         case "upstream":
             where = "is served by another server"
         case "library":
             where = "is part of an installed package"
         case _:
             where = "is a file of your own, named in your settings or found in a folder"
-    return f"The model '{row.id}' {where}; only models that were pulled can be deleted."
+    return InvalidRequest(
+        f"The model '{row.id}' {where}; only models that were pulled can be deleted.", param="model"
+    )
 
 
 class _Stopped(Exception):

@@ -81,6 +81,11 @@ def _worth(choice: Fit, capability: Capability) -> float:
     return score(choice.entry) - _PER_HALVING * lack
 
 
+def license_names(collection: Iterable[Entry]) -> list[str]:
+    """The words that :func:`licensed` takes: each licence of the collection in lower case, and ``permissive``."""
+    return sorted({"permissive", *(entry.license.casefold() for entry in collection)})
+
+
 def licensed(entry: Entry, licenses: Collection[str]) -> bool:
     """Whether one of the licences, or of the words ``permissive``, covers the entry."""
     own = entry.license.casefold()

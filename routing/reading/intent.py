@@ -88,9 +88,10 @@ def is_auto(requested: str) -> bool:
 def read_intent(requested: str, body: Any, headers: Mapping[str, str]) -> Intent:
     """The intent of a request: the limits of all sources, and the preferences of the body before the headers'.
 
-    ``body`` is an object, or the JSON of one, as forms have it. ``local`` in any source keeps the request local, also where another names a second mode. Raises InvalidRequest
-    for any other mode that contradicts the name's, for an unknown mode, field or value, and for an
-    ``x-roundhouse-`` header that names no field: a misspelt field must not be ignored silently.
+    ``body`` is an object, or the JSON of one, as forms have it. ``local`` in any source keeps the request local,
+    also where another names a second mode. Raises InvalidRequest for any other mode that contradicts the name's,
+    for an unknown mode, field or value, and for an ``x-roundhouse-`` header that names no field: a misspelt field
+    must not be ignored silently.
     """
     mode = mode_of(requested)
     from_headers = {name: headers[header] for header in headers if (name := _field_of(header)) is not None}

@@ -270,6 +270,7 @@ def read_image(request: ImageRequest, headers: Mapping[str, str] = NO_HEADERS, *
         key=key,
         prompt_digest=_digest([request.prompt]),
         intent=intent_of(request, headers),
+        picture=(request.size or "", request.quality or ""),
     )
 
 

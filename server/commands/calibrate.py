@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from server.commands import terminal
-from server.commands.client import Config, Key, ServerClient, Url
+from server.commands.client import AdminKey, Config, ServerClient, Url
 from server.commands.support.options import gives
 from server.commands.support.statuses import NoServer
 
@@ -39,7 +39,7 @@ def calibrate(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
     url: Url = None,
-    key: Key = None,
+    key: AdminKey = None,
     config: Config = None,
 ) -> None:
     """Measure models on built-in questions, and let the router start from the results.

@@ -28,6 +28,10 @@ Url = Annotated[
 ]
 Key = Annotated[
     str | None,
+    typer.Option("--key", envvar="ROUNDHOUSE_KEY", show_envvar=True, help="A key, if the server requires one."),
+]
+AdminKey = Annotated[
+    str | None,
     typer.Option(
         "--key", envvar="ROUNDHOUSE_KEY", show_envvar=True, help="An admin key, if the server requires keys."
     ),

@@ -10,7 +10,7 @@ import typer
 
 from catalog.errors import ConfigurationError
 from server.commands import terminal
-from server.commands.client import Config, Key, ServerClient, Url
+from server.commands.client import AdminKey, Config, ServerClient, Url
 from server.commands.support.statuses import UsageError
 from server.configuration.origins import SettingInForce, in_force
 from server.settings import FILE_NAME, find_file, load_settings
@@ -29,7 +29,7 @@ def show(
     changed: Annotated[bool, typer.Option("--changed", help="Only those that are no defaults.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, with whole values.")] = False,
     url: Url = None,
-    key: Key = None,
+    key: AdminKey = None,
     config: Config = None,
 ) -> None:
     """Show the settings in force, and the file, variable or flag that each comes from. No secret is shown."""

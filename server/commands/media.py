@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import typer
 
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
@@ -21,7 +22,9 @@ from server.commands.client import Config, Key, ServerClient, Url
 from server.commands.running import reach
 from server.commands.support.completion import complete_model
 from server.commands.support.options import check_fields, gives
-from server.commands.support.statuses import UsageError
+from server.commands.support.remarks import Remarks
+from server.commands.support.statuses import ServerAnswered, UsageError
+from server.commands.terminal import counted
 
 app = typer.Typer()
 Model = Annotated[
@@ -29,6 +32,8 @@ Model = Annotated[
 ]
 _MOST_TEXT, _MOST_AUDIO, _MOST_PICTURE = 64 * 2**20, 128 * 2**20, 50 * 2**20
 """Bytes of a file to embed or to speak, of a recording, and of a picture to change."""
+_OF_A_FILE = frozenset({400, 413, 422})
+"""Statuses of a refusal that may be of one recording; others (a key, a limit) are of all."""
 _BATCH = 128
 """Texts of one embeddings request."""
 _SPOKEN = 4000
@@ -37,6 +42,10 @@ _GIVEN = "text"
 """The source of a text of the command line."""
 _JOINED = ("wav", "mp3", "aac", "opus", "pcm")
 """Formats whose pieces can be joined into one file; the frames of all but WAV simply follow each other."""
+
+
+class UnreadableFile(ConfigurationError):
+    """A file that a command names cannot be read."""
 
 
 @app.command()
@@ -68,13 +77,16 @@ def embed(
             raise UsageError("--text: it must not be empty." if name == _GIVEN else f"{name} is empty.")
     client = reach(url, key, config)
     vectors: list[list[float]] = []
+    remarks = Remarks()
     for at in range(0, len(sources), _BATCH):
         part = [text for _, _, text in sources[at : at + _BATCH]]
         body = {"model": model, "input": part} | ({} if dimensions is None else {"dimensions": dimensions})
-        document = client.post("/v1/embeddings", body)
+        response = client.request("POST", "/v1/embeddings", json=body)
+        remarks.tell(response)
+        document = response.json()
         vectors += [row["embedding"] for row in document["data"]]
         model = document["model"]  # the rest by the same model: vectors of two cannot be compared
-    told = f"{len(vectors)} vectors of {len(vectors[0])} dimensions by {model}"
+    told = f"{counted(len(vectors), 'vector')} of {counted(len(vectors[0]), 'dimension')} by {model}"
     if output is not None and output.suffix == ".npy":
         import numpy
 
@@ -130,7 +142,7 @@ def speak(
         raise UsageError("There is no text to speak.")
     suffix = (output.suffix[1:].lower() if output is not None else "") or "mp3"
     form = audio_format or suffix
-    body = {"model": model, "voice": voice, "response_format": form, "speed": speed}
+    body = {"model": model, "voice": voice, "response_format": form, "speed": None if speed == 1 else speed}
     body = {name: value for name, value in body.items() if value is not None}
     check_fields(SpeechRequest, {**body, "input": "a part of the text"})
     target = output or _new_file("speech", form)
@@ -141,13 +153,15 @@ def speak(
         )
     client = reach(url, key, config)
     audio = []
+    remarks = Remarks()
     by = model
     for piece in pieces:
         response = client.request("POST", "/v1/audio/speech", json={**body, "model": by, "input": piece})
+        remarks.tell(response)
         audio.append(response.content)
         by = response.headers.get("x-roundhouse-model", by)  # one voice for the whole text
     _write_bytes(target, joined_wav(audio) if form == "wav" and len(audio) > 1 else b"".join(audio))
-    typer.echo(f"{by} spoke {len(said)} characters -> {target}", err=True)
+    typer.echo(f"{by} spoke {counted(len(said), 'character')} -> {target}", err=True)
 
 
 @app.command()
@@ -171,24 +185,65 @@ def transcribe(
     given = {"model": model, "response_format": form, "language": language}
     fields = {name: value for name, value in given.items() if value is not None}
     check_fields(TranscriptionRequest, {**fields, "file": b"a recording"})
-    recordings = [(file, _bytes(file, _MOST_AUDIO)) for file in files]
+    if len(files) == 1:
+        _bytes(files[0], _MOST_AUDIO)  # before a server is started for it
     client = reach(url, key, config)
     path = f"/v1/audio/{'translations' if translate else 'transcriptions'}"
-    texts = []
-    for file, content in recordings:
-        response = client.request("POST", path, data=fields, files={"file": (file.name, content)})
-        if len(files) == 1:
-            texts.append(f"{response.text.rstrip()}\n")
-        elif form.endswith("json"):
-            texts.append(f"{json.dumps({'file': str(file), **response.json()}, ensure_ascii=False)}\n")
+    heard = _Heard(form, several=len(files) > 1)
+    try:
+        for file in files:
+            with heard.of(file):
+                upload = (file.name, _bytes(file, _MOST_AUDIO))
+                heard.add(file, client.request("POST", path, data=fields, files={"file": upload}))
+    finally:
+        heard.write(output)
+    if heard.failed:
+        raise ConfigurationError(f"{heard.failed} of {len(files)} recordings could not be transcribed.")
+
+
+class _Heard:
+    """The texts of recordings. One of several that cannot be transcribed is named, and the others go on."""
+
+    def __init__(self, form: str, *, several: bool) -> None:
+        self._form = form
+        self._several = several
+        self._texts: list[str] = []
+        self._remarks = Remarks()
+        self.failed = 0
+
+    @contextmanager
+    def of(self, file: Path) -> Iterator[None]:
+        """Tell an error of this recording, and go on; any other error (no server, no key, an option) is raised."""
+        try:
+            yield
+        except (UnreadableFile, ServerAnswered) as error:
+            refused = error.status in _OF_A_FILE and error.param in (None, "file")
+            if not (self._several and (refused or isinstance(error, UnreadableFile))):
+                raise
+            self.failed += 1
+            told = error.message
+            typer.echo(told if told.startswith(str(file)) else f"{file}: {told}", err=True)
+
+    def add(self, file: Path, response: httpx.Response) -> None:
+        """Take a recording's text, and tell the remarks of its answer."""
+        self._remarks.tell(response, of=str(file) if self._several else "")
+        if not self._several:
+            self._texts.append(f"{response.text.rstrip()}\n")
+        elif self._form.endswith("json"):
+            self._texts.append(f"{json.dumps({'file': str(file), **response.json()}, ensure_ascii=False)}\n")
         else:
-            texts.append(f"{file}:\n{response.text.rstrip()}\n\n")
-    if output is None:
-        sys.stdout.write("".join(texts))
-        return
-    with _writable(output):
-        output.write_text("".join(texts), "utf-8")
-    typer.echo(output, err=True)
+            self._texts.append(f"{file}:\n{response.text.rstrip()}\n\n")
+
+    def write(self, output: Path | None) -> None:
+        """Write the texts, if there are any."""
+        if not self._texts:
+            return
+        if output is None:
+            sys.stdout.write("".join(self._texts))
+            return
+        with _writable(output):
+            output.write_text("".join(self._texts), "utf-8")
+        typer.echo(output, err=True)
 
 
 @app.command()
@@ -227,7 +282,7 @@ def draw(
     body = {
         "model": model,
         "prompt": prompt,
-        "n": count,
+        "n": None if count == 1 else count,
         "size": size,
         "seed": seed,
         "negative_prompt": negative,
@@ -246,6 +301,7 @@ def draw(
         response = client.request("POST", "/v1/images/edits", data=fields, files=files)
     else:
         response = client.request("POST", "/v1/images/generations", json=body)
+    Remarks().tell(response)
     for place, picture in enumerate(response.json()["data"], 1):
         if output is None:
             target = _new_file("picture", form)
@@ -336,7 +392,7 @@ def _bytes(path: Path, most: int) -> bytes:
     try:
         return read_regular(path, limit=most, timeout=60)
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from None
+        raise UnreadableFile(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def _new_file(stem: str, suffix: str) -> Path:

@@ -12,7 +12,7 @@ import typer
 
 from catalog.errors import ConfigurationError
 from catalog.types import Json
-from server.commands.client import Config, Key, ServerClient, Url
+from server.commands.client import AdminKey, Config, ServerClient, Url
 
 app = typer.Typer(help="Export and import what the router has learned.", no_args_is_help=True)
 _PATH = "/v1/admin/priors"
@@ -23,7 +23,7 @@ _MAX_BYTES = 64 * 1024 * 1024
 def export_profile(
     file: Annotated[Path | None, typer.Argument(help="File to write. Default: standard output.")] = None,
     url: Url = None,
-    key: Key = None,
+    key: AdminKey = None,
     config: Config = None,
 ) -> None:
     """Write what a running server has learned of models. It contains no prompt, key or address."""
@@ -53,7 +53,7 @@ def import_profile(
         str | None, typer.Option(help="Where it comes from, as the report shows it. Default: the file's name.")
     ] = None,
     url: Url = None,
-    key: Key = None,
+    key: AdminKey = None,
     config: Config = None,
 ) -> None:
     """Let a running server start with a profile. Models that it has observed itself keep what it learned."""

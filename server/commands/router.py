@@ -9,7 +9,7 @@ import typer
 
 from catalog.types import Json
 from server.commands import terminal
-from server.commands.client import Config, Key, ServerClient, Url
+from server.commands.client import AdminKey, Config, Key, ServerClient, Url
 from server.commands.support.completion import complete_model
 from server.commands.support.options import gives
 from server.commands.support.statuses import UsageError
@@ -235,7 +235,7 @@ def pin(
     ] = False,
     as_json: AsJson = False,
     url: Url = None,
-    key: Key = None,
+    key: AdminKey = None,
     config: Config = None,
 ) -> None:
     """Show or change which embedding model an alias is pinned to. Vectors of two models cannot be compared."""

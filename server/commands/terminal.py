@@ -57,6 +57,11 @@ def table() -> Table:
     return Fitting(box=None, header_style="bold")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, such as ``1 vector`` and ``2 vectors``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def bytes_of(size: int | None) -> str:
     """A size in bytes as text, in decimal units."""
     if not size:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import typer
 
 from server.commands import terminal
-from server.commands.client import Config, Key, ServerClient, Url
+from server.commands.client import AdminKey, Config, ServerClient, Url
 from server.commands.library.local import ModelId
 from server.commands.library.registering import toml_fields
 from server.commands.support.completion import complete_model
@@ -19,7 +19,7 @@ app = typer.Typer()
 
 
 @app.command()
-def ps(as_json: AsJson = False, url: Url = None, key: Key = None, config: Config = None) -> None:
+def ps(as_json: AsJson = False, url: Url = None, key: AdminKey = None, config: Config = None) -> None:
     """List the workers and devices of a running server."""
     document = ServerClient(url, key, config).get("/v1/admin/workers")
     if as_json:
@@ -81,7 +81,7 @@ def load(
         bool, typer.Option("--force", help="End the requests of a model that is loaded with other options.")
     ] = False,
     url: Url = None,
-    key: Key = None,
+    key: AdminKey = None,
     config: Config = None,
 ) -> None:
     """Load a model now, perhaps with options that hold until it is unloaded."""
@@ -107,7 +107,7 @@ def warm(
         float | None, typer.Option(help="Seconds for which each model stays loaded when idle.")
     ] = None,
     url: Url = None,
-    key: Key = None,
+    key: AdminKey = None,
     config: Config = None,
 ) -> None:
     """Load several models in turn. Exit status 1 if they do not fit together."""
@@ -126,7 +126,7 @@ def unload(
     model: ModelId,
     force: Annotated[bool, typer.Option("--force", help="End its running requests with an error.")] = False,
     url: Url = None,
-    key: Key = None,
+    key: AdminKey = None,
     config: Config = None,
 ) -> None:
     """Unload a model once its running requests have ended."""
@@ -140,7 +140,7 @@ def logs(
     model: ModelId,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=100_000, help="How many lines to show.")] = 200,
     url: Url = None,
-    key: Key = None,
+    key: AdminKey = None,
     config: Config = None,
 ) -> None:
     """Show the end of a worker's log, also after the worker has ended."""

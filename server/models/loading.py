@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from catalog.errors import InvalidRequest, ModelTooLarge, UnsupportedParameter
@@ -56,6 +57,23 @@ def load_options(
         )
     chosen |= options or {}
     return None if not chosen and options is None else chosen
+
+
+@contextmanager
+def named_as_given(row: Model, *, kv_cache: str | None, quantization: str | None) -> Iterator[None]:
+    """Name the field of the request in an error about the engine option that it became. Raises InvalidRequest."""
+    try:
+        yield
+    except InvalidRequest as error:
+        option = (error.param or "").removeprefix("options.")
+        for field, value, table in (
+            ("kv_cache", kv_cache, _KV_CACHE),
+            ("quantization", quantization, _QUANTIZATION),
+        ):
+            if value is not None and option in table.get(row.engine or "", ()):
+                _, _, rule = error.message.partition(": ")
+                raise InvalidRequest(f"'{field}': {rule}", param=field) from None
+        raise
 
 
 def check_window(chosen: Model, row: Model, window: int | None) -> None:

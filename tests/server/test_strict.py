@@ -33,7 +33,8 @@ async def send(gateway: Gateway, ask: Ask, **more: Any) -> Response:
 @pytest.mark.parametrize("ask", DOORS, ids=str)
 async def test_strict_at_the_top_of_a_body_is_the_routers_strict(gateway: Gateway, ask: Ask) -> None:
     assert (await send(gateway, ask)).is_success
-    assert not gateway.dispatcher.facts[-1].intent.strict
+    plain = gateway.dispatcher.facts[-1].intent
+    assert not plain.strict
     asked = await send(gateway, ask, strict=True if "json" in ask.given else "true")
     assert asked.is_success, asked.text
     assert gateway.dispatcher.facts[-1].intent.strict

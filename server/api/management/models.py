@@ -36,7 +36,7 @@ from server.edge.services import runtime_of, services_of
 from server.library import Library
 from server.models.filters import ModelFilter
 from server.models.guard import RowGuard
-from server.models.loading import check_window, load_options, refused
+from server.models.loading import check_window, load_options, named_as_given, refused
 from server.runtime import Runtime
 from server.wires.codex_models import CodexModel, codex_models
 
@@ -285,7 +285,8 @@ async def load_model(request: Request, model_id: str, body: LoadRequest) -> Resp
         chosen = row.model_copy(update={"options": {**row.options, **options}})
         guard = row_guard(request)
         if guard is not None:
-            await asyncio.to_thread(guard.check_options, chosen, options)
+            with named_as_given(row, kv_cache=body.kv_cache, quantization=body.quantization):
+                await asyncio.to_thread(guard.check_options, chosen, options)
         check_window(chosen, row, runtime.catalog.window(row.id))
     async with Guard(request, services_of(request).in_flight):
         on_use = runtime.on_use

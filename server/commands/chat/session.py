@@ -19,6 +19,7 @@ from server.commands.chat.display import MarkdownDisplay, PlainDisplay
 from server.commands.chat.models import choose, confirmed, listed
 from server.commands.client import ServerClient
 from server.commands.support.options import check_fields
+from server.commands.support.remarks import dropped_line
 from server.commands.support.statuses import UsageError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class ChatSession:
         if answer.text:
             self._said.add(content, answer.text)
         if answer.dropped:
-            self._tell(f"dropped: {answer.dropped} (the model or its server does not know it)")
+            self._tell(dropped_line(answer.dropped))
         if self._stats:
             self._tell(answer.line())
             for told in (answer.reason, answer.notice):

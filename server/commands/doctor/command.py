@@ -10,7 +10,7 @@ from catalog import starter
 from catalog.catalog import Catalog
 from catalog.errors import RoundhouseError
 from server.commands import terminal
-from server.commands.client import Config, Key, ServerClient, Url
+from server.commands.client import AdminKey, Config, ServerClient, Url
 from server.commands.terminal import AsJson, bytes_of
 from server.settings import load_settings
 
@@ -28,7 +28,7 @@ def doctor(
     ] = False,
     as_json: AsJson = False,
     url: Url = None,
-    key: Key = None,
+    key: AdminKey = None,
     config: Config = None,
 ) -> None:
     """Report what matters on this machine and of a running server, and the next step."""

@@ -28,7 +28,7 @@ from server.commands.library.local import Config, ModelId, catalog_and_store
 from server.commands.support.completion import complete_pull
 from server.commands.support.progress import PullProgress
 from server.commands.terminal import bytes_of
-from server.library import check_name, pull_into
+from server.library import check_name, not_removable, pull_into
 from server.settings import Settings, load_settings
 
 app = typer.Typer()
@@ -186,6 +186,8 @@ def remove(model: ModelId, config: Config = None) -> None:
     """Delete a model from this machine. Files that another model needs stay."""
     catalog, store = catalog_and_store(load_settings(config))
     name = stored_id(model, catalog, store)
+    if (row := catalog.get(name)) is not None and name not in {stored.id for stored in store.list()}:
+        raise not_removable(row)
     freed = store.remove(name)
     typer.echo(f"removed {name}, {bytes_of(freed)} freed")
 

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
-from catalog.curated.advice import CAPABILITIES, Advice
+from catalog.curated.advice import CAPABILITIES, Advice, license_names
 from catalog.curated.choosing import ENOUGH
+from catalog.curated.collection import curated
 from catalog.store.store import Store
 from catalog.types import Json
+from catalog.validation.wording import or_known, shown
 from server.advising.models import as_json, recommended
 from server.commands import terminal
 from server.commands.library.local import Config
@@ -52,7 +54,7 @@ def recommend(
         capabilities=[capability_named(name) for name in capability] if capability else CAPABILITIES,
         context=context,
         memory=size_of(memory),
-        licenses=terms or (),
+        licenses=[_license(name) for name in terms or ()],
     )
     here = frozenset(stored.id for stored in Store(settings.data_dir / "models").list())
     if as_json_:
@@ -103,11 +105,21 @@ def _json_of(advice: Advice, here: frozenset[str]) -> Json:
 
 
 def size_of(text: str | None) -> int | None:
-    """The bytes that an option gives. Raises typer.BadParameter."""
+    """The bytes that the option --memory gives. Raises typer.BadParameter."""
     try:
         size = None if text is None else int(str(bytes_of_text(text)))
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(f"{error} (it is {shown(text, value=True)})", param_hint="--memory") from None
     if size == 0:
-        raise typer.BadParameter("it must be more than nothing")
+        raise typer.BadParameter("it must be more than nothing", param_hint="--memory")
     return size
+
+
+def _license(name: str) -> str:
+    known = license_names(curated())
+    if name.casefold() not in known:
+        told = f"no model of the catalogue has the licence {shown(name, value=True)}"
+        raise typer.BadParameter(
+            told + (or_known(name, known) or f"; there are {', '.join(known)}"), param_hint="--license"
+        )
+    return name

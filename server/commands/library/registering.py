@@ -11,7 +11,7 @@ from urllib.parse import quote
 import typer
 
 from catalog.types import Json
-from server.commands.client import Config, Key, ServerClient, Url
+from server.commands.client import AdminKey, Config, ServerClient, Url
 from server.commands.support.options import gives
 
 app = typer.Typer()
@@ -54,7 +54,7 @@ def register(
         ),
     ] = None,
     url: Url = None,
-    key: Key = None,
+    key: AdminKey = None,
     config: Config = None,
 ) -> None:
     """Add a model to the catalogue, or change one; no file of settings and no restart is needed."""
@@ -77,7 +77,7 @@ def unregister(
     model: Annotated[str, typer.Argument(help="Id or alias of the model.")],
     files: Annotated[bool, typer.Option("--files", help="Delete the files that were pulled for it, too.")] = False,
     url: Url = None,
-    key: Key = None,
+    key: AdminKey = None,
     config: Config = None,
 ) -> None:
     """Remove a model that was registered; a built-in one is as it came."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import wave
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,136 @@ def test_a_servers_error_about_a_field_names_the_option_that_gave_it(
     message, status = refusal(*command.split())
     assert message.startswith(expected)
     assert status is ExitStatus.USAGE
+
+
+class Answers:
+    """A server of the commands' own client: notes each request, and answers by ``reply``."""
+
+    def __init__(self, reply: Callable[[str, dict[str, Any]], httpx.Response]) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self._reply = reply
+
+    def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        self.asked.append(arguments)
+        response = self._reply(path, arguments)
+        if response.is_error:
+            raise _error(response)
+        return response
+
+
+def served(monkeypatch: pytest.MonkeyPatch, reply: Callable[[str, dict[str, Any]], httpx.Response]) -> Answers:
+    server = Answers(reply)
+    monkeypatch.setattr(media, "reach", lambda *_: server)
+    return server
+
+
+REMARKS = {"x-roundhouse-dropped": "negative_prompt, speed", "x-roundhouse-notice": "It ends on Friday."}
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/embeddings": {"json": {"model": "m", "data": [{"embedding": [0.5]}]}},
+    "/v1/audio/speech": {"content": b"sound"},
+    "/v1/audio/transcriptions": {"text": "words"},
+    "/v1/audio/translations": {"text": "words"},
+    "/v1/images/generations": {"json": {"data": [{"b64_json": "cGljdHVyZQ=="}]}},
+    "/v1/images/edits": {"json": {"data": [{"b64_json": "cGljdHVyZQ=="}]}},
+}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "embed --text hello",
+        "speak --file long.txt -o speech.mp3",
+        "transcribe a.wav",
+        "transcribe --translate a.wav",
+        "draw house -o house.png",
+        "draw house --image a.wav -o house.png",
+    ],
+)
+def test_a_file_command_says_on_standard_error_what_the_server_dropped_and_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.wav").write_bytes(recording(b"\1\0"))
+    Path("long.txt").write_text("A sentence of five words. " * 400)  # spoken in several parts
+    served(monkeypatch, lambda path, _: httpx.Response(200, headers=REMARKS, **BODIES[path]))
+    done = CliRunner().invoke(app, command.split(), catch_exceptions=False)
+    assert done.exit_code == 0
+    lines = done.stderr.splitlines()
+    assert lines.count("dropped: negative_prompt, speed (the model or its server does not know it)") == 1
+    assert lines.count("notice: It ends on Friday.") == 1
+    assert "dropped" not in done.stdout
+
+
+def test_one_of_a_kind_is_told_in_the_singular(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    served(monkeypatch, lambda path, _: httpx.Response(200, **BODIES[path]))
+    assert "1 vector of 1 dimension by m\n" in CliRunner().invoke(app, ["embed", "--text", "a"]).stderr
+    assert "spoke 1 character -> " in CliRunner().invoke(app, ["speak", "a"]).stderr
+    assert "spoke 2 characters -> " in CliRunner().invoke(app, ["speak", "ab"]).stderr
+
+
+def hears_all_but_b(path: str, asked: dict[str, Any]) -> httpx.Response:
+    del path
+    name, content = asked["files"]["file"]
+    if name == "b.wav":
+        error = {"message": "The file is not audio that can be read.", "param": "file"}
+        return httpx.Response(400, json={"error": error})
+    if name == "locked.wav":
+        return httpx.Response(401, json={"error": {"message": "No key.", "param": None}})
+    words = f"words of {name}, {len(content)} bytes"
+    form = asked["data"]["response_format"]
+    return httpx.Response(200, json={"text": words}) if form == "json" else httpx.Response(200, text=words)
+
+
+@pytest.fixture
+def recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "c", "locked"):
+        Path(f"{name}.wav").write_bytes(b"sound")
+    served(monkeypatch, hears_all_but_b)
+
+
+@pytest.mark.usefixtures("recordings")
+@pytest.mark.parametrize("bad", ["b.wav", "absent.wav"])
+def test_of_several_recordings_the_bad_one_is_named_and_the_others_are_transcribed(bad: str) -> None:
+    done = CliRunner().invoke(app, ["transcribe", "a.wav", bad, "c.wav"])
+    assert done.stdout == "a.wav:\nwords of a.wav, 5 bytes\n\nc.wav:\nwords of c.wav, 5 bytes\n\n"
+    (told,) = done.stderr.splitlines()
+    assert told.startswith(bad)
+    assert isinstance(done.exception, ConfigurationError)
+    assert done.exception.message == "1 of 3 recordings could not be transcribed."
+    assert status_of(done.exception) is ExitStatus.FAILED
+
+
+@pytest.mark.usefixtures("recordings")
+def test_the_good_recordings_are_in_the_file_also_when_the_rest_is_refused() -> None:
+    done = CliRunner().invoke(
+        app, ["transcribe", "a.wav", "locked.wav", "c.wav", "--format", "json", "-o", "texts"]
+    )
+    assert isinstance(done.exception, RoundhouseError)
+    assert status_of(done.exception) is ExitStatus.REFUSED, "no key is an error of all files"
+    assert [json.loads(line) for line in Path("texts").read_text().splitlines()] == [
+        {"file": "a.wav", "text": "words of a.wav, 5 bytes"}
+    ]
+
+
+@pytest.mark.usefixtures("recordings")
+def test_no_file_is_written_where_no_recording_could_be_transcribed() -> None:
+    assert refusal("transcribe", "b.wav", "absent.wav", "-o", "texts")[0].startswith("2 of 2")
+    assert not Path("texts").exists()
+    assert refusal("transcribe", "b.wav") == ("FILES: The file is not audio that can be read.", ExitStatus.USAGE)
+
+
+def test_a_command_sends_no_default_that_a_model_might_have_to_drop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = served(monkeypatch, lambda path, _: httpx.Response(200, **BODIES[path]))
+    for command in (["speak", "hello"], ["draw", "a house"]):
+        assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    speech, picture = (asked["json"] for asked in server.asked)
+    assert "speed" not in speech
+    assert not picture.keys() & {"n", "size", "seed", "negative_prompt"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from catalog.errors import ModelNotFound, PullError
+from catalog.errors import InvalidRequest, ModelNotFound, ModelUnavailable, PullError, RoundhouseError
 from catalog.hardware import Machine
 from catalog.store.hub import Hub
 from catalog.store.store import Store
@@ -82,7 +82,10 @@ def test_recommend_as_json_tells_what_was_chosen_and_by_which_need() -> None:
     ("arguments", "said"),
     [
         (("--capability", "flying"), "no recommendation for 'flying'; there are: chat, code"),
-        (("--memory", "much"), "it must be a size, such as 8GB"),
+        (("--memory", "much"), "Invalid value for --memory: it must be a size, such as 8GB"),
+        (("--memory", "24XB"), "(it is '24XB')"),
+        (("--license", "foo"), "--license: no model of the catalogue has the licence 'foo'; there are "),
+        (("--license", "apache2"), "has the licence 'apache2'; did you mean 'apache-2.0'?"),
         (("--memory", "0GB"), "more than nothing"),
         (("--context", "0"), "--context"),
     ],
@@ -109,6 +112,24 @@ def test_a_model_is_pulled_shown_listed_and_removed_by_its_short_name(hub: FakeH
     assert len(hub.downloads("SmolLM2-360M-Instruct-Q8_0.gguf")) == 1
     assert run("rm", "smollm2:360m").startswith("removed smollm2-360m, ")
     assert "smollm2-360m" not in run("list")
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "said"),
+    [
+        ("hibari", InvalidRequest, "The model 'hibari' is part of an installed package; only models that were"),
+        ("hibari-tts", InvalidRequest, "The model 'hibari' is part of an installed package"),
+        ("openai/gpt-4o-mini", InvalidRequest, "is served by another server; only models that were pulled"),
+        ("smollm2-135m-instruct", ModelUnavailable, "'smollm2-135m-instruct' has no files on this machine."),
+        ("hibary", ModelNotFound, "does not exist"),
+    ],
+)
+def test_rm_says_why_a_model_that_was_not_pulled_cannot_be_deleted(
+    name: str, error: type[RoundhouseError], said: str
+) -> None:
+    with pytest.raises(error) as refused:
+        run("rm", name)
+    assert said in refused.value.message
 
 
 def test_a_quantisation_is_pulled_by_its_tag(hub: FakeHub) -> None:

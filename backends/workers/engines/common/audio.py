@@ -28,6 +28,11 @@ _CONTAINERS = (
 )
 """FFmpeg's demuxers for uploads, without playlists, which refer to other files and addresses."""
 
+_UNREADABLE = (
+    "The file is not audio that can be read, or it is damaged. WAV, MP3, FLAC, Ogg, MP4 and WebM can be read, "
+    "among others."
+)
+"""FFmpeg's own reason is left out: for most damaged files it is an error number, such as 'Invalid argument'."""
 _MAX_BAD_FRAMES = 100
 
 
@@ -120,8 +125,7 @@ def _decoded(data: bytes, *, rate: int, max_seconds: float, check: Callable[[], 
                         raise too_long
                     yield samples
     except (av.error.FFmpegError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UndecodableMedia(f"The file is not audio that can be read: {reason}.", param="file") from error
+        raise UndecodableMedia(_UNREADABLE, param="file") from error
     if not total:
         raise UndecodableMedia("The file's audio track is empty.", param="file")
 
