@@ -456,6 +456,8 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
         return ContextLengthExceeded.told(message)
     first = excluded[0] if named and excluded else None
     if first is None or first.code not in NOT_SET_UP:
+        if "language" in by_code and by_code.keys() <= {"language", "capability", *NOT_SET_UP}:
+            return NoCandidate(message, param="language" if len(facts.languages) == 1 else "languages")
         return NoCandidate(message, param="model")
     if first.code == EngineMissing.code:
         return EngineMissing.told(first.reason)

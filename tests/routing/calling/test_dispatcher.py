@@ -314,3 +314,24 @@ async def test_a_dated_name_is_sent_as_the_caller_wrote_it(stand: Stand, request
     stand.will_try(remote("gpt-4o"))
     await stand.ask(stand.job(replace(FACTS, requested=requested)))
     assert stand.backend.calls[0].model == sent
+
+
+ENGLISH_ONLY = ("ears", "language", "it does not know the language xx")
+CHATS = ("near", "capability", "it cannot do: transcribe")
+
+
+@pytest.mark.parametrize(
+    ("plan", "languages", "param"),
+    [
+        (excluding(CHATS, ENGLISH_ONLY), ("xx",), "language"),
+        (excluding(CHATS, ENGLISH_ONLY, ("big", "not_pulled", "it is not pulled")), ("xx",), "language"),
+        (excluding(ENGLISH_ONLY), ("xx", "yy"), "languages"),
+        (excluding(ENGLISH_ONLY, ("far", "privacy", "it is remote")), ("xx",), "model"),
+    ],
+)
+def test_where_the_language_alone_excludes_every_model_its_field_is_named(
+    plan: Plan, languages: tuple[str, ...], param: str
+) -> None:
+    facts = Facts(capability=Capability.TRANSCRIBE, languages=frozenset(languages))
+    error = nothing_left(plan, facts)
+    assert (error.status, error.param) == (400, param)
