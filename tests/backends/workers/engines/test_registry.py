@@ -170,8 +170,9 @@ def test_a_row_with_an_endpoint_that_its_engine_cannot_serve_is_refused(engine: 
 def test_every_built_in_row_has_what_its_engine_can_serve() -> None:
     engines = builtin_engines()
     for model in builtin_rows()[0]:
-        serves = engines[model.engine].serves if model.local and model.engine in engines else None
-        assert not serves or model.endpoints <= serves, model.id
+        if model.local and model.engine is not None and model.engine in engines:
+            serves = engines[model.engine].serves
+            assert not serves or model.endpoints <= serves, model.id
 
 
 def test_the_options_of_every_engine_are_checked_without_importing_its_packages() -> None:
