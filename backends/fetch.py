@@ -22,9 +22,11 @@ import ipaddress
 import re
 import socket
 import sys
+import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
+from urllib.parse import unquote
 
 from backends.base import Timeouts, Upstream
 from backends.http import HttpClient
@@ -39,6 +41,8 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 _Kind = Literal["image", "video"]
 _NOUNS: Mapping[_Kind, str] = {"image": "picture", "video": "video"}
 MAX_URL = 2048
+MAX_HEAD = 4096
+"""Characters of an address in which its host stands."""
 _URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)+)"
     r"(?::(?P<port>[1-9][0-9]{0,4}))?(?P<rest>/[!-\[\]-~]*)?",
@@ -57,6 +61,17 @@ _REFUSED = tuple(
     )
 )  # fmt: skip
 _UNICAST6 = ipaddress.ip_network("2000::/3")
+
+
+_OF_NETWORKS = frozenset(
+    {
+        *("localhost", "localdomain", "local", "internal", "intranet", "lan", "home", "corp", "private"),
+        *("ip6-localhost", "ip6-loopback", "home.arpa", "cluster.local"),
+    }
+)
+"""Names that lead to a machine or network of one's own, alone or at the end of a name (RFC 6761, 6762, 8375)."""
+_SINGLE = re.compile(r"(?!localhost)[a-z_-][a-z0-9_-]*(?::.*)?|")
+_AUTHORITY = re.compile(r"https?:/*([^/?#]*)")
 
 
 class Target(NamedTuple):
@@ -101,6 +116,44 @@ def is_public(address: Address) -> bool:
     if any(address in net for net in _REFUSED if net.version == address.version):
         return False
     return address.is_global and (address.version == 4 or address in _UNICAST6)
+
+
+def leads_inside(url: str, listed: Sequence[str] = ()) -> bool:
+    """Whether a URL names a host that is not on the public internet, in any notation that some client reads.
+
+    Names are not looked up: one without a dot, or of a domain for networks of one's own, leads inside. ``listed``
+    are hosts that may be named, as in :class:`FetchSettings`.
+    """
+    plain = unicodedata.normalize("NFKC", unquote(url[:MAX_HEAD])).lower().replace("\\", "/")
+    found = _AUTHORITY.match("".join(letter for letter in plain if letter.isprintable() and not letter.isspace()))
+    if found is None:
+        return False
+    # Parsers disagree about "@": what stands before it may be the host, too, but names of users have no dot.
+    *before, last = found[1].split("@")
+    parts = [last, *(part for part in before if not _SINGLE.fullmatch(part))]
+    return any(_is_inside(part) and not _listed(_host_of(part), listed) for part in parts)
+
+
+def _host_of(authority: str) -> str:
+    """The host of a host and port, without the dots at its end."""
+    if authority.startswith("["):
+        return authority[1:].partition("]")[0].partition("%")[0]
+    return authority.partition(":")[0].rstrip(".")
+
+
+def _is_inside(authority: str) -> bool:
+    host = _host_of(authority)
+    if authority.startswith("[") or authority.count(":") > 1:
+        try:
+            return not is_public(ipaddress.IPv6Address(host if authority.startswith("[") else authority))
+        except ValueError:
+            return authority.startswith("[")
+    if _NUMBER.fullmatch(host.rpartition(".")[2]):
+        try:
+            return not is_public(ipaddress.IPv4Address(socket.inet_aton(host)))
+        except (OSError, UnicodeError):
+            return True
+    return "." not in host or any(host == name or host.endswith("." + name) for name in _OF_NETWORKS)
 
 
 async def look_up(host: str, port: int) -> Sequence[str]:

@@ -38,8 +38,8 @@ def refuse_withheld(original: Original) -> None:
 def no_object(name: str, param: str | None = None) -> InvalidRequest:
     """The refusal of an id that the caller may not name."""
     return InvalidRequest(
-        f"There is no object {name[:100]!r} for this key at the provider, whose account all keys share. The "
-        "operator can list it in storage.provider_ids.",
+        f"Nothing has the id {name[:100]!r} for this key. If it is an object of a provider's account, which all "
+        "keys share, the operator can list it in storage.provider_ids.",
         param=param,
     )
 

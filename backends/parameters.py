@@ -146,7 +146,8 @@ class ParameterTable:
 
     ``drops`` are parameters of OpenAI's wire that the server does not take, ``renames`` apply to chats,
     ``extras`` are parameters beyond OpenAI's wire that it does take, and ``unknown_pass`` decides about all
-    others. ``takes_strict``: it refuses by itself what it would drop, so ``strict`` is sent on. ``marks`` are
+    others. ``takes_strict``: it refuses by itself what it would drop, so ``strict`` is sent on where the request's
+    type declares it. ``marks`` are
     fields within messages and tools, beyond OpenAI's wire, that it takes: of chats translated from another API,
     and where it is not ``unmarked``, of all chats; an unmarked one is sent a chat's marks, except what another
     maker's model gave. ``stops`` bounds the stop sequences, ``choices`` the choices. ``voices`` are the voices
@@ -198,7 +199,7 @@ def body_for(request: WireModel, upstream: Upstream, table: ParameterTable) -> J
     body = request.to_wire(model=upstream.model, **dict.fromkeys(left_out))
     body.pop("routing", None)
     body.pop("timings", None)
-    if not table.takes_strict:
+    if not table.takes_strict or "strict" not in type(request).model_fields:
         body.pop("strict", None)
     if isinstance(request, ChatRequest):
         if request.web_search_options is not None:

@@ -42,7 +42,12 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "service_tier": ("auto", "default"),
     "inference_geo": ("global",),
     "safety_settings": ([],),
-    "moderation": ({},),
+    "moderation": ({}, "auto"),
+    "quality": ("auto",),
+    "background": ("auto",),
+    "partial_images": (0,),
+    "input_fidelity": ("low",),
+    "output_compression": (100,),
 }
 """Values that equal the default behaviour."""
 

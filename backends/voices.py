@@ -82,6 +82,8 @@ _NEAREST: Mapping[str, str] = {
     "heart": "nova",
     "heart-british": "nova",
 }
+_LISTED = 64
+"""Voices that an error names."""
 _KOKORO = re.compile(r"([a-z])([fm])_([a-z]+)")
 _KOKORO_LANGUAGES: Mapping[str, str] = {
     "a": "en-US", "b": "en-GB", "e": "es", "f": "fr", "h": "hi", "i": "it", "j": "ja", "p": "pt-BR", "z": "zh",
@@ -133,7 +135,8 @@ def mapped(request: SpeechRequest, upstream: Upstream) -> str | None:
 
 def unknown_voice(where: str, voice: str, known: Iterable[str]) -> UnsupportedParameter:
     """The error of a voice that a model does not have. Another model may have it, so that speech can fall back."""
-    listed = ", ".join(list(known)[:40])
+    names = list(known)
+    listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
     error = UnsupportedParameter(f"{where} has no voice {voice[:80]!r}. It has: {listed}.", param="voice")
     error.code = "unsupported_value"
     return error

@@ -43,8 +43,9 @@ class Index:
     catalogue, else estimated from the model's size or price; ``small`` are models known to have few weights,
     ``superseded`` those whose endpoint also serves their successor; ``retires`` in seconds of wall-clock time from
     which ``auto`` leaves a model (infinite without an announced end). ``one_language`` are models known to have no
-    other; ``listed_languages`` are all that rows name. ``toys`` are tagged so. ``endless`` are the rows, shape (m,), whose answers cannot
-    be bounded. ``resolver`` replaces the index's own lookup by name (:meth:`replicas`).
+    other; ``listed_languages`` are all that rows name. ``toys`` have the tag :data:`TOY`. ``endless`` are
+    the rows, shape (m,), whose answers cannot be bounded. ``resolver`` replaces the index's own lookup by name
+    (:meth:`replicas`).
     """
 
     def __init__(
@@ -139,6 +140,10 @@ class Index:
             factor = np.array([model.price.rates.dearest(tiers) for model in self.models])
             found = found[0] * factor, found[1] * factor
         return found
+
+    def picture_tokens(self, size: str, quality: str) -> Floats:
+        """Tokens of a picture to be drawn by each row, shape (n,); see :meth:`Price.tokens_of_picture`."""
+        return np.array([model.price.tokens_of_picture(size, quality) for model in self.models], dtype=float)
 
     def retired(self, wall: float | None) -> int:
         """Count the rows that ``auto`` has left by this wall-clock time in seconds; 0 for ``None``."""

@@ -9,9 +9,6 @@ from backends.wire.chat import NO_PAID_TOOLS, PaidTools
 from catalog.model import Capability
 from routing.prefix import Prefix
 
-PICTURE_TOKENS = 6_240
-"""Tokens assumed of a picture to be drawn: one of 1024 by 1536 pixels in high quality (OpenAI's image guide)."""
-
 
 class Task(StrEnum):
     """Kind of work that a request asks for; quality is learned per task."""
@@ -120,7 +117,8 @@ class Facts:
     unknown cost. ``prefix`` is the prompt of a chat as a chain of blocks. ``probe`` marks a request of the
     server's own that measures models: it teaches their speed and reliability, and neither their quality nor the
     usual length of answers. ``stands_for`` is the name that the caller wrote where ``requested`` stands in for
-    it. ``languages`` are the codes of those that sound is said to be in; none: it is not known.
+    it. ``languages`` are the codes of those that sound is said to be in; none: it is not known. ``picture`` is the
+    ``size`` and the ``quality`` of pictures to be drawn, as the caller wrote them.
     """
 
     capability: Capability
@@ -148,5 +146,6 @@ class Facts:
     probe: bool = False
     stands_for: str | None = None
     languages: frozenset[str] = frozenset()
+    picture: tuple[str, str] = ("", "")
     intent: Intent = field(default_factory=Intent)
     prefix: Prefix | None = field(default=None, compare=False, repr=False)

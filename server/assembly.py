@@ -245,7 +245,7 @@ async def _open_memory(settings: Settings, clock: Clock, live: LiveCatalog) -> A
             prefixes=PrefixMemory(settings.routing.affinity, clock),
             pins=pins,
             traces=Traces(settings.traces, clock, state),
-            storage=Storage(state.records, settings.storage, clock),
+            storage=Storage(state.records, settings.storage, clock, hosts=settings.backends.fetch.hosts),
             persistence=persistence,
         )
     finally:

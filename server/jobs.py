@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from backends.grounding.request import GroundingChat, GroundRequest
+from backends.pictures.looking import look_at
 from backends.wire.audio import RealtimeRequest, RealtimeTurn, SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.classify import ClassifyRequest
@@ -311,12 +312,17 @@ def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncCont
     """
     assert job.facts.key == caller.id, "a job is opened for the caller that it was made for"
     request = job.request
+    shown: list[Json] = []
     if isinstance(request, ChatRequest):
         refuse_in_texts(runtime.storage, caller, request.messages)
+        if not _OPENED.isdisjoint(job.facts.features):
+            shown = _media_of(request)
     elif request.model_extra:
         refuse_objects(runtime.storage, caller, request.model_extra)
     if isinstance(request, ModerationRequest | MixedEmbeddingRequest):
-        refuse_addresses(runtime.storage, caller, _pictures_of(request))
+        shown = _pictures_of(request)
+    if shown:
+        refuse_addresses(runtime.storage, caller, shown)
     facts = permitted(job.facts, caller, runtime.catalog)
     job = job if facts is job.facts else replace(job, facts=facts)
     opening: AbstractAsyncContextManager[Answer[T]]
@@ -327,8 +333,25 @@ def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncCont
     opening = opening if runtime.samples is None else runtime.samples.watched(job, opening)
     on_use = runtime.on_use
     if on_use is not None and on_use.enabled and (name := on_use.lacking(facts)) is not None:
-        return on_use.first(name, caller, facts, opening)
+        opening = on_use.first(name, caller, facts, opening)
+    if pictures := [part["image_url"] for part in shown if part.get("image_url") is not None]:
+        return _Looking(pictures, "messages" if isinstance(request, ChatRequest) else "input", opening)
     return opening
+
+
+_OPENED = frozenset({Capability.VISION, Capability.VIDEO_INPUT, Capability.AUDIO_INPUT, Capability.DOCUMENTS})
+"""Features of a chat with parts that may be addresses."""
+
+
+def _media_of(request: ChatRequest) -> list[Json]:
+    """The parts of a chat that are no texts."""
+    return [
+        part.model_dump(exclude_unset=True)
+        for message in request.messages
+        if isinstance(message.content, list)
+        for part in message.content
+        if part.type != "text"
+    ]
 
 
 def _pictures_of(request: ModerationRequest | MixedEmbeddingRequest) -> list[Json]:
@@ -347,6 +370,24 @@ async def count_loading(runtime: Runtime, caller: Caller, model: Model) -> None:
     grant = await runtime.keys.admit(caller.key, facts)
     if grant is not None:
         runtime.keys.settle(grant)
+
+
+class _Looking(AbstractAsyncContextManager[Answer[T]]):
+    """Looks at a request's pictures before its job opens. Entering raises as :func:`look_at`."""
+
+    def __init__(self, pictures: list[Json], param: str, opening: AbstractAsyncContextManager[Answer[T]]) -> None:
+        self._urls = [picture.get("url") for picture in pictures]
+        self._param = param
+        self._opening = opening
+
+    async def __aenter__(self) -> Answer[T]:
+        await look_at(self._urls, self._param)
+        return await self._opening.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._opening.__aexit__(kind, error, traceback)
 
 
 class _WithinLimits(AbstractAsyncContextManager[Answer[T]]):

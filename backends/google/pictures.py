@@ -10,15 +10,14 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
-from typing import Any
 
 from backends.base import Upstream
-from backends.notices import DROPPED, note, tell
+from backends.notices import tell
 from backends.parameters import refuse_forbidden
-from backends.translation import Dropped
+from backends.pictures.drawn import checked_drawings
+from backends.translation import NEUTRAL, Dropped
 from backends.wire.chat import ChatRequest, ContentPart, Message
 from backends.wire.images import VARY, ImageEditRequest, ImageRequest
-from backends.wire.media import read_data_url
 from backends.wire.pictures import picture_kind
 from catalog.errors import AnswerInvalid, InvalidRequest, UnsupportedParameter
 from catalog.types import Json
@@ -68,12 +67,17 @@ def translate(request: ImageRequest, upstream: Upstream) -> tuple[list[ChatReque
     return [ChatRequest.model_validate({**fields, **seed}) for seed in seeds], dropped.as_tuple()
 
 
-async def events(chats: Chats, upstream: Upstream, request: ImageRequest, kind: str) -> AsyncGenerator[Json]:
+def events(chats: Chats, upstream: Upstream, request: ImageRequest, kind: str) -> AsyncGenerator[Json]:
     """OpenAI's events of the pictures, one chat after another; ``kind`` is the beginning of their types.
 
     The usage of each is that of all chats so far. Raises InvalidRequest with the code ``moderation_blocked`` for
-    what Google does not draw, and AnswerInvalid for an answer without a picture.
+    what Google does not draw, AnswerInvalid for an answer without a picture, and as
+    :func:`backends.pictures.drawn.checked_drawings`.
     """
+    return checked_drawings(_events(chats, upstream, request, kind), upstream, request)
+
+
+async def _events(chats: Chats, upstream: Upstream, request: ImageRequest, kind: str) -> AsyncGenerator[Json]:
     if isinstance(request, ImageEditRequest) and request.variation:
         tell(f"'{upstream.model}' has no variations, so it was asked for an edit: {VARY!r}")
     asked, _ = translate(request, upstream)
@@ -91,18 +95,15 @@ async def events(chats: Chats, upstream: Upstream, request: ImageRequest, kind: 
                         picture = image["image_url"]["url"]
         if not picture:
             raise _no_picture(upstream, refusal, text)
-        yield _event(kind, picture, request, chat, at, usage)
+        seed = {} if request.seed is None else {"seed": chat.seed}
+        yield {**_event(kind, picture), "index": at, **seed, **({"usage": usage} if usage else {})}
 
 
-def _event(kind: str, url: str, request: ImageRequest, chat: ChatRequest, at: int, usage: Json) -> Json:
-    media_type, data = read_data_url(url)
-    made = media_type.removeprefix("image/").replace("jpg", "jpeg")
-    if request.output_format not in (None, made):
-        note({DROPPED: "output_format"})
-    seed = {} if request.seed is None else {"seed": chat.seed}
-    counted = {"usage": usage} if usage else {}
-    head = {"type": f"{kind}.completed", "b64_json": data, "created_at": int(time.time()), "index": at}
-    return {**head, "output_format": made, **seed, **counted}
+def _event(kind: str, url: str) -> Json:
+    """The event of a picture. Google takes no ``quality`` and draws no transparency."""
+    _, _, data = url.partition(";base64,")
+    told = {"background": "opaque", "quality": "auto", "created_at": int(time.time())}
+    return {"type": f"{kind}.completed", "b64_json": data, **told}
 
 
 def _no_picture(upstream: Upstream, refusal: str, text: str) -> Exception:
@@ -142,16 +143,10 @@ def _log_ratio(name: str) -> float:
     return math.log(int(width) / int(height))
 
 
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "background": ("auto", "opaque"),
-    "moderation": ("auto",),
-    "partial_images": (0,),
-    "quality": ("auto",),
-}
-
-
 def _matters(sent: Json, name: str) -> bool:
-    return sent[name] not in _NEUTRAL.get(name, ())
+    if name == "background" and sent[name] == "opaque":
+        return False
+    return sent[name] not in NEUTRAL.get(name, ())
 
 
 def _sum(before: Json, chunk: Json) -> Json:

@@ -15,7 +15,7 @@ from backends.wire.seeing.places import LocatedPlace
 MAX_PHRASES = 64
 MAX_BOXES = 200
 USUAL_BOXES = 32
-_OF_EVERY_REQUEST = frozenset({"routing", "timings"})
+_OF_EVERY_REQUEST = frozenset({"routing", "strict", "timings"})
 Phrase = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"\S")]
 Address = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
 

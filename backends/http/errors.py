@@ -17,7 +17,7 @@ import orjson
 from backends.base import Upstream
 from backends.http.connect import ProxyRefused
 from backends.http.connection import ConnectionLost, NotHttp
-from backends.http.mismatch import lacks, lacks_path, refuses_value
+from backends.http.mismatch import lacks, lacks_path, named_field, of_lack, refuses_value
 from backends.http.oversized import oversized
 from catalog.errors import (
     CapabilityMismatch,
@@ -160,10 +160,8 @@ def _refusal(
     if missing is None:
         if error is InvalidRequest and refuses_value(details.code, details.message):
             error = UnsupportedParameter
-        return _with_code(error(text, param=details.param), details, upstream)
-    if error is InvalidRequest:
-        error = CapabilityMismatch
-    return _lacking(error(text, param=details.param or "model"), missing)
+        return _with_code(error(text, param=details.param or named_field(details.message)), details, upstream)
+    return of_lack(error, text, details.param, missing)
 
 
 def _with_code(error: InvalidRequest, details: ErrorDetails, upstream: Upstream) -> InvalidRequest:

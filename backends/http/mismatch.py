@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Set
 from functools import cache
 from typing import Literal
 
+from catalog.errors import CapabilityMismatch, InvalidRequest, UnsupportedParameter
 from catalog.model import Capability
 
 _QUOTE = "[`'\"]?"
@@ -213,6 +214,29 @@ def refused_among(names: Iterable[str], lacked: Set[str], message: str) -> froze
 
 
 _TOO_LONG = re.compile(r"\b(?:too long|length|characters|at most)\b", re.IGNORECASE)
+
+
+def named_field(message: str) -> str | None:
+    """The field whose value a message refuses, if it says so: "'seconds' must be one of '4', '8', '12'."."""
+    found = _MUST_BE.search(message[:_FIELD_WITHIN])
+    return None if found is None else found[1]
+
+
+_FIELD_WITHIN = 200
+"""Characters of a message in which the name of a field is looked for."""
+_MUST_BE = re.compile(r"(?:^|[:.] )[`'\"](\w{1,40})[`'\"] must be\b")
+
+
+def of_lack(error: type[InvalidRequest], text: str, param: str | None, missing: frozenset[str]) -> InvalidRequest:
+    """The refusal of what a model lacks, which names a parameter that is among it."""
+    if error is InvalidRequest:
+        error = CapabilityMismatch
+    parameters = sorted(name for name in missing if not isinstance(name, Capability))
+    refused = error(text, param=param or (parameters or ["model"])[0])
+    refused.lacks = missing
+    if parameters:  # the class lets another model be asked
+        refused.code = UnsupportedParameter.code
+    return refused
 
 
 def lacks_path(code: str, message: str) -> bool:

@@ -16,6 +16,8 @@ from backends.http.multipart import FormField, FormFile
 from backends.notices import tell
 from backends.openai.documents import image_events
 from backends.parameters import ParameterTable
+from backends.pictures.drawn import checked_drawings
+from backends.translation import NEUTRAL
 from backends.wire.common import WireModel
 from backends.wire.images import VARY, ImageEditRequest, ImageRequest
 from backends.wire.pictures import picture_kind
@@ -52,9 +54,10 @@ class PictureServer(Protocol):
 def draw(backend: PictureServer, upstream: Upstream, request: ImageRequest) -> AsyncGenerator[Json]:
     """The events of a drawing; see :class:`backends.base.Draw`."""
     body = _body(backend, upstream, request)
-    return backend.typed_events(
+    events = backend.typed_events(
         upstream, "/images/generations", image_events, (f"{DRAWN}.completed",), room=_room(request), json=body
     )
+    return checked_drawings(events, upstream, request)
 
 
 async def edit(backend: PictureServer, upstream: Upstream, request: ImageEditRequest) -> AsyncGenerator[Json]:
@@ -77,8 +80,8 @@ async def edit(backend: PictureServer, upstream: Upstream, request: ImageEditReq
         data=fields,
         files=files,
     )
-    async with aclosing(events):
-        async for event in events:
+    async with aclosing(checked_drawings(events, upstream, request)) as checked:
+        async for event in checked:
             yield _as_edit(event)
 
 
@@ -107,8 +110,9 @@ def left_out(request: ImageEditRequest, table: ParameterTable) -> tuple[str, ...
     """The fields that the form of a variation lacks, beyond those that the server does not take."""
     if not request.variation or not table.pictures.variations or table.pictures.own:
         return ()
-    named = set(request.to_wire()) - _OF_VARIATIONS - table.drops - table.pictures.drops - _NOT_SENT
-    return tuple(sorted(named))
+    sent = request.to_wire()
+    named = sent.keys() - _OF_VARIATIONS - table.drops - table.pictures.drops - _NOT_SENT
+    return tuple(sorted(name for name in named if sent[name] not in (None, *NEUTRAL.get(name, ()))))
 
 
 def _body(backend: PictureServer, upstream: Upstream, request: ImageRequest) -> Json:

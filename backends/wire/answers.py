@@ -319,12 +319,13 @@ class TranscribedSegment(TypedDict):
 class Transcription(TypedDict):
     """A transcript in the forms json, verbose_json and diarized_json; ``duration`` is seconds.
 
-    ``language_probability`` is that of a language that was detected.
+    ``language_probability`` is that of a language that was detected, of a translation that of ``source_language``.
     """
 
     text: str
     task: NotRequired[str]
     language: NotRequired[str | None]
+    source_language: NotRequired[str | None]
     language_probability: NotRequired[float]
     duration: NotRequired[float | None]
     segments: NotRequired[list[TranscribedSegment]]
@@ -345,6 +346,7 @@ class TranscriptEvent(TypedDict):
     segment: NotRequired[dict[str, Any]]
     text: NotRequired[str]
     language: NotRequired[str | None]
+    source_language: NotRequired[str | None]
     language_probability: NotRequired[float]
     duration: NotRequired[float | None]
     usage: NotRequired[dict[str, Any] | None]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Field, PrivateAttr, StringConstraints
+from pydantic import BeforeValidator, Field, PrivateAttr, StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
 from backends.wire.common import Finite, Identifier, ModelName, Text, WireModel
+from catalog.names.languages import code_of
 from catalog.types import Json
 
 AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
@@ -27,7 +28,10 @@ MEDIA_TYPES: Mapping[SpeechFormat, str] = {
 SPEECH_MEDIA: Mapping[SpeechFormat, str] = {**MEDIA_TYPES, "ulaw": "audio/PCMU", "alaw": "audio/PCMA"}
 """Media types of speech; the telephony ones are of RFC 3551."""
 MAX_TERMS = 1000
-Language = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?$")]
+Language = Annotated[
+    str, BeforeValidator(code_of), StringConstraints(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?$")
+]
+"""A BCP 47 tag, or the English name of a language, as OpenAI's answers have it, which becomes its code."""
 Term = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 

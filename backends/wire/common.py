@@ -7,10 +7,40 @@ from collections.abc import Callable
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StringConstraints,
+)
+from pydantic_core import CoreSchema, core_schema
 
 MAX_TEXT = 8_000_000
 """The most characters of one text; the server's limit of a body is usually smaller."""
+
+
+class Written:
+    """Metadata of a text that must match a pattern; ``rule`` says the same in words, for the error."""
+
+    def __init__(self, pattern: str, rule: str) -> None:
+        self._pattern = pattern
+        self._matches = re.compile(pattern, re.ASCII).fullmatch
+        self._rule = rule
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "pattern": self._pattern}
+
+    def _checked(self, value: str) -> str:
+        if self._matches(value) is None:
+            raise ValueError(f"it must be {self._rule}")
+        return value
+
 
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
@@ -18,7 +48,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Identifier = Annotated[str, StringConstraints(max_length=256)]
 CallId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 """The id of a tool call, by which its result refers to it."""
-SchemaName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+SchemaName = Annotated[str, Written(r"^[a-zA-Z0-9_-]{1,64}$", "1 to 64 letters, digits, '_' or '-'")]
 """The name of the form of an answer, as OpenAI takes it."""
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 MAX_STOPS = 64

@@ -52,10 +52,16 @@ def is_data_url(url: str) -> bool:
 
 def read_data_url(url: str) -> tuple[str, str]:
     """``(media type, base64 text)`` of a data URL; raises :class:`UndecodableMedia` for any other text."""
+    media_type, start = data_url_head(url)
+    return media_type, checked_base64(url[start:])
+
+
+def data_url_head(url: str) -> tuple[str, int]:
+    """The media type of a data URL, and where its base64 starts, unread. Raises as :func:`read_data_url`."""
     match = _DATA_URL.match(url, 0, _LONGEST_HEAD)
     if match is None:
         raise UndecodableMedia("A data URL must look like 'data:<media type>;base64,<data>'.", param="messages")
-    return match["type"].lower(), checked_base64(url[match.end() :])
+    return match["type"].lower(), match.end()
 
 
 def checked_base64(data: str) -> str:

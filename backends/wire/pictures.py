@@ -39,11 +39,21 @@ def checked_picture(data: bytes, param: str = "messages", most: int = MAX_BYTES)
     """
     if len(data) > most:
         raise PayloadTooLarge(f"A picture is over the limit of {most // 2**20} MiB.", param=param)
+    return bounded(picture_of(data), param)
+
+
+def picture_of(data: bytes) -> Picture | None:
+    """The picture that begins in these bytes, if they hold its size."""
     try:
-        picture = _read(data)
+        picture = read_head(data)
     except (struct.error, IndexError):
-        picture = None
-    if picture is None or picture.width < 1 or picture.height < 1:
+        return None
+    return picture if picture is not None and picture.width >= 1 and picture.height >= 1 else None
+
+
+def bounded(picture: Picture | None, param: str) -> Picture:
+    """The picture, if there is one within the bounds. Raises as :func:`checked_picture`."""
+    if picture is None:
         raise UndecodableMedia(
             "The data is not a picture in PNG, JPEG, GIF, WebP, BMP, TIFF, AVIF, JPEG 2000, ICO or PNM.",
             param=param,
@@ -57,9 +67,35 @@ def checked_picture(data: bytes, param: str = "messages", most: int = MAX_BYTES)
     return picture
 
 
+def is_cut_off(kind: str, data: bytes) -> bool:
+    """Whether a picture of this kind ends before its pixels do, as far as the bytes tell without decoding.
+
+    A PNG ends with IEND (W3C PNG, 11.2.5) and a WebP tells its length (RFC 9649, 2.4); bytes may follow. A JPEG
+    without an end (EOI) is decoded by most, but not one without a scan (SOS).
+    """
+    match kind:
+        case "png":
+            return data.rfind(_PNG_END) < 0
+        case "jpeg":
+            return data.rfind(_JPEG_END) < 0 and data.find(_JPEG_SCAN) < 0
+        case "webp":
+            return len(data) < int.from_bytes(data[4:8], "little") + 8
+    return False
+
+
+def refuse_cut_off(kind: str, data: bytes, param: str) -> None:
+    """Raises UndecodableMedia for a picture that :func:`is_cut_off`."""
+    if is_cut_off(kind, data):
+        raise UndecodableMedia(f"The picture is cut off: its {kind.upper()} data has no end.", param=param)
+
+
+_PNG_END = b"IEND\xaeB`\x82"
+_JPEG_END, _JPEG_SCAN = b"\xff\xd9", b"\xff\xda"
+
+
 def picture_kind(data: bytes) -> str:
     """The kind of a picture that :func:`checked_picture` has passed."""
-    picture = _read(data)
+    picture = read_head(data)
     return "png" if picture is None else picture.kind
 
 
@@ -78,7 +114,8 @@ def has_transparency(data: bytes) -> bool:
     return False
 
 
-def _read(data: bytes) -> Picture | None:
+def read_head(data: bytes) -> Picture | None:
+    """The picture whose first bytes these are. Raises struct.error and IndexError where they are too few."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return Picture("png", *struct.unpack_from(">II", data, 16)) if data[12:16] == b"IHDR" else None
     if data.startswith(b"\xff\xd8\xff"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -19,6 +20,11 @@ _MODEL = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 BATCH, HALF = "batch", 0.5
 """The tier of a provider's batch API, and its multiplier where a row has none."""
+
+
+PICTURE_TOKENS = 6_240
+"""Tokens assumed of a drawn picture: one of 1024 by 1536 pixels in high quality (OpenAI's image guide)."""
+_SIDE = re.compile(r"(\d{1,2}(?:\.\d)?)K")
 
 
 class TokenPrices(Section):
@@ -65,7 +71,8 @@ class Price(TokenPrices):
     ``tiers`` multiplies the prices of tokens by what a request or an answer says of its service: ``service_tier``
     (flex, priority, batch), ``speed`` (fast), ``inference_geo`` (us); of a video the size (360p, 1080p, 4k).
     Units (an image, a second of video, a minute of audio, a character) count where the tokens of the answer have
-    no price, or are not reported.
+    no price, or are not reported. ``picture_tokens`` are the tokens of a drawn picture by its size (2K: a square
+    of 2,048 pixels a side) or by the ``quality`` of its request.
     """
 
     image: float | None = Field(default=None, ge=0, description="per image")
@@ -77,6 +84,9 @@ class Price(TokenPrices):
     container: float | None = Field(default=None, ge=0, description="per container that ran an answer's code")
     tiers: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default={}, description="multipliers, by service tier, speed or region"
+    )
+    picture_tokens: dict[str, Annotated[int, Field(gt=0)]] = Field(
+        default={}, description="tokens of a drawn picture, by size (1K) or quality (low)"
     )
     long: LongPrices | None = Field(default=None, description="prices of long prompts")
     later: LaterPrices | None = Field(default=None, description="announced prices")
@@ -105,6 +115,24 @@ class Price(TokenPrices):
             if (prices := getattr(self, name)) is not None:
                 update[name] = prices.model_copy(update=_times(prices, TOKEN_PRICES, factor))
         return self.model_copy(update=update)
+
+    def tokens_of_picture(self, size: str = "", quality: str = "") -> int:
+        """The tokens assumed of a picture of a ``size`` (``1024x1024``, ``auto``) and ``quality``.
+
+        Without a size it is that of the smallest listed, as at Google; else that of the nearest. Without a known
+        quality it is the most that is listed. Nothing listed means :data:`PICTURE_TOKENS`.
+        """
+        table = self.picture_tokens
+        if not table or quality in table:
+            return table.get(quality, PICTURE_TOKENS)
+        sides = {float(found[1]) * 1024: count for key, count in table.items() if (found := _SIDE.fullmatch(key))}
+        width, _, height = size.partition("x")
+        if not sides:
+            return max(table.values())
+        if not (width.isdecimal() and height.isdecimal()):
+            return sides[min(sides)]
+        side = max(1.0, math.sqrt(int(width) * int(height)))
+        return sides[min(sides, key=lambda known: abs(math.log(side / known)))]
 
     @cached_property
     def changes(self) -> float:
@@ -152,7 +180,7 @@ class Price(TokenPrices):
 
 TOKEN_PRICES = tuple(TokenPrices.model_fields)
 """The fields of a price per million tokens."""
-PRICES = tuple(name for name in Price.model_fields if name not in ("tiers", "long", "later"))
+PRICES = tuple(name for name in Price.model_fields if name not in ("tiers", "picture_tokens", "long", "later"))
 """The fields of a price that are numbers."""
 
 

@@ -30,7 +30,7 @@ from routing.accounts.costs import cost_nano, cost_of, dearest_prompt, has_sound
 from routing.accounts.refusals import Left, check_request, ends_in, exceeded
 from routing.accounts.windows import day_of, window_at
 from routing.clock import Clock, SteadyWallClock, log_step
-from routing.facts import PICTURE_TOKENS, Facts
+from routing.facts import Facts
 from routing.outcomes import Usage, UsageDetails
 from routing.state.protocol import (
     LASTING,
@@ -217,10 +217,7 @@ class Spend:
         return facts.output_tokens is not None and bool(self._scopes(facts.key))
 
     def cost_so_far(self, price: Price, facts: Facts, output: int = 0) -> float | None:
-        """Estimated dollars of a request whose answer was cut after ``output`` tokens.
-
-        Pictures to be drawn are part of the answer, which nothing came of.
-        """
+        """Estimated dollars of a request cut after ``output`` tokens. Pictures to be drawn are not among them."""
         asked = facts.capability in UNITS and facts.capability is not Capability.IMAGE
         usage = Usage(input=facts.prompt_tokens, output=output, units=facts.units if asked else 0.0)
         return self._dearest(price, usage, facts, drawn=False)
@@ -228,7 +225,8 @@ class Spend:
     def _dearest(self, price: Price, usage: Usage, facts: Facts, *, drawn: bool = True) -> float | None:
         """Dollars at the dearest service that may answer; ``None`` if a part is unknown."""
         price = self.now_of(price)
-        pictures = round(facts.units * PICTURE_TOKENS) if drawn and facts.capability is Capability.IMAGE else 0
+        draws = drawn and facts.capability is Capability.IMAGE
+        pictures = round(facts.units * price.tokens_of_picture(*facts.picture)) if draws else 0
         told = usage.details
         sound = usage.input if told is None and has_sound(facts) else 0
         said = usage.output if facts.capability is Capability.REALTIME else 0

@@ -11,7 +11,7 @@ from catalog.index import Index
 from catalog.model import UNITS, Capability
 from routing.beliefs.columns import Columns
 from routing.beliefs.speed import size_class
-from routing.facts import PICTURE_TOKENS, Facts
+from routing.facts import Facts
 
 _DECODES = frozenset({Capability.CHAT, Capability.COMPLETION})
 _UNIT_SECONDS = {
@@ -102,6 +102,6 @@ def dollars(index: Index, facts: Facts, output_tokens: float, rows: Rows) -> Any
 
 def _picture_dollars(index: Index, facts: Facts, rows: Rows) -> Any:
     each = index.prices["image"][rows]
-    drawn = index.prices["image_output"][rows] * (PICTURE_TOKENS * 1e-6)
+    drawn = index.prices["image_output"][rows] * (index.picture_tokens(*facts.picture)[rows] * 1e-6)
     text = np.nan_to_num(index.prices["input"][rows]) * (facts.prompt_tokens * 1e-6)
     return np.where(np.isnan(each), drawn * facts.units + text, each * facts.units)

@@ -234,6 +234,7 @@ class Dispatcher:
         failed = list(failures)
         limits: list[float | None] = []
         passing = last if last is not None and last.retryable else None
+        refusals: dict[str, str] = {}
         try:
             while queue:
                 retry = number > 0
@@ -262,7 +263,10 @@ class Dispatcher:
                         elif error.retryable:
                             passing = error
                         elif not _is_of_this_model(error) or not (queue or passing):
+                            _tell_of_others(error, refusals)
                             raise
+                        elif isinstance(error, UnsupportedParameter) and error.param is not None:
+                            refusals.setdefault(error.message, error.param)
                         continue
                     succeeded = True
                     attempt.failures = tuple(failed)
@@ -394,6 +398,16 @@ def _reason(attempt: Attempt[Any], plan: Plan) -> str:
 def _is_of_this_model(error: RoundhouseError) -> bool:
     """Whether a request was refused for what this model lacks, so that another may answer it."""
     return isinstance(error, _ANOTHER_MODEL) or getattr(error, "lacks", None) is not None
+
+
+def _tell_of_others(error: RoundhouseError, refusals: Mapping[str, str]) -> None:
+    """Add to the last refusal those of the same parameter by other models, which lack other things of it.
+
+    ``refusals`` are parameters by messages.
+    """
+    others = [message for message, param in refusals.items() if param == error.param and message != error.message]
+    if isinstance(error, UnsupportedParameter) and others:
+        error.message, error.quotes = " ".join([*others[-_MAX_REASONS:], error.message]), True
 
 
 def _resting(candidate: Candidate) -> ModelTemporarilyUnavailable:

@@ -114,6 +114,8 @@ def _check_capabilities(facts: Facts, world: World, model: Model) -> None:
     advice = f"These can: {listed}{more}." if ready else "No model that is ready here can."
     if capable and not ready:
         advice += f" '{capable[0]}' could, but: {world.blocked[capable[0]].reason}"
+    elif not capable and Capability.CLONE in lacks:
+        advice += " One that speaks with voices of recordings: roundhouse pull pocket-tts (extra clone)."
     error = CapabilityMismatch(
         f"The model '{model.id}' cannot do this request: it lacks {', '.join(sorted(lacks))}. {advice}",
         param="model",

@@ -24,7 +24,7 @@ from routing.settings import RoutingSettings, Weights
 _TIER = 10.0
 """Added by a preference that is an order and not a weight: more than any difference of other scores."""
 _TOY = 1.5 * _TIER
-"""Deducted from a toy: more than a rule or a preference of a kind adds, less than that of one model by its name."""
+"""Deducted from a toy: more than a preference of a kind adds, less than that of one model by its name."""
 _FREE = 1e-6
 """Dollars of a call that count as nothing."""
 _RELIABLE = 0.99

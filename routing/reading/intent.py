@@ -7,8 +7,10 @@ the stricter of two values counts. Of preferences, the body's go before a header
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from catalog.errors import InvalidRequest
@@ -86,14 +88,17 @@ def is_auto(requested: str) -> bool:
 def read_intent(requested: str, body: Any, headers: Mapping[str, str]) -> Intent:
     """The intent of a request: the limits of all sources, and the preferences of the body before the headers'.
 
-    ``local`` in any source keeps the request local, also where another names a second mode. Raises InvalidRequest
-    for any other mode that contradicts the name's, for an unknown mode, field or value, and for an
-    ``x-roundhouse-`` header that names no field: a misspelt field must not be ignored silently.
+    ``body`` is an object, or the JSON of one, as forms have it. ``local`` in any source keeps the request local,
+    also where another names a second mode. Raises InvalidRequest for any other mode that contradicts the name's,
+    for an unknown mode, field or value, and for an ``x-roundhouse-`` header that names no field: a misspelt field
+    must not be ignored silently.
     """
     mode = mode_of(requested)
     from_headers = {name: headers[header] for header in headers if (name := _field_of(header)) is not None}
     if body is None and not from_headers:
         return _DEFAULT[mode]
+    if isinstance(body, str):
+        body = _from_text(body)
     if body is not None and not isinstance(body, dict):
         raise InvalidRequest('\'routing\' must be an object, as in {"mode": "fast"}.', param="routing")
     sources = [_parsed(body, "routing.")] if body else []
@@ -107,6 +112,45 @@ def read_intent(requested: str, body: Any, headers: Mapping[str, str]) -> Intent
         fields["local_only"] = True
         chosen = Mode.LOCAL if chosen is Mode.AUTO else chosen
     return Intent(**{**fields, "mode": chosen})
+
+
+def _from_text(text: str) -> Any:
+    """The object that a form's field holds as JSON. Raises InvalidRequest."""
+    try:
+        read = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        read = None
+    if not isinstance(read, dict):
+        raise InvalidRequest(
+            '\'routing\' must be an object, as in {"mode": "fast"}: in a form as JSON. A header for each of its '
+            f"fields does the same, as {HEADER_PREFIX}mode: fast.",
+            param="routing",
+        )
+    return read
+
+
+def intent_of(request: BaseModel, headers: Mapping[str, str]) -> Intent:
+    """The intent of a request with a body: ``routing``, and ``strict`` and ``timings`` beside it.
+
+    ``strict`` at the top of a body means ``routing.strict``: it never loosens what another source asks for.
+    Raises InvalidRequest as :func:`read_intent`, and for a field of ``routing`` that stands beside it.
+    """
+    extra: dict[str, Any] = request.model_extra or {}
+    if extra:
+        check_misplaced(extra)
+    intent = read_intent(getattr(request, "model", "auto"), extra.get("routing"), headers)
+    strict = extra["strict"] if "strict" in extra else request.__dict__.get("strict")
+    if strict is not None and _flag("strict", strict) and not intent.strict:
+        intent = replace(intent, strict=True)
+    if "timings" in extra:
+        intent = replace(intent, timings=_flag("timings", extra["timings"]))
+    return intent
+
+
+def _flag(name: str, asked: Any) -> bool:
+    if not isinstance(asked, bool | None):
+        raise InvalidRequest(f"'{name}' must be true or false.", param=name)
+    return bool(asked)
 
 
 def _merged(sources: Sequence[IntentBody]) -> dict[str, Any]:

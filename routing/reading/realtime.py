@@ -8,7 +8,7 @@ from types import MappingProxyType
 from backends.wire.audio import RealtimeRequest, RealtimeTurn
 from catalog.model import Capability
 from routing.facts import Facts
-from routing.reading.intent import read_intent
+from routing.reading.intent import intent_of
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -20,7 +20,6 @@ def read_realtime(
 
     Raises InvalidRequest for an unknown intent.
     """
-    intent = read_intent(request.model, (request.model_extra or {}).get("routing"), headers)
     turn = request if isinstance(request, RealtimeTurn) else None
     return Facts(
         capability=Capability.REALTIME,
@@ -29,5 +28,5 @@ def read_realtime(
         output_tokens=0 if turn is None else turn.most,
         stream=True,
         key=key,
-        intent=intent,
+        intent=intent_of(request, headers),
     )

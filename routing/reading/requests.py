@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from hashlib import blake2b
 from types import MappingProxyType
-from typing import Any
 
 import orjson
 
@@ -27,13 +26,12 @@ from backends.wire.tokens import (
     TokenizeRequest,
     TokenizeTexts,
 )
-from catalog.errors import InvalidRequest
 from catalog.model import Capability
 from catalog.names.languages import languages_of
 from catalog.prices.rates import tiers_of
-from routing.facts import Complexity, Confidence, Facts, Intent, Task
+from routing.facts import Complexity, Confidence, Facts, Task
 from routing.prefix import Prefix
-from routing.reading.intent import check_misplaced, is_auto, read_intent
+from routing.reading.intent import intent_of, is_auto
 from routing.reading.kind import kind_by_structure, kind_of
 from routing.reading.media import TOKENS_PER_IMAGE, media_tokens
 from routing.reading.shape import shape_of
@@ -100,7 +98,7 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = NO_HEADERS, *, 
         schema_size=schema,
         labels=labels,
     )
-    intent = _intent(request, headers)
+    intent = intent_of(request, headers)
     images = not _SEEN.isdisjoint(features)
     kind = (
         kind_of(last, shape, images=images, output_tokens=output_tokens, system=system, before=before)
@@ -238,7 +236,7 @@ def read_transcription(
         parameters=_parameters(request),
         stream=request.stream,
         key=key,
-        intent=_intent(request, headers),
+        intent=intent_of(request, headers),
     )
 
 
@@ -254,7 +252,7 @@ def read_speech(request: SpeechRequest, headers: Mapping[str, str] = NO_HEADERS,
         stream=True,
         key=key,
         prompt_digest=_digest([request.input]),
-        intent=_intent(request, headers),
+        intent=intent_of(request, headers),
     )
 
 
@@ -271,7 +269,8 @@ def read_image(request: ImageRequest, headers: Mapping[str, str] = NO_HEADERS, *
         stream=bool(request.stream),
         key=key,
         prompt_digest=_digest([request.prompt]),
-        intent=_intent(request, headers),
+        intent=intent_of(request, headers),
+        picture=(request.size or "", request.quality or ""),
     )
 
 
@@ -296,7 +295,7 @@ def read_tokens(
         output_tokens=0,
         key=key,
         tokens_only=True,
-        intent=_intent(request, headers),
+        intent=intent_of(request, headers),
     )
 
 
@@ -314,7 +313,7 @@ def _textual(
     output_tokens: int | None = None,
     stream: bool = False,
 ) -> Facts:
-    intent = _intent(request, headers)
+    intent = intent_of(request, headers)
     requested = getattr(request, "model", "auto")
     costs = costs_of(requested)
     tokens = other_tokens + _estimate(texts, costs)
@@ -434,20 +433,6 @@ def _size(schema: object) -> int:
         elif isinstance(node, list):
             stack.extend(node[:_MAX_SCHEMA_NODES])
     return nodes
-
-
-def _intent(request: WireModel, headers: Mapping[str, str]) -> Intent:
-    extra: dict[str, Any] = request.model_extra or {}
-    if extra:
-        check_misplaced(extra)
-    intent = read_intent(getattr(request, "model", "auto"), extra.get("routing"), headers)
-    return replace(intent, timings=_timings(extra["timings"])) if "timings" in extra else intent
-
-
-def _timings(asked: Any) -> bool:
-    if not isinstance(asked, bool | None):
-        raise InvalidRequest("'timings' must be true or false.", param="timings")
-    return bool(asked)
 
 
 def _parameters(request: WireModel) -> frozenset[str]:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from backends.wire.video.request import INTERNAL, DiscardRequest, VideoRequest
 from catalog.model import Capability
 from routing.facts import Facts, Task
-from routing.reading.intent import check_misplaced, read_intent
+from routing.reading.intent import intent_of
 
 _TIERS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (360, ("360p",)),
@@ -19,7 +19,7 @@ _TIERS: tuple[tuple[int, tuple[str, ...]], ...] = (
 )
 """Resolutions by the most pixels of the shorter side."""
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-_NOT_PARAMETERS = frozenset({"model", "prompt", "routing", "timings"}) | INTERNAL
+_NOT_PARAMETERS = frozenset({"model", "prompt", "routing", "strict", "timings"}) | INTERNAL
 
 
 def read_video(request: VideoRequest, headers: Mapping[str, str] = _NO_HEADERS, *, key: str = "") -> Facts:
@@ -30,8 +30,6 @@ def read_video(request: VideoRequest, headers: Mapping[str, str] = _NO_HEADERS, 
     features = {Capability.VISION} if request.image is not None else set()
     if request.from_video:
         features.add(Capability.VIDEO_INPUT)
-    extra = request.model_extra or {}
-    check_misplaced(extra)
     return Facts(
         capability=Capability.VIDEO,
         requested=request.model,
@@ -43,7 +41,7 @@ def read_video(request: VideoRequest, headers: Mapping[str, str] = _NO_HEADERS, 
         stream=True,
         key=key,
         prompt_digest=blake2b(request.prompt.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest(),
-        intent=read_intent(request.model, extra.get("routing"), headers),
+        intent=intent_of(request, headers),
     )
 
 

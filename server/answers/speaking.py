@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, suppress
@@ -221,6 +222,7 @@ class SpokenAnswer(Answer[Json]):
         self._voice = "auto"
         self._spoken = 0.0
         self._refused: InvalidRequest | None = None
+        self._begun = False
         self.trace, self.model = text.trace, text.model
 
     @property
@@ -300,7 +302,7 @@ class SpokenAnswer(Answer[Json]):
             yield _audio_chunk(head, {"data": _encoded(data)})
         if whole:  # once, as clients join the texts of a stream's pieces
             yield _audio_chunk(head, {"id": id_of(whole)})
-            yield _audio_chunk(head, {"expires_at": int(head.get("created") or 0) + _YEAR})
+            yield _audio_chunk(head, {"expires_at": int(time.time()) + _YEAR})
         if self._refused is not None:
             yield _audio_chunk(head, {"notice": f"Not all of the text is spoken: {self._refused.message}"})
         for chunk in ends:
@@ -312,15 +314,14 @@ class SpokenAnswer(Answer[Json]):
         One that the voices refuse, as those in scripts that none reads, stays without sound: the text was paid for
         and is answered. Under ``strict``, that raises InvalidRequest.
         """
-        begun = False
         while (written := await todo.get()) is not None:
             if not (text := speakable(written)):
                 continue
             came = False
             before = (self._speaking.job.spent if self._speaking.writes else self._text.spent) + self._spoken
+            counted, self._begun = not self._begun, True
             try:
-                async with self._speaking.speech(text, self._voice, before, counted=not begun) as answer:
-                    begun = True
+                async with self._speaking.speech(text, self._voice, before, counted=counted) as answer:
                     self._voice = answer.model.id
                     async for data in answer:
                         if data:

@@ -37,8 +37,7 @@ def verbose_json(done: Json, request: TranscriptionRequest) -> Json:
         "duration": done.get("duration"),
         "text": done.get("text", ""),
     }
-    if "language_probability" in done:
-        answer["language_probability"] = done["language_probability"]
+    answer |= {name: done[name] for name in ("source_language", "language_probability") if name in done}
     if "segment" in request.timestamp_granularities:
         answer["segments"] = done.get("segments") or []
     if "word" in request.timestamp_granularities:

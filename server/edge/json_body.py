@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from json import JSONDecodeError, JSONDecoder
 from typing import Any, TypeVar
@@ -128,13 +129,25 @@ def from_validation(
     if there[0]["type"] == UNKNOWN and model is not None and chosen:
         reason += or_known(str(chosen[-1]), fields_at(model, chosen[:-1]))
     if there[0]["type"] not in (MISSING, UNKNOWN) and chosen:
-        reason += f" (it is {shown(_at(sent, chosen), value=False)})"
+        reason += f" ({_came(_at(sent, chosen), there[0]['type'])})"
     end = "" if reason.endswith("?") else "."
     return InvalidRequest(
         f"'{param}': {reason}{end}"[:MAX_MESSAGE] if param else f"{reason}{end}", param=param or None
     )
 
 
+def _came(value: Any, broken: str) -> str:
+    """The words for a value that breaks a rule: its number of items, or a number, which a query has as text."""
+    if broken in _OF_LENGTH and isinstance(value, list | tuple | dict):
+        return f"it has {len(value)}"
+    if broken in _COMPARED and isinstance(value, str) and _PLAIN_NUMBER.fullmatch(value):
+        return f"it is {value}"
+    return f"it is {shown(value, value=False)}"
+
+
+_OF_LENGTH = frozenset({"too_long", "too_short"})
+_COMPARED = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal"})
+_PLAIN_NUMBER = re.compile(r"[+-]?\d{1,20}(?:\.\d{1,20})?", re.ASCII)
 _MUST_BE = "it must be "
 
 

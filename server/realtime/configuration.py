@@ -8,9 +8,11 @@ from typing import Any
 
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
+from routing.reading.intent import read_intent
 from server.edge.json_body import as_model
 from server.realtime.fields import (
-    AudioFormatField,
+    AnswerFields,
+    ChosenFunction,
     InputTranscription,
     ResponseFields,
     SemanticTurns,
@@ -20,7 +22,7 @@ from server.realtime.fields import (
 )
 from server.realtime.hearing.completeness import LONGEST_MS
 from server.realtime.hearing.ears import Listening
-from server.realtime.sound import AudioForm
+from server.realtime.sound import PCM_RATE, AudioForm
 
 INSTRUCTIONS = (
     "You are talking with the user by voice. Answer in one or two short sentences, as they are spoken: no lists, "
@@ -29,6 +31,8 @@ INSTRUCTIONS = (
 """The default instructions of a session that answers with audio, shown in ``session.created`` as OpenAI does."""
 _OPEN = frozenset({"audio", "input", "output"})
 """Objects of which an update replaces the named members alone."""
+_LEAST, _MOST = 0.05, 0.99
+"""The thresholds that tell speech from silence: the model is never as sure as 0 or 1."""
 _ONCE = ("model", "type")
 _SEMANTIC = Listening(threshold=0.5, prefix=300.0)
 
@@ -61,15 +65,20 @@ class Configuration:
     dropped: tuple[str, ...] = field(default=())
 
     @classmethod
-    def new(cls, id_: str, sent: Json, expires_at: int) -> Configuration:
-        """Raises InvalidRequest, and UnsupportedParameter for what is dropped from a strict session."""
+    def new(cls, id_: str, sent: Json, expires_at: int, update: Json | None = None) -> Configuration:
+        """The configuration of ``sent``; what is dropped is told of ``update``, the part of it that is new.
+
+        Raises InvalidRequest, and UnsupportedParameter for what is dropped from a strict session."""
+        _check_turns(sent)
         fields = as_model(SessionFields, sent)
+        if not fields.tools and needs_tools(fields):
+            raise InvalidRequest("This 'tool_choice' needs 'tools'.", param="session.tool_choice")
         if fields.prompt is not None:
             raise InvalidRequest(
                 "A stored prompt is its maker's alone: send its text as 'instructions'.", param="session.prompt"
             )
-        dropped = _dropped(fields)
-        if dropped and fields.strict:
+        dropped = _dropped(fields if update is None else as_model(SessionFields, update))
+        if dropped and (fields.strict or read_intent(fields.model, fields.routing, {}).strict):
             raise UnsupportedParameter(f"The session is strict, and {dropped[0]} has no effect.", param=dropped[0])
         return cls(id_, sent, fields, expires_at, dropped)
 
@@ -83,7 +92,7 @@ class Configuration:
                 raise InvalidRequest(
                     f"A session's {name} cannot change: open another session.", param=f"session.{name}"
                 )
-        made = Configuration.new(self.id, merged(self.sent, update), self.expires_at)
+        made = Configuration.new(self.id, merged(self.sent, update), self.expires_at, update)
         if spoken and made.voice != self.voice:
             raise InvalidRequest(
                 "The voice cannot change any more: this session has spoken.",
@@ -95,6 +104,16 @@ class Configuration:
     def voice(self) -> str | None:
         voice = self.fields.audio.output.voice
         return voice if isinstance(voice, str) or voice is None else voice.id
+
+    @property
+    def speaker(self) -> str:
+        """The model that speaks."""
+        return self.fields.audio.output.model
+
+    @property
+    def transcriber(self) -> str | None:
+        """The model that transcribes, if the session names how it is transcribed."""
+        return None if self.transcription is None else self.transcription.model
 
     @property
     def transcribes(self) -> bool:
@@ -121,7 +140,8 @@ class Configuration:
     def listening(self) -> Listening | None:
         turns = self.turns
         if isinstance(turns, ServerTurns):
-            return Listening(turns.threshold, float(turns.prefix_padding_ms), float(turns.silence_duration_ms))
+            threshold = min(max(turns.threshold, _LEAST), _MOST)
+            return Listening(threshold, float(turns.prefix_padding_ms), float(turns.silence_duration_ms))
         if isinstance(turns, SemanticTurns):
             return Listening(_SEMANTIC.threshold, _SEMANTIC.prefix, LONGEST_MS[turns.eagerness])
         return None
@@ -137,7 +157,7 @@ class Configuration:
             "include": None,
             "audio": {
                 "input": {
-                    "format": _format(audio.input.format),
+                    "format": told_form(audio.input.format.type),
                     "transcription": _dumped(audio.input.transcription),
                     "noise_reduction": None,
                     "turn_detection": _turns(audio.input.turn_detection),
@@ -146,7 +166,7 @@ class Configuration:
         }
         if not self.transcribes:
             told["audio"]["output"] = {
-                "format": _format(audio.output.format),
+                "format": told_form(audio.output.format.type),
                 "voice": self.voice,
                 "speed": audio.output.speed,
                 "model": audio.output.model,
@@ -178,12 +198,31 @@ def merged(base: Mapping[str, Any], update: Mapping[str, Any]) -> Json:
     return result
 
 
-def check_response(fields: ResponseFields) -> None:
+def needs_tools(fields: AnswerFields) -> bool:
+    """Whether a tool must be called."""
+    return fields.tool_choice == "required" or isinstance(fields.tool_choice, ChosenFunction)
+
+
+def _check_turns(sent: Json) -> None:
+    """Raises InvalidRequest for a way to find turns that does not exist."""
+    found: Any = sent
+    for name in ("audio", "input", "turn_detection"):
+        found = found.get(name) if isinstance(found, dict) else None
+    if isinstance(found, dict) and found.get("type") not in ("server_vad", "semantic_vad"):
+        raise InvalidRequest(
+            "Turns are found by 'server_vad' or 'semantic_vad'; without 'turn_detection' the client commits.",
+            param="session.audio.input.turn_detection.type",
+        )
+
+
+def check_response(fields: ResponseFields, session: SessionFields) -> None:
     """Raises InvalidRequest for what no response can have."""
     if fields.prompt is not None:
         raise InvalidRequest(
             "A stored prompt is its maker's alone: send its text as 'instructions'.", param="response.prompt"
         )
+    if needs_tools(fields) and not (session.tools if fields.tools is None else fields.tools):
+        raise InvalidRequest("This 'tool_choice' needs 'tools'.", param="response.tool_choice")
     if fields.conversation not in (None, "auto", "none"):
         raise InvalidRequest(
             "A response belongs to the session's conversation ('auto') or to none ('none').",
@@ -211,8 +250,9 @@ def _dropped(fields: SessionFields) -> tuple[str, ...]:
     return tuple(name for name in names if name not in known)
 
 
-def _format(form: AudioFormatField) -> Json:
-    return {"type": form.type, "rate": 24000} if form.type == "audio/pcm" else {"type": form.type}
+def told_form(kind: str) -> Json:
+    """A format of audio as clients are told it."""
+    return {"type": kind, "rate": PCM_RATE} if kind == "audio/pcm" else {"type": kind}
 
 
 def _turns(turns: ServerTurns | SemanticTurns | None) -> Json | None:

@@ -12,7 +12,7 @@ from backends.wire.common import Effort, Finite, Identifier, Metadata, ModelName
 from backends.wire.schema import Schema
 
 Milliseconds = Annotated[int, Field(ge=0, le=60_000)]
-Modalities = Annotated[list[Literal["text", "audio"]], Field(min_length=1, max_length=2)]
+Modalities = Annotated[list[Literal["text", "audio"]], Field(min_length=1, max_length=1)]
 MostTokens = Annotated[int, Field(ge=1, le=10_000_000)] | Literal["inf"]
 
 
@@ -37,7 +37,7 @@ class ServerTurns(WireModel):
     """Turns by silence (``server_vad``)."""
 
     type: Literal["server_vad"]
-    threshold: Annotated[Finite, Field(ge=0.05, le=0.99)] = 0.5
+    threshold: Annotated[Finite, Field(ge=0, le=1)] = 0.5
     prefix_padding_ms: Milliseconds = 300
     silence_duration_ms: Annotated[int, Field(ge=64, le=60_000)] = 500
     create_response: bool = True

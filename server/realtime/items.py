@@ -106,7 +106,11 @@ def read_item(sent: Json, param: str = "item") -> Item:
         raise InvalidRequest(
             "An item is a 'message', a 'function_call' or a 'function_call_output'.", param=f"{param}.type"
         )
-    read = as_model(kind, sent)
+    try:
+        read = as_model(kind, sent)
+    except InvalidRequest as error:
+        error.param = param if error.param is None else f"{param}.{error.param}"
+        raise
     name = read.id or new_id("item")
     head: Json = {"id": name, "object": "realtime.item", "type": read.type, "status": "completed"}
     if isinstance(read, RealtimeMessage):

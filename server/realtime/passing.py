@@ -17,7 +17,7 @@ from catalog.types import Json
 from routing.calling.answer import Answer
 from server.jobs import realtime_job, realtime_turn_job
 from server.realtime.context import Outlet, SessionContext
-from server.storage.provider_objects import refuse_objects
+from server.storage.provider_objects import refuse_addresses, refuse_objects
 
 _WAITING = 256
 """Events of a response that its job has not seen yet."""
@@ -81,6 +81,16 @@ class PassedSession:
         if isinstance(session := sent.get("session"), dict):  # the provider's name of the model is another
             sent = {**sent, "session": {name: value for name, value in session.items() if name != "model"}}
         await self._link.send(sent)
+
+    async def finish(self, error: RoundhouseError) -> None:
+        """Cancel the responses at the provider, which tells of their end."""
+        del error
+        for name in tuple(self._turns):
+            assert self._link is not None
+            with suppress(RoundhouseError):
+                await self._link.send({"type": "response.cancel", "response_id": name})
+        if self._counting:
+            await asyncio.wait(self._counting)
 
     async def close(self) -> None:
         tasks = [*self._counting, *([self._task] if self._task is not None else [])]
@@ -170,8 +180,9 @@ def check_event(context: SessionContext, sent: Json) -> None:
     """Keep a caller from the provider's account, which all keys share.
 
     Raises NotPermitted for tools that act there, InvalidRequest for objects of a provider's that the caller may
-    not name.
+    not name, and for addresses of a private network.
     """
+    refuse_addresses(context.runtime.storage, context.caller, _object(sent, "item"))
     if context.caller.admin:
         return
     for part in (_object(sent, "session"), _object(sent, "response")):

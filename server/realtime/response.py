@@ -19,7 +19,7 @@ from server.edge.errors import as_error
 from server.edge.json_body import from_validation
 from server.history.truncation import Truncating
 from server.jobs import chat_job
-from server.realtime.configuration import Configuration
+from server.realtime.configuration import Configuration, told_form
 from server.realtime.context import SessionContext, items_of
 from server.realtime.fields import ResponseFields
 from server.realtime.items import Item, RealtimeConversation, messages_of, new_id
@@ -84,6 +84,7 @@ class ResponseRun:
         self._message: _Output | None = None
         self._told = _Told()
         self._why: str | None = None
+        self._failure: RoundhouseError | None = None
         self._inner: asyncio.Task[None] | None = None
         self._voice: SessionVoice | None = None
         self.in_conversation = fields.conversation != "none"
@@ -108,6 +109,11 @@ class ResponseRun:
             if self._inner is not None:
                 self._inner.cancel()
 
+    def fail(self, error: RoundhouseError) -> None:
+        """End it with an error of its session. No delta follows."""
+        self._failure = self._failure or error
+        self.cancel("session_ended")
+
     async def run(self) -> None:
         """From ``response.created`` to ``response.done``."""
         error: RoundhouseError | None = None
@@ -125,7 +131,7 @@ class ResponseRun:
             if not self._inner.cancelled() and (raised := self._inner.exception()) is not None:
                 error = _first(raised)
                 self._room.context.on_error(error.code)
-            await self._close(error)
+            await self._close(self._failure or error)
         finally:
             self.done.set()
 
@@ -365,7 +371,7 @@ class ResponseRun:
         for output in self._outputs:
             await self._close_output(output, whole=whole)
         status, details = "completed", None
-        if self._why is not None:
+        if self._why is not None and self._failure is None:
             status, details = "cancelled", {"type": "cancelled", "reason": self._why}
         elif error is not None:
             told = error.to_body()["error"]
@@ -430,7 +436,7 @@ class ResponseRun:
         }
         if self.speaks:
             voice = self._own_voice()
-            told["audio"] = {"output": {"format": {"type": self._form().kind}, "voice": voice.voice}}
+            told["audio"] = {"output": {"format": told_form(self._form().kind), "voice": voice.voice}}
         chat = self._told.chat
         if not chat and outcome is not None:  # no candidate began to answer
             chat = {"model": outcome.model, "trace": trace}

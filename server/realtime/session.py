@@ -15,6 +15,7 @@ from catalog.errors import InvalidRequest, RateLimited, RoundhouseError
 from catalog.types import Json
 from server.edge.json_body import as_model
 from server.realtime.beta import to_current
+from server.realtime.checking import Checking
 from server.realtime.configuration import Configuration, check_response
 from server.realtime.context import Outlet, SessionContext, refused
 from server.realtime.events import (
@@ -77,6 +78,14 @@ class RealtimeSession:
             told = {"id": self.conversation.id, "object": "realtime.conversation"}
             await self.send({"type": "conversation.created", "conversation": told})
 
+    async def finish(self, error: RoundhouseError) -> None:
+        """End the responses that are being made, and tell of it."""
+        runs = [run for run in (self._active, *self._aside) if run is not None]
+        for run in runs:
+            run.fail(error)
+        for run in runs:
+            await run.done.wait()
+
     async def close(self) -> None:
         """End every task."""
         tasks = [*self._tasks, *([self._idle] if self._idle is not None else [])]
@@ -115,18 +124,11 @@ class RealtimeSession:
         if event.type.startswith("transcription_session"):
             update = {**update, "type": "transcription"}
         made = self.configuration.updated(update, spoken=self._spoken)
-        self._check_model(made.fields.audio.output.model)
-        if made.transcription is not None:
-            self._check_model(made.transcription.model)
+        context = self.context
+        Checking(context.runtime, context.caller, context.headers).check(made, self.configuration)
         self.configuration = made
         self._ears.listen(made.listening, made.input_form)
         await self.send({"type": "session.updated", "session": made.public()})
-
-    def _check_model(self, name: str) -> None:
-        """Raises ModelNotFound."""
-        runtime = self.context.runtime
-        if not name.startswith("auto"):
-            runtime.catalog.replicas(runtime.standing(name))
 
     async def _append(self, event: AudioAppend) -> None:
         long = len(event.audio) > SHORT
@@ -211,7 +213,7 @@ class RealtimeSession:
         fields = event.response or ResponseFields()
         if self._beta and event.model_extra is not None and event.response is not None:
             fields = as_model(ResponseFields, to_current(event.response.to_wire()))
-        check_response(fields)
+        check_response(fields, self.configuration.fields)
         await self._respond(fields)
 
     async def _cancel(self, event: ResponseCancel) -> None:

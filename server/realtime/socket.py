@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from secrets import token_hex
 from time import time
 from typing import Any, Protocol
@@ -24,6 +25,8 @@ NORMAL, GOING_AWAY, POLICY, INTERNAL, RESTART = 1000, 1001, 1008, 1011, 1012
 """Status codes of a close. Source: RFC 6455, section 7.4.1, and IANA's registry."""
 MOST_INVALID = 50
 """Invalid events in a row after which a session ends."""
+_LAST_SECONDS = 0.5
+"""The time to tell of the end of responses, well within the grace of a server that stops."""
 
 
 class ServedSession(Protocol):
@@ -42,6 +45,10 @@ class ServedSession(Protocol):
 
     async def handle(self, sent: Json) -> None:
         """Do what an event asks for. Raises the error that its client is told."""
+        ...
+
+    async def finish(self, error: RoundhouseError) -> None:
+        """End the responses that are being made because of ``error``, and tell of it."""
         ...
 
     async def close(self) -> None:
@@ -107,8 +114,20 @@ class SocketSession:
             self._abort()
         finally:
             context.in_flight.sessions.discard(self)
-            await session.close()
+            try:
+                await self._finish(session)
+            finally:
+                await session.close()
         await self._say_goodbye()
+
+    async def _finish(self, session: ServedSession) -> None:
+        """Let the client know how its responses end, where the connection still takes it."""
+        error, code = self._why or (None, 0)
+        if error is None or code == INTERNAL:
+            return
+        with suppress(ClientGone, RoundhouseError, TimeoutError):
+            async with asyncio.timeout(_LAST_SECONDS):
+                await session.finish(error)
 
     # ---- as an outlet
 

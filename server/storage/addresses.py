@@ -36,23 +36,23 @@ _APIS = ("generativelanguage.googleapis.com", "aiplatform.googleapis.com")
 """Hosts of provider APIs that open addresses of their own with the rights of the account."""
 
 
-def account_addresses(value: Any) -> Iterator[str]:
-    """The addresses within parts of a request that name objects of an account. Texts are not searched."""
+def addresses_of(value: Any) -> Iterator[str]:
+    """The addresses within parts of a request, those of data among them. Texts are not searched."""
     if isinstance(value, list):
         for each in containers(value):
-            yield from account_addresses(each)
+            yield from addresses_of(each)
     elif isinstance(value, dict):
         for name, held in value.items():
             if isinstance(held, str):
                 if name in _HELD:
-                    if held and names_account(held):
+                    if held:
                         yield held
-                elif name in _DATA and value.get("type") != "text" and _opens_account(held):
+                elif name in _DATA and value.get("type") != "text" and _is_address(held):
                     yield held
             elif isinstance(held, list | dict) and name not in _UNREAD:
-                yield from account_addresses(held)
+                yield from addresses_of(held)
                 if name in _DATA and isinstance(held, list) and str in set(map(type, held)):
-                    yield from (each for each in held if isinstance(each, str) and _opens_account(each))
+                    yield from (each for each in held if isinstance(each, str) and _is_address(each))
 
 
 def containers(values: list[Any]) -> Iterator[Any]:
@@ -72,6 +72,6 @@ def names_account(address: str) -> bool:
     return any(host in plain for host in _APIS)
 
 
-def _opens_account(text: str) -> bool:
+def _is_address(text: str) -> bool:
     scheme = _SCHEME.match(text)
-    return scheme is not None and text.startswith("//", scheme.end()) and names_account(text)
+    return scheme is not None and text.startswith("//", scheme.end())

@@ -11,12 +11,13 @@ from fnmatch import fnmatchcase
 from itertools import chain
 from typing import Any
 
+from backends.fetch import leads_inside
 from backends.native import no_object
 from backends.wire.chat import Message
 from catalog.errors import InvalidRequest
 from catalog.types import Json
 from server.callers import Caller
-from server.storage.addresses import account_addresses, containers
+from server.storage.addresses import addresses_of, containers, names_account
 from server.storage.storage import Storage
 
 _HOLDERS = frozenset({"input_file", "input_image", "file", "container_upload", "computer_screenshot"})
@@ -64,14 +65,23 @@ def refuse_objects(storage: Storage, caller: Caller, fields: Json) -> None:
 
 
 def refuse_addresses(storage: Storage, caller: Caller, *parts: Any) -> None:
-    """Raises InvalidRequest for an address in parts of a request that opens what the caller may not name."""
+    """Raises InvalidRequest for an address in parts of a request that opens what the caller may not name.
+
+    That is an object of a provider's account, and for every caller a host of a private network.
+    """
     for part in parts:
-        for address in account_addresses(part):
-            if not may_name(storage, caller, address):
+        for address in addresses_of(part):
+            if names_account(address):
+                if not may_name(storage, caller, address):
+                    raise InvalidRequest(
+                        f"{address[:100]!r} is no public address: it names an object of the provider's account, "
+                        "which all keys share. Send the data itself or an https:// address. The operator can list "
+                        "it in storage.provider_ids."
+                    )
+            elif leads_inside(address, storage.hosts):
                 raise InvalidRequest(
-                    f"{address[:100]!r} is no public address: it names an object of the provider's account, which "
-                    "all keys share. Send the data itself or an https:// address. The operator can list it in "
-                    "storage.provider_ids."
+                    f"{address[:100]!r} leads to a private network, and is given to no model. Send the data "
+                    "itself as a data: URL. The operator can list the host in [backends.fetch]."
                 )
 
 

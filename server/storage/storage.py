@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -32,11 +32,17 @@ class Page:
 
 
 class Storage:
-    """Keeps records of callers within the settings' bounds."""
+    """Keeps records of callers within the settings' bounds.
 
-    def __init__(self, records: Records, settings: StorageSettings, clock: Clock) -> None:
+    ``hosts`` are those that addresses of media may name although they are of a private network.
+    """
+
+    def __init__(
+        self, records: Records, settings: StorageSettings, clock: Clock, *, hosts: Sequence[str] = ()
+    ) -> None:
         self.records = records
         self.settings = settings
+        self.hosts = hosts
         self._clock = clock
         self._secrets: dict[str, bytes] = {}
 

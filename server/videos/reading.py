@@ -15,7 +15,7 @@ from starlette.requests import Request
 from backends.fetch import Fetcher
 from backends.wire.common import MAX_TEXT, WireModel
 from backends.wire.media import decoded, is_data_url, read_data_url
-from backends.wire.pictures import MAX_BYTES, checked_picture
+from backends.wire.pictures import MAX_BYTES, checked_picture, refuse_cut_off
 from backends.wire.video.request import (
     INTERNAL,
     MAX_SOURCE,
@@ -233,4 +233,5 @@ def _checked(picture: bytes, param: str) -> str:
         raise
     if kind not in READ:
         raise UndecodableMedia(f"A {kind} is no first frame; send PNG, JPEG or WebP.", param=param)
+    refuse_cut_off(kind, picture, param)
     return kind

@@ -13,11 +13,12 @@ from backends.http import HttpClient
 from backends.local.parameters import table_of
 from backends.ollama.backend import V1
 from backends.openai.parameters import table_at
+from backends.openai.pictures import left_out
 from backends.parameters import ELSEWHERE, FORBIDDEN, ParameterTable, body_for, dropped_names
 from backends.wire.chat import ChatRequest
 from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
-from backends.wire.images import ImageRequest
+from backends.wire.images import ImageEditRequest, ImageRequest
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
@@ -178,7 +179,7 @@ def test_a_models_own_list_is_a_further_bound() -> None:
 def test_our_own_fields_never_leave_but_strict_reaches_the_worker_app_that_honours_it() -> None:
     request = chat(routing={"mode": "fast"}, strict=True)
     assert not {"routing", "strict"} & sent(request, COMPATIBLE).keys()
-    assert "strict" in sent(request, WORKER)
+    assert "strict" not in sent(request, WORKER), "the gateway itself refuses, by what the worker names"
     assert "strict" not in sent(request, replace(WORKER, engine="mlx"))
 
 
@@ -261,3 +262,34 @@ def test_arguments_of_a_template_are_an_object_and_others_pass() -> None:
     assert sent(chat(chat_template_kwargs=own), WORKER)["chat_template_kwargs"] == own
     with pytest.raises(InvalidRequest, match="must be an object"):
         sent(chat(chat_template_kwargs=[1]), WORKER)
+
+
+DEFAULTS = {
+    "quality": "auto", "moderation": "auto", "background": "auto", "partial_images": 0, "output_compression": 100,
+}  # fmt: skip
+"""The values that OpenAI has for fields that a request for pictures leaves out."""
+PAINTERS = {
+    "doodle": table_of("onnx-painter"),
+    "diffusion": table_of("diffusion"),
+    "openai": table_at("https://api.openai.com/v1"),
+    "none of them": ParameterTable(drops=frozenset({*DEFAULTS, "input_fidelity"})),
+}
+
+
+@pytest.mark.parametrize("table", PAINTERS.values(), ids=PAINTERS)
+def test_openais_defaults_of_pictures_are_never_named_as_dropped(table: ParameterTable) -> None:
+    asked = ImageRequest.model_validate({"model": "m", "prompt": "a", **DEFAULTS})
+    upstream = Upstream("o", "openai", "http://x/v1", "m")
+    assert dropped_names(asked, upstream, table) == ()
+    edit = ImageEditRequest.model_validate({**asked.model_dump(), "image": (b"x",), "input_fidelity": "low"})
+    assert dropped_names(edit, upstream, table) == ()
+    assert left_out(edit.model_copy(update={"variation": True}), table) == ()
+    bare = replace(upstream, parameters=frozenset({"size"}))
+    assert dropped_names(asked, bare, table) == ()
+
+
+def test_what_differs_from_the_defaults_of_pictures_is_named() -> None:
+    changed = {"quality": "high", "moderation": "low", "partial_images": 2, "stream": True}
+    asked = ImageRequest.model_validate({"model": "m", "prompt": "a", **changed})
+    names = dropped_names(asked, Upstream("o", "openai", "http://x/v1", "m"), PAINTERS["doodle"])
+    assert set(names) == {"quality", "moderation", "partial_images"}

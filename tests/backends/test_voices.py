@@ -13,7 +13,7 @@ from backends.local.parameters import table_of
 from backends.openai.backend import OpenAIBackend
 from backends.openai.forms import dropped, speech_body, transcription_form
 from backends.openai.parameters import COMPATIBLE, OPENAI
-from backends.voices import KOKORO_VOICES, OPENAI_VOICES, kokoro_voice
+from backends.voices import KOKORO_VOICES, OPENAI_VOICES, kokoro_voice, unknown_voice
 from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.workers.engines.speech.voices import Voice, choose
 from catalog.errors import UnsupportedParameter
@@ -183,6 +183,12 @@ def test_a_voice_whose_language_is_not_read_here_names_the_way_to_read_it(strict
 def test_an_unknown_local_voice_is_refused_with_the_list() -> None:
     with pytest.raises(UnsupportedParameter, match="heart, am_adam, af_sage"):
         choose(VOICES, default="heart", name="bob", language=None, strict=False)
+
+
+def test_an_error_lists_every_voice_of_kokoro_and_counts_those_beyond_a_page() -> None:
+    names = [f"v{number}" for number in range(70)]
+    assert unknown_voice("It", "bob", names[:49]).message.endswith("v47, v48.")
+    assert unknown_voice("It", "bob", names).message.endswith("v63 and 6 more.")
 
 
 def hearing(**fields: Any) -> TranscriptionRequest:

@@ -17,6 +17,7 @@ from catalog.types import Json
 from server.app import create_app
 from server.settings import Settings
 from tests.backends.specs import of_anthropic, of_google, of_openai
+from tests.conformance.features.doors import PICTURE
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.bedrock import REGION, FakeBedrock, held
 from tests.fakes.google import FakeGoogle
@@ -24,7 +25,6 @@ from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import FakeServer
 
 NAME = "forecast.of/the day"
-PIXEL = f"data:image/png;base64,{base64.b64encode(b'pixel').decode()}"
 NOTES = base64.b64encode(b"A note.").decode()
 CITY: Json = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 ZIP: Json = {"type": "object", "properties": {"zip": {"type": "string"}}, "required": ["zip"]}
@@ -44,7 +44,7 @@ def chat(model: str, *, answered: bool) -> Json:
     file = {"file_data": f"data:text/plain;base64,{NOTES}", "filename": "notes.txt"}
     told: list[Json] = [
         {"role": "assistant", "content": None, "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "image_url", "image_url": {"url": PIXEL}}]},
+        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "image_url", "image_url": {"url": PICTURE}}]},
         {"role": "user", "content": "And now?"},
         {"role": "system", "content": "Be brief."},
     ]
@@ -62,7 +62,11 @@ def responses(model: str, *, answered: bool) -> Json:
     file = {"type": "input_file", "file_data": f"data:text/plain;base64,{NOTES}", "filename": "notes.txt"}
     told: list[Json] = [
         {"type": "function_call", "call_id": "c1", "name": NAME, "arguments": '{"city": "Bonn"}'},
-        {"type": "function_call_output", "call_id": "c1", "output": [{"type": "input_image", "image_url": PIXEL}]},
+        {
+            "type": "function_call_output",
+            "call_id": "c1",
+            "output": [{"type": "input_image", "image_url": PICTURE}],
+        },
         {"role": "user", "content": "And now?"},
         {"role": "developer", "content": "Be brief."},
     ]
@@ -81,7 +85,7 @@ def responses(model: str, *, answered: bool) -> Json:
 
 def messages(model: str, *, answered: bool) -> Json:
     call = {"type": "tool_use", "id": "c1", "name": NAME, "input": {"city": "Bonn"}}
-    image = {"type": "base64", "media_type": "image/png", "data": PIXEL.partition(",")[2]}
+    image = {"type": "base64", "media_type": "image/png", "data": PICTURE.partition(",")[2]}
     text = {"type": "text", "media_type": "text/plain", "data": "A note."}
     told: list[Json] = [
         {"role": "assistant", "content": [call]},
@@ -198,7 +202,10 @@ async def test_a_request_of_many_features_reaches_each_provider_from_each_door(
         body = fakes[model].calls[-1].body
         CHECKS[model]({name: value for name, value in body.items() if model != "gpt" or name not in STREAM})
         written = json.dumps(body)
-        for thing in ("Read.", *(("Bonn", "And now?", "Be brief.", PIXEL.partition(",")[2]) if answered else ())):
+        for thing in (
+            "Read.",
+            *(("Bonn", "And now?", "Be brief.", PICTURE.partition(",")[2]) if answered else ()),
+        ):
             assert thing in written
         assert "A note." in written or NOTES in written
         if not answered:

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from openai.types import ImageGenCompletedEvent
 
 from tests.e2e.providers import endpoint, model, providers
 from tests.e2e.serving import served
@@ -19,6 +20,7 @@ from tests.fakes.google import FakeGoogle
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.openai_media import png
 from tests.fakes.pictures import encoded, mask, quarters
+from tests.fakes.server import Fault
 
 PRICE = {"input": 5, "image_input": 8, "image_output": 30}
 CAPABLE = ["image", "image_edit"]
@@ -138,3 +140,34 @@ def test_a_streamed_edit_has_its_partial_pictures(studio: Studio) -> None:
         studio.client.images.edit(model="brush", image=PICTURE, prompt="a hat", stream=True, partial_images=2)
     )
     assert [event.type for event in events] == [*["image_edit.partial_image"] * 2, "image_edit.completed"]
+
+
+def test_a_paid_picture_is_given_though_another_failed(studio: Studio) -> None:
+    studio.google.script(Fault(), Fault(refuse=True))
+    before = studio.cost("gemini")
+    answer = studio.edit("gemini", n=2, output_format="webp")
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["data"]) == 1
+    assert answer.json()["output_format"] == "png"
+    notice = answer.headers["x-roundhouse-notice"]
+    assert "1 of the 2 pictures" in notice
+    assert "no webp" in notice
+    assert studio.cost("gemini") > before
+
+
+def test_data_that_is_no_picture_is_a_failure_and_another_model_is_asked(studio: Studio) -> None:
+    good, studio.google.pictures = studio.google.pictures, (base64.b64encode(b"<html>").decode(),)
+    try:
+        answer = studio.edit("gemini")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_protocol_error")
+        for _ in range(3):  # whichever of both auto prefers
+            answer = studio.edit("auto")
+            assert (answer.status_code, answer.headers["x-roundhouse-model"]) == (200, "brush")
+    finally:
+        studio.google.pictures = good
+
+
+@pytest.mark.parametrize("name", ["gemini", "brush"])
+def test_streamed_pictures_have_all_fields_of_the_sdks_types(studio: Studio, name: str) -> None:
+    *_, last = studio.client.images.generate(model=name, prompt="a fox", stream=True)
+    ImageGenCompletedEvent.model_validate(last.model_dump(), strict=True)

@@ -49,10 +49,9 @@ def seconds(data: bytes, form: str | None = None) -> float:
 
 
 def test_a_spoken_question_is_answered_by_a_model_that_only_reads(client: openai.OpenAI) -> None:
-    sound = {
-        "data": base64.b64encode(spoken(client, f"{QUESTION} Answer in one sentence.")).decode(),
-        "format": "wav",
-    }
+    # A sound of its own: the server remembers what others said.
+    said = spoken(client, f"Please tell me: {QUESTION} Answer in one sentence.")
+    sound = {"data": base64.b64encode(said).decode(), "format": "wav"}
     answer = raw(client)(
         model=CHAT,
         temperature=0,

@@ -75,7 +75,7 @@ async def test_of_several_languages_that_may_be_spoken_the_likeliest_is_taken(ba
 
 async def test_speech_is_translated_into_english(base: Worker) -> None:
     done = await _done(base, GERMAN, "translations", language="de")
-    assert done["task"] == "translate"
+    assert (done["task"], done["language"], done["source_language"]) == ("translate", "en", "de")
     assert all(words in done["text"] for words in ("Good morning", "Today")), done["text"]
 
 

@@ -10,10 +10,11 @@ import pytest
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.google import FakeGoogle
 from tests.fakes.openai import FakeOpenAI
+from tests.fakes.pictures import encoded, quarters
 from tests.fakes.server import Fault
 from tests.security.conftest import PROVIDER_KEY, PROVIDER_KEY_ENV, OpenSite, assert_error, rows
 
-BMP = "data:image/bmp;base64," + base64.b64encode(b"BM" + bytes(60)).decode()
+BMP = "data:image/bmp;base64," + base64.b64encode(encoded(quarters(8, 6), "bmp")).decode()
 PICTURE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": BMP}}]}
 
 

@@ -10,12 +10,15 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
-from backends.wire.common import Finite, Identifier, ModelName, Seed, Text, WireModel
+from backends.wire.common import Finite, Identifier, ModelName, Seed, Text, WireModel, Written
 
 MOST_PICTURES = 16
 """Pictures of one edit, as at OpenAI."""
 VARY = "Draw a variation of this picture: the same subject, style and composition, with small differences."
 """The prompt of a variation at a server that edits and has no variations of its own."""
+PictureDimensions = Annotated[
+    str, Written(r"^(auto|[1-9]\d{1,3}x[1-9]\d{1,3})$", "'auto' or WIDTHxHEIGHT, each from 10 to 9999 pixels")
+]
 Prompt = Annotated[str, StringConstraints(min_length=1, max_length=32_000)]
 Strength = Annotated[Finite, Field(gt=0, le=1)]
 Fidelity = Literal["high", "low"]
@@ -27,7 +30,7 @@ class ImageRequest(WireModel):
     model: ModelName = "auto"
     prompt: Prompt
     n: Annotated[int, Field(ge=1, le=10)] | None = None
-    size: Annotated[str, StringConstraints(pattern=r"^(auto|[1-9]\d{1,3}x[1-9]\d{1,3})$")] | None = None
+    size: PictureDimensions | None = None
     quality: Identifier | None = None
     style: Identifier | None = None
     background: Literal["transparent", "opaque", "auto"] | None = None

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
-from backends.wire.common import Finite, Identifier, ModelName, Seed, Text, WireModel
+from backends.wire.common import Finite, Identifier, ModelName, Seed, Text, WireModel, Written
 
 USUAL_SECONDS = "4"
 """The length of a video without one in its request, as at OpenAI."""
@@ -24,9 +24,11 @@ def _as_text(value: Any) -> Any:
     return str(value) if type(value) is int else value
 
 
-VideoLength = Annotated[str, BeforeValidator(_as_text), StringConstraints(pattern=r"^([1-9]\d?|1[01]\d|120)$")]
+VideoLength = Annotated[
+    str, BeforeValidator(_as_text), Written(r"^([1-9]\d?|1[01]\d|120)$", "whole seconds from 1 to 120")
+]
 """Whole seconds, from 1 to :data:`LONGEST`. OpenAI's are 4, 8 and 12."""
-VideoSize = Annotated[str, StringConstraints(pattern=r"^[1-9]\d{1,3}x[1-9]\d{1,3}$")]
+VideoSize = Annotated[str, Written(r"^[1-9]\d{1,3}x[1-9]\d{1,3}$", "WIDTHxHEIGHT, each from 10 to 9999 pixels")]
 """Width and height in pixels."""
 
 

@@ -72,7 +72,7 @@ class DiffusionEngine(PictureEngine):
         named = [
             name
             for name in ("guidance_scale", "negative_prompt", "strength", "input_fidelity")
-            if getattr(request, name, None) not in (None, "") and _ARGUMENTS.get(name, name) not in known
+            if getattr(request, name, None) not in (None, "", "low") and _ARGUMENTS.get(name, name) not in known
         ]
         if request.partial_images and not shows_glimpses(pipeline):
             named.append("partial_images")

@@ -166,6 +166,7 @@ class OnnxAsrEngine:
             quiet=QUIET,
         )
         for audio in pieces:
+            yield from told.begin_piece()
             seconds = len(audio) / _RATE
             silent = float(np.abs(audio).max(initial=0.0)) < SILENCE
             for text, words, start, end in () if silent else self._segments(audio, asked, seconds):
@@ -181,7 +182,6 @@ class OnnxAsrEngine:
                 }
                 yield told.add(f" {text}", segment, end)
             told.duration += seconds
-            yield told.delta("")
             cancel.check()
         yield told.done()
 

@@ -52,6 +52,7 @@ class EngineInfo:
     Python interpreter at the beginning of ``command``. ``options`` is the path of the model of a row's options
     (``module:Class``), which is imported without the engine's packages. ``adds`` are further capabilities of its
     models, by the capability that brings them. Models with one of ``single`` take one request at a time.
+    ``serves`` are the endpoints that its models may have; empty if its package decides.
     """
 
     name: str
@@ -67,6 +68,7 @@ class EngineInfo:
     options: str | None = None
     adds: Mapping[Capability, Capability] = field(default_factory=dict)
     single: frozenset[Capability] = frozenset()
+    serves: frozenset[Capability] = frozenset()
 
 
 class Engines(Mapping[str, EngineInfo]):
@@ -181,7 +183,9 @@ class Engines(Mapping[str, EngineInfo]):
 
 
 def check_engines(models: Iterable[Model], engines: Engines) -> None:
-    """Raises ConfigurationError for a row of the user's with an unknown engine or a wrong option of it."""
+    """Raises ConfigurationError for a row of the user's with an unknown engine, a wrong option, or a capability
+    that it cannot have.
+    """
     for model in models:
         if model.origin != "user" or not model.local or model.engine is None:
             continue
@@ -193,6 +197,13 @@ def check_engines(models: Iterable[Model], engines: Engines) -> None:
                 f"{', '.join(sorted(engines))}.{meant}",
                 param="engine",
             )
+        serves = engines[model.engine].serves
+        if serves and (beyond := sorted(model.endpoints - serves)):
+            raise ConfigurationError(
+                f"[[model]] '{model.id}': capabilities: the engine '{model.engine}' cannot {beyond[0]}; its "
+                f"models can {', '.join(sorted(serves))}, and what goes with that.",
+                param="capabilities",
+            )
         try:
             engines.options_of(model)
         except ConfigurationError as error:
@@ -200,6 +211,17 @@ def check_engines(models: Iterable[Model], engines: Engines) -> None:
 
 
 _GPU = frozenset({"cpu", "cuda", "mps"})
+
+
+_OF_TEXT = frozenset(
+    {
+        *(Capability.CHAT, Capability.COMPLETION, Capability.EMBED, Capability.RERANK, Capability.CLASSIFY),
+        Capability.MODERATE,
+    }
+)
+_GENERATING = frozenset({Capability.CHAT, Capability.COMPLETION})
+_HEARING = frozenset({Capability.TRANSCRIBE, Capability.TRANSLATE})
+_DRAWING = frozenset({Capability.IMAGE})
 
 
 def _decoding(cores: int) -> int:
@@ -231,6 +253,7 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
         options: str,
         adds: Mapping[Capability, Capability] = MappingProxyType({}),
         single: frozenset[Capability] = frozenset(),
+        serves: frozenset[Capability] = frozenset(),
     ) -> EngineInfo:
         environment = Environment(pythons.get(name))
         program = ("-m", "backends.workers.program.main", "--module", f"backends.workers.engines.{module}")
@@ -248,31 +271,33 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
             options=f"backends.workers.engines.{module}:{options}",
             adds=adds,
             single=single,
+            serves=serves,
         )
 
     cuda = frozenset({"cpu", "cuda"})
     engines = Engines(
         engine("llamacpp", "llamacpp", ("xllamacpp",), _GPU, _decoding,
                context=True, explain=llamacpp.explain, memory=llamacpp.memory, options="LlamaCppOptions",
-               adds={Capability.CHAT: Capability.CLASSIFY}),
+               serves=_OF_TEXT, adds={Capability.CHAT: Capability.CLASSIFY}),
         engine("onnx", "onnx.engine", ("onnxruntime", "tokenizers"), cuda, _batching, options="OnnxOptions",
-               adds={Capability.EMBED: Capability.CLASSIFY}),
+               serves=_OF_TEXT - _GENERATING, adds={Capability.EMBED: Capability.CLASSIFY}),
         engine("whisper", "whisper", ("faster_whisper", "av"), cuda, lambda cores: max(2, cores // 4),
-               extra="speech", options="WhisperOptions"),
+               extra="speech", options="WhisperOptions", serves=_HEARING),
         engine("onnx-asr", "onnx_asr", ("onnx_asr", "onnxruntime", "av"), cuda, lambda _: 4, extra="speech",
-               options="OnnxAsrOptions"),
+               options="OnnxAsrOptions", serves=_HEARING),
         engine("speakers", "speakers.engine", ("faster_whisper", "onnxruntime", "av"), cuda, lambda _: 2,
-               extra="speech", options="SpeakersOptions"),
+               extra="speech", options="SpeakersOptions", serves=frozenset({Capability.DIARIZE})),
         engine("speech", "speech.engine", ("av", "onnxruntime"), frozenset({"cpu"}), lambda cores: max(8, cores),
-               options="SpeechOptions"),
+               options="SpeechOptions", serves=frozenset({Capability.SPEAK})),
         engine("diffusion", "diffusion", ("diffusers", "torch"), _GPU, lambda _: 1, extra="images",
-               options="DiffusionOptions", adds={Capability.IMAGE: Capability.IMAGE_EDIT}),
+               options="DiffusionOptions", serves=_DRAWING, adds={Capability.IMAGE: Capability.IMAGE_EDIT}),
         engine("diffusion-video", "video.engine", ("diffusers", "torch", "av"), _GPU, lambda _: 1, extra="video",
-               options="VideoOptions"),
+               options="VideoOptions", serves=frozenset({Capability.VIDEO})),
         engine("stable-diffusion-cpp", "stable_diffusion_cpp.engine", ("cyllama", "PIL"), _GPU, lambda _: 1,
-               children=True, options="StableDiffusionCppOptions", adds={Capability.IMAGE: Capability.IMAGE_EDIT}),
+               children=True, options="StableDiffusionCppOptions", serves=_DRAWING,
+               adds={Capability.IMAGE: Capability.IMAGE_EDIT}),
         engine("onnx-painter", "onnx_painter.engine", ("onnxruntime", "tokenizers"), frozenset({"cpu"}),
-               lambda _: 2, extra="onnx", options="OnnxPainterOptions"),
+               lambda _: 2, extra="onnx", options="OnnxPainterOptions", serves=_DRAWING),
         engine("vllm", "vllm.engine", ("vllm",), cuda, lambda _: 64,
                children=True, context=True, explain=vllm.explain, options="VllmOptions"),
         engine("mlx", "mlx.engine", ("mlx_lm",), frozenset({"cpu", "mps"}), lambda _: 16, context=True,

@@ -58,8 +58,8 @@ SURE = 0.5
 PROMPT_CHARACTERS = 200
 """Of a piece's text that the next one is prompted with; within a piece Whisper does so by itself."""
 SPEECH: Mapping[str, Any] = {"threshold": 0.35, "min_silence_duration_ms": 2000, "speech_pad_ms": 600}
-"""Options of Silero's model of voice activity. They are lenient, as a sound that is skipped is lost: a pause
-within speech stays, and so do quiet words and the edges of loud ones."""
+"""Options of Silero's model of voice activity. They are lenient, as what is skipped is lost: a pause within
+speech stays, and so do quiet words and the edges of loud ones."""
 THREADS_EACH = 4
 """Threads of one window; more of them help little."""
 
@@ -215,8 +215,7 @@ class WhisperEngine:
             quiet=QUIET,
         )
         for audio in pieces:
-            if told.duration:  # a sign of life for a caller of hours of silence
-                yield told.delta("")
+            yield from told.begin_piece()
             found, info = self._decoded(model, audio, request, spoken, told)
             for segment in found:
                 if told.language is None and (info[1] or 0.0) >= SURE:  # else it is heard anew in the next piece

@@ -17,6 +17,7 @@ from backends.wire.answers import SpeechEvent, TranscriptEvent, Transcription
 from backends.wire.audio import SPEECH_MEDIA, SpeechRequest, TranscriptionRequest
 from catalog.errors import InvalidRequest, RoundhouseError, StreamBroken
 from catalog.types import Json
+from routing.reading.tokens import estimate_tokens
 from server.answers.diarizing import FINAL, opens_with_speakers
 from server.answers.streams import BytesEncoder, EventEncoder, event, stream_bytes, stream_events
 from server.answers.transcripts import MEDIA, diarized_json, plain_json, srt, verbose_json, vtt
@@ -76,14 +77,15 @@ async def create_speech(request: Request, body: SpeechRequest) -> Response:
         )
     job = speech_job(await with_recording(request, body), origin_of(request))
     if body.stream_format == "sse":
-        return await stream_events(request, job, SpeechEncoder(prompt_tokens=job.facts.prompt_tokens))
+        return await stream_events(request, job, SpeechEncoder(prompt_tokens=estimate_tokens(body.input)))
     return await stream_bytes(request, job, BytesEncoder(), SPEECH_MEDIA[body.response_format])
 
 
 class SpeechEncoder:
     """Encodes audio as events: ``speech.audio.delta`` with base64, and ``speech.audio.done`` with usage.
 
-    A delta also has the provider's notes: times of what is spoken, and the id for stitching.
+    A delta also has the provider's notes: times of what is spoken, and the id for stitching. The tokens of the
+    text are estimated; those of the sound are 0, as voices are not known to make tokens.
     """
 
     def __init__(self, *, prompt_tokens: int) -> None:
@@ -177,13 +179,22 @@ async def transcription_of(form: FormData, *, translate: bool) -> TranscriptionR
         raise InvalidRequest("The file is empty.", param="file")
     _check_granularities(fields)
     try:
-        return TranscriptionRequest.model_validate(fields)
+        request = TranscriptionRequest.model_validate(fields)
     except ValidationError as error:
         raise from_validation(error, fields) from None
+    if request.stream and request.response_format in _DOCUMENTS:
+        raise InvalidRequest(
+            f"A stream is events: it cannot be {request.response_format}. Leave out 'stream', or ask for the "
+            "response_format json, verbose_json or diarized_json.",
+            param="response_format",
+        )
+    return request
 
 
 _PART = re.compile(r"(\w{1,64})\[(\w{1,64})\]")
 """A member of an object, as OpenAI's SDKs write it in a form."""
+_DOCUMENTS = ("text", "srt", "vtt")
+"""Formats of a whole transcript, which no event can have."""
 _LISTS = frozenset({"include", "keywords", "known_speaker_names", "known_speaker_references", "languages"})
 
 

@@ -20,7 +20,7 @@ from backends.wire.images import ImageEditBody, ImageEditRequest, ImageReference
 from backends.wire.images.answers import ImageEvent, ImageList
 from backends.wire.images.forms import FILES, MOST_FILES, fields_of
 from backends.wire.media import decoded, is_data_url, read_data_url
-from backends.wire.pictures import Picture, checked_picture, has_transparency
+from backends.wire.pictures import Picture, checked_picture, has_transparency, refuse_cut_off
 from catalog.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited, UndecodableMedia
 from server.api.inference.images import answer_pictures
 from server.callers import Caller
@@ -120,7 +120,8 @@ async def _from_form(request: Request, *, variation: bool) -> ImageEditRequest:
     try:
         return ImageEditRequest.model_validate({**fields, "variation": variation})
     except ValidationError as error:
-        raise from_validation(error, {**fields, **dict.fromkeys(fields.keys() & FILES)}) from None
+        sent = {**fields, **dict.fromkeys(fields.keys() & FILES, "a file")}
+        raise from_validation(error, {**sent, "image": ["a file"] * len(fields["image"])}) from None
 
 
 async def _part(value: UploadFile | str) -> bytes | str:
@@ -162,6 +163,7 @@ def _checked(data: bytes, name: str) -> Picture:
     picture = checked_picture(data, name, MOST_BYTES)
     if picture.kind not in _KINDS:
         raise UndecodableMedia(f"A picture to change is a PNG, JPEG or WebP, not {picture.kind}.", param=name)
+    refuse_cut_off(picture.kind, data, name)
     if orientation_of(data, picture.kind) >= _TRANSPOSED:
         return Picture(picture.kind, picture.height, picture.width)
     return picture

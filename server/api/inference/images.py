@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, Response
@@ -61,7 +62,7 @@ async def download_image(request: Request, name: str) -> Response:
 async def answer_pictures(request: Request, job: Job[Json], body: ImageRequest, completed: str) -> Response:
     """The answer to a request for pictures; ``completed`` is the type of the event of a finished one."""
     if body.stream:
-        return await stream_events(request, job, EventEncoder(completed))
+        return await stream_events(request, job, PictureEncoder(body, completed))
     named = body.response_format == "url"
     if named:
         await runtime_of(request).files.check_room(caller_of(request).id)
@@ -84,11 +85,54 @@ async def _with_address(request: Request, picture: Json) -> Json:
     return {"url": f"{request.base_url}v1/images/files/{name}", **rest}
 
 
+class PictureEncoder(EventEncoder):
+    """Encodes events of pictures, which get the fields that OpenAI's have and a model did not tell.
+
+    What is not known is what was asked for, else ``auto``; a usage that is not told is of no tokens.
+    """
+
+    def __init__(self, body: ImageRequest, completed: str) -> None:
+        super().__init__(completed)
+        self._completed = completed
+        self._asked: Json = {
+            "background": body.background or "auto",
+            "output_format": body.output_format or "png",
+            "quality": body.quality or "auto",
+            "size": body.size or "auto",
+        }
+
+    def encode(self, item: Json) -> bytes:
+        if item.get("b64_json") is not None:
+            told = {name: value for name, value in item.items() if value is not None}
+            item = {**self._asked, "created_at": int(time.time()), **told}
+            if item["type"] == self._completed:
+                item["usage"] = _whole_usage(item.get("usage"))
+        return super().encode(item)
+
+
+def _whole_usage(told: Any) -> Json:
+    """A usage with all that OpenAI's has; tokens of the prompt that are not said to be a picture's are text."""
+    usage = _counts(told)
+    read, made = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
+    details = _counts(usage.get("input_tokens_details"))
+    pictures = details.get("image_tokens", 0)
+    split = {"image_tokens": pictures, "text_tokens": max(0, read - pictures), **details}
+    return {"input_tokens": read, "output_tokens": made, "total_tokens": read + made, **usage} | {
+        "input_tokens_details": split
+    }
+
+
+def _counts(told: Any) -> Json:
+    return {name: value for name, value in told.items() if value is not None} if isinstance(told, dict) else {}
+
+
 class Pictures:
-    """Assembles the completed pictures. With ``data_urls`` a ``url`` is a data URL, for answers that are files."""
+    """Assembles the completed pictures, which may be fewer than were asked for; the backend says so in a notice.
+
+    With ``data_urls`` a ``url`` is a data URL, for answers that are files.
+    """
 
     def __init__(self, body: ImageRequest, completed: str = COMPLETED, *, data_urls: bool = False) -> None:
-        self._wanted = body.n or 1
         self._completed = completed
         self._as_url = data_urls and body.response_format == "url"
         self._format = body.output_format or "png"
@@ -108,8 +152,8 @@ class Pictures:
         self._usage = item.get("usage") or self._usage
 
     def result(self) -> Json:
-        if len(self._data) < self._wanted:
-            raise StreamBroken(f"{len(self._data)} of {self._wanted} pictures came.")
+        if not self._data:
+            raise StreamBroken("No picture came.")
         made = {"created": int(time.time()), "data": self._data, "output_format": self._format}
         whole_answer: Json = {**made, **self._shared}
         if self._usage is not None:

@@ -27,6 +27,7 @@ from server.edge.callers import caller_of
 from server.edge.contracts import Contract, route
 from server.edge.services import Services, runtime_of
 from server.realtime.beta import HEADER, PROTOCOL, VALUE, to_current
+from server.realtime.checking import Checking
 from server.realtime.configuration import Configuration, defaults, merged
 from server.realtime.context import SessionContext
 from server.realtime.items import new_id
@@ -76,9 +77,12 @@ async def create_client_secret(request: Request, body: SecretRequest) -> Respons
     sent = first_configuration(given, {})
     check_model(runtime, caller, sent)
     configuration = Configuration.new(new_id("sess"), sent, 0)
+    if not is_passed(runtime, sent):
+        Checking(runtime, caller, request.headers).check(configuration)
     kept = {**given, "type": sent["type"]}
     value, expires = await make_secret(runtime.storage, caller, kept, seconds=body.expires_after.seconds)
-    session = {**configuration.public(), "expires_at": 0}
+    session = configuration.public()
+    del session["expires_at"]  # of a session, which begins when it is opened
     return json_response({"value": value, "expires_at": int(expires), "session": session})
 
 
@@ -136,6 +140,8 @@ async def connect_realtime(socket: WebSocket) -> None:
     passes = is_passed(runtime, sent)
     # What is wrong in the configuration is told before the handshake.
     configuration = Configuration.new(new_id("sess"), sent, session.expires_at)
+    if not passes:
+        Checking(runtime, caller, socket.headers).check(configuration)
     await socket.accept()
     if passes:
         transcribes = sent["type"] == "transcription"

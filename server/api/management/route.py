@@ -85,7 +85,8 @@ class RoutePlan(TypedDict):
 async def explain_route(request: Request) -> Response:
     """Explain the choice for a request, without executing it.
 
-    The body is that of the endpoint asked about, recognised by its fields or by ``capability``.
+    The body is that of the endpoint asked about, named by ``endpoint``, or recognised by its fields or
+    ``capability``.
     """
     runtime = runtime_of(request)
     asked = await read(await read_body(request), request)

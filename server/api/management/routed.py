@@ -47,7 +47,7 @@ _BY_FIELD: Mapping[str, tuple[str, ...]] = {
     "prompt": (COMPLETIONS, IMAGES, VIDEOS, RESPONSES),
 }
 """The endpoints that a field may be of; of several, the one that knows most of the body's fields is meant."""
-_OWN = frozenset({"model", "routing", "timings", "capability"})
+_OWN = frozenset({"model", "routing", "timings", "capability", "endpoint"})
 
 
 _OF_CHATS: Mapping[str, type[WireModel]] = {RESPONSES: ResponsesRequest, MESSAGES: MessagesRequest}
@@ -65,10 +65,10 @@ class Read(NamedTuple):
 async def read(body: bytes, request: Request) -> Read:
     """Read the body of an endpoint. Raises InvalidRequest for one that is no endpoint's, and as that endpoint."""
     fields = parse(WireModel, body).model_extra or {}
-    named = fields.pop("capability", None)
+    named, asked_of = fields.pop("capability", None), fields.pop("endpoint", None)
     capability = None if named is None else _named(named)
-    endpoint = _endpoint(fields, capability)
-    open_to_both = named is None and endpoint == EMBEDDINGS and not fields.keys() & _OF_EMBEDDINGS
+    endpoint = _endpoint(fields, capability) if asked_of is None else _named_endpoint(asked_of, capability)
+    open_to_both = named is asked_of is None and endpoint == EMBEDDINGS and not fields.keys() & _OF_EMBEDDINGS
     if open_to_both and _only_chats(fields.get("model"), runtime_of(request).catalog):
         endpoint, open_to_both = RESPONSES, False
     fields.setdefault("model", "auto")
@@ -97,6 +97,18 @@ def _named(name: Any) -> Capability:
     raise InvalidRequest(f"'capability' is one of {', '.join(c.value for c in JOBS)}.", param="capability")
 
 
+def _named_endpoint(name: Any, capability: Capability | None) -> str:
+    """The endpoint of this path. Raises InvalidRequest for one that is not explained or lacks the capability."""
+    known = [endpoint for endpoints in _ENDPOINTS.values() for endpoint in endpoints]
+    path = f"/{name.strip('/')}" if isinstance(name, str) else ""
+    found = next((endpoint for endpoint in known if path in (endpoint, endpoint.removeprefix("/v1"))), None)
+    if found is None:
+        raise InvalidRequest(f"'endpoint' is one of {', '.join(known)}.", param="endpoint")
+    if capability is not None and found not in _ENDPOINTS[capability]:
+        raise InvalidRequest(f"'{found}' does not have the capability '{capability.value}'.", param="endpoint")
+    return found
+
+
 def _endpoint(fields: Mapping[str, Any], capability: Capability | None) -> str:
     field = next((name for name in _BY_FIELD if name in fields), None)
     if capability is not None:
@@ -106,7 +118,8 @@ def _endpoint(fields: Mapping[str, Any], capability: Capability | None) -> str:
     if field is None:
         raise InvalidRequest(
             "Give the body of the request to explain: 'messages' of a chat, 'input' of a response or of "
-            "embeddings, 'prompt', 'documents', 'labels' or 'voice'; 'capability' says which where two have it.",
+            "embeddings, 'prompt', 'documents', 'labels' or 'voice'; 'endpoint' or 'capability' says which where "
+            "two have it.",
             param="messages",
         )
     return _nearest(fields, _BY_FIELD[field])

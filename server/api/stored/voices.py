@@ -164,7 +164,7 @@ async def create_voice_consent(request: Request) -> Response:
         upload = file_of(form, "recording")
         fields = _fields(ConsentForm, form, "recording")
         body = {"object": "audio.voice_consent", "name": fields.name, "language": fields.language}
-        record = await _keep(request, CONSENT, "cons", body, upload)
+        record = await _keep(request, CONSENT, "cons", body, upload, param="recording")
     return json_response(_consent(record))
 
 
@@ -224,7 +224,7 @@ async def create_voice(request: Request) -> Response:
         fields = _fields(VoiceForm, form, "audio_sample")
         consent = await _found(request, CONSENT, fields.consent, param="consent")
         body = {"object": "audio.voice", "name": fields.name, "type": "audio_sample", "consent": consent.id}
-        record = await _keep(request, VOICE, "voice", body, upload)
+        record = await _keep(request, VOICE, "voice", body, upload, param="audio_sample")
     return json_response(_custom(record))
 
 
@@ -303,17 +303,15 @@ def _recording_form(request: Request) -> AbstractAsyncContextManager[FormData]:
     return read_form(request, limit=RECORDING + FORM_OVERHEAD, folder=runtime_of(request).files.folder)
 
 
-async def _keep(request: Request, kind: str, prefix: str, body: Json, upload: UploadFile) -> Record:
-    """Store a recording. Raises UndecodableMedia, PayloadTooLarge, FilesFull."""
+async def _keep(request: Request, kind: str, prefix: str, body: Json, upload: UploadFile, *, param: str) -> Record:
+    """Store the recording of the field ``param``. Raises InvalidRequest, UndecodableMedia, FilesFull."""
     runtime = runtime_of(request)
     size = upload.size or 0
     if size > RECORDING:
-        raise InvalidRequest(f"A recording may have {RECORDING:,} bytes.", param="recording")
+        raise InvalidRequest(f"A recording may have {RECORDING:,} bytes.", param=param)
     beginning = await upload.read(16)
     if not beginning.startswith(_BEGINNINGS) and beginning[4:8] != b"ftyp":
-        raise UndecodableMedia(
-            "The file is no audio: wav, mp3, ogg, flac, aac, mp4 and webm are.", param="recording"
-        )
+        raise UndecodableMedia("The file is no audio: wav, mp3, ogg, flac, aac, mp4 and webm are.", param=param)
     name = new_id(prefix)
     created = int(runtime.storage.now())
     record = runtime.storage.new(

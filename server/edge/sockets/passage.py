@@ -13,7 +13,6 @@ from secrets import token_hex
 from time import perf_counter
 from typing import Any
 
-import orjson
 import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,6 +26,7 @@ from server.edge.callers import MAX_KEY, presented_key
 from server.edge.errors import NOTHING_HERE, as_error, error_response
 from server.edge.heads import check_forwarded, check_host, origin_allowed, request_id
 from server.edge.services import Services, passing
+from server.edge.sockets.error_events import error_text
 from server.observability.totals import begin_totals, end_totals
 from server.scope import CALLER, REQUEST_ID, SECRET, SERVICES, STATUS, TRACE
 from server.storage.client_secrets import PREFIX, ClientSecret, find_secret
@@ -153,8 +153,7 @@ class SocketPassage:
     async def _tell(self, error: RoundhouseError) -> None:
         """Open the socket, send the error as an event, and close it."""
         await self._send_marked({"type": "websocket.accept"})
-        event = {"type": "error", "event_id": f"event_{token_hex(10)}", **error.to_body()}
-        await self._send({"type": "websocket.send", "text": orjson.dumps(event).decode()})
+        await self._send({"type": "websocket.send", "text": error_text(error).decode()})
         await self._send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": error.code})
 
 

@@ -45,8 +45,9 @@ class SessionVoice:
             SpeechRequest(model=self._model, input=text, response_format="pcm", sample_rate=PCM_RATE, **fields)
         )
         job = replace(speech_job(body, origin), counted=not self._begun)
+        self._begun = True
         async with self._context.open(job, origin.caller) as answer:
-            self._begun, sent = True, False
+            sent = False
             self.model, self.dropped = answer.model.id, answer.dropped
             while True:
                 try:

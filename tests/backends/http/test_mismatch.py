@@ -322,3 +322,22 @@ def test_a_limit_or_rejection_says_whether_it_is_of_the_model_or_of_the_key(
     error = read_error(status, {}, body, Upstream("e", "openai", "http://x", "gpt-4o"))
     assert isinstance(error, UpstreamRateLimited | UpstreamRejectedKey)
     assert error.scope == scope
+
+
+@pytest.mark.parametrize(
+    ("message", "param", "code"),
+    [
+        ("Unknown parameter: 'foo'.", "foo", "unsupported_parameter"),
+        ("Unrecognized request argument supplied: foo", "foo", "unsupported_parameter"),
+        ("foo: Extra inputs are not permitted", "foo", "unsupported_parameter"),
+        ("Invalid value: 'seconds' must be one of '4', '8', '12'.", "seconds", "invalid_request"),
+        ("'seconds' must be one of '4', '8', '12'.", "seconds", "invalid_request"),
+        ("The prompt says 'x' must be quoted.", None, "invalid_request"),
+        ("tools param requires --jinja flag", "model", "model_capability_mismatch"),
+    ],
+)
+def test_a_refusal_names_the_field_that_its_message_names(message: str, param: str | None, code: str) -> None:
+    body = {"error": {"message": message, "type": "invalid_request_error", "param": None}}
+    error = read_error(400, {}, orjson.dumps(body), UPSTREAM)
+    assert isinstance(error, InvalidRequest)
+    assert (error.param, error.code) == (param, code)

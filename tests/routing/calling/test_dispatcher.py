@@ -94,6 +94,16 @@ async def test_dropped_parameters_are_told_and_strict_refuses_them(stand: Stand)
         await stand.ask(stand.job(strict))
 
 
+async def test_a_parameter_that_each_model_refuses_is_told_with_what_each_lacks(stand: Stand) -> None:
+    refused = {name: UnsupportedParameter(f"'{name}' does not speak 'ru'.", param="language") for name in "abc"}
+    refused["b"].param = "voice"
+    stand.backend.scripts = {name: (error,) for name, error in refused.items()}
+    stand.will_try(local("a"), local("b"), local("c"))
+    with pytest.raises(UnsupportedParameter) as raised:
+        await stand.ask()
+    assert raised.value.message == "'a' does not speak 'ru'. 'c' does not speak 'ru'."
+
+
 async def test_dropped_bookkeeping_is_told_and_strict_lets_it_pass(stand: Stand) -> None:
     stand.backend.scripts = {"a": GOOD}
     stand.backend.drops = ("user", "metadata")

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backends.wire.images import ImageRequest
 from backends.workers.pool import DeviceView, PoolSnapshot
+from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, ModelNotFound
 from catalog.index import Index
 from catalog.model import Capability, Endpoint, Limits, Model, Price, Size
@@ -16,8 +18,9 @@ from catalog.prices.price import LongPrices
 from routing.choosing.filters import admit, admitted_rows
 from routing.choosing.policy import plan
 from routing.choosing.world import World
-from routing.facts import Facts, Mode
+from routing.facts import Facts, Intent, Mode
 from routing.plan import Block
+from routing.reading.requests import read_image
 from routing.settings import SpeechPolicy
 from tests.routing.catalogue import SETTINGS, chat, local, remote, rng, world
 from tests.routing.choosing.plans import choose, codes
@@ -266,6 +269,32 @@ def test_the_bound_on_cost_follows_long_prompts_tiers_and_pictures() -> None:
     drawing = world([remote("m", price=Price(image_output=30)), remote("each", price=Price(image=0.04))])
     facts = chat(capability=Capability.IMAGE, units=2, prompt_tokens=0)
     assert [float(cost) for cost in drawing.estimator.cost(facts)] == pytest.approx([2 * 6_240 * 30e-6, 0.08])
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "tokens"),
+    [
+        ("gemini-3.1-flash-image", {}, 1_120),
+        ("gemini-3.1-flash-image", {"size": "auto", "quality": "high"}, 1_120),
+        ("gemini-3.1-flash-image", {"size": "1536x1024"}, 1_120),
+        ("gemini-3.1-flash-image", {"size": "2048x2048"}, 1_680),
+        ("gemini-3.1-flash-image", {"size": "4096x4096"}, 2_520),
+        ("gemini-3-pro-image", {"size": "4096x4096"}, 2_000),
+        ("gpt-image-1-mini", {"size": "1024x1024", "quality": "low"}, 408),
+        ("gpt-image-1-mini", {"size": "1024x1024", "quality": "auto"}, 6_240),
+        ("gpt-image-2", {"quality": "low"}, 6_240),
+    ],
+)
+def test_a_picture_costs_the_tokens_that_its_model_has_for_its_size_or_quality(
+    model: str, asked: dict[str, str], tokens: int
+) -> None:
+    row = Catalog.builtin().resolve(model)
+    here = world([row])
+    facts = read_image(ImageRequest(model="auto", prompt="a house", n=2, **asked))  # type: ignore[arg-type]
+    dollars = 2 * tokens * float(row.price.image_output or 0) * 1e-6
+    assert float(here.estimator.cost(facts)[0]) == pytest.approx(dollars)
+    assert choose(replace(facts, intent=Intent(max_cost=dollars * 1.01)), here).candidates
+    assert not choose(replace(facts, intent=Intent(max_cost=dollars * 0.99)), here).candidates
 
 
 @pytest.mark.parametrize(

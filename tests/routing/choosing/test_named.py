@@ -65,6 +65,15 @@ def test_a_named_model_that_cannot_search_the_web_is_a_mismatch_that_lists_model
     assert [c.model.id for c in choose(wants, here).candidates] == ["searches"]
 
 
+def test_a_voice_of_a_recording_that_no_model_can_speak_with_names_the_model_to_pull() -> None:
+    here = world([local("kokoro", capabilities=frozenset({Capability.SPEAK}))])
+    wants = Facts(
+        capability=Capability.SPEAK, features=frozenset({Capability.CLONE}), requested="kokoro", task=Task.SPEECH
+    )
+    with pytest.raises(CapabilityMismatch, match=r"lacks clone\. .*roundhouse pull pocket-tts"):
+        choose(wants, here)
+
+
 def test_a_mismatch_names_only_models_that_are_ready_and_that_the_key_may_use() -> None:
     rows = [remote("talks"), remote("mine", capabilities=EMBED), remote("theirs", capabilities=EMBED)]
     wants = Facts(capability=Capability.EMBED, requested="talks", allowed=("talks", "mine"))

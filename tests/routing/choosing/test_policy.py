@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from catalog.catalog import Catalog
 from catalog.model import Capability, Endpoint, Price
 from routing.beliefs.estimator import Estimator
 from routing.choosing.policy import plan
@@ -14,7 +13,7 @@ from routing.choosing.world import World
 from routing.facts import Complexity, Facts, Intent, Mode, Task, Workload
 from routing.plan import Strategy
 from routing.reading.intent import is_auto
-from tests.routing.catalogue import SETTINGS, chat, local, remote, rng, world
+from tests.routing.catalogue import SETTINGS, chat, remote, rng, world
 from tests.routing.choosing.plans import EMBED, choose, codes, firsts
 
 

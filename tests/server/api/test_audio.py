@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from server.answers.transcripts import clock, srt, vtt
@@ -23,6 +24,38 @@ async def transcribe(gateway: Gateway, **fields: Any) -> Any:
 async def test_json_has_the_text_and_the_usage(gateway: Gateway) -> None:
     body = (await transcribe(gateway)).json()
     assert body == {"text": "Hello there. <Bye>", "usage": {"type": "duration", "seconds": 3.5}}
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("english", "en"), (" French ", "fr"), ("Castilian", "es"), ("cantonese", "yue"), ("pt-BR", "pt-BR")],
+)
+async def test_a_language_may_be_named_in_english(gateway: Gateway, name: str, code: str) -> None:
+    answer = await transcribe(gateway, language=name, **{"languages[]": name})
+    assert answer.status_code == 200, answer.text
+    (request,) = gateway.backend.requests
+    assert (request.language, request.languages) == (code, (code,))
+
+
+async def test_a_language_that_has_no_such_name_is_a_400(gateway: Gateway) -> None:
+    assert (await transcribe(gateway, language="klingonese")).json()["error"]["param"] == "language"
+
+
+async def test_the_last_event_of_speech_counts_the_tokens_of_the_text(gateway: Gateway) -> None:
+    body = {"model": "songbird", "input": "Four words are spoken.", "stream_format": "sse"}
+    told = (await gateway.client.post("/v1/audio/speech", json=body)).text
+    usage = orjson.loads(told.strip().rpartition("data: ")[2])["usage"]
+    assert 3 <= usage["input_tokens"] == usage["total_tokens"] <= 10
+    assert usage["output_tokens"] == 0
+
+
+async def test_a_translation_is_in_english_and_tells_the_language_of_the_speech(gateway: Gateway) -> None:
+    gateway.backend.transcript |= {"language": "en", "source_language": "fr"}
+    answer = await gateway.client.post(
+        "/v1/audio/translations", data={"model": "ears", "response_format": "verbose_json"}, files=FILE
+    )
+    told = answer.json()
+    assert (told["task"], told["language"], told["source_language"]) == ("translate", "en", "fr")
 
 
 async def test_text(gateway: Gateway) -> None:
@@ -61,6 +94,28 @@ async def test_verbose_json_has_only_the_granularities_asked_for(gateway: Gatewa
 
 async def test_diarization_is_refused_by_a_model_without_it(gateway: Gateway) -> None:
     error(await transcribe(gateway, response_format="diarized_json"), 400, "unsupported_parameter")
+
+
+@pytest.mark.parametrize("form", ["text", "srt", "vtt"])
+async def test_a_stream_in_a_format_of_whole_transcripts_is_refused(gateway: Gateway, form: str) -> None:
+    told = error(await transcribe(gateway, stream="true", response_format=form), 400, "invalid_request")
+    assert told["param"] == "response_format"
+    assert not gateway.backend.requests, "no model was asked"
+
+
+async def test_a_form_may_have_routing_as_json(gateway: Gateway) -> None:
+    assert (await transcribe(gateway, routing='{"strict": true}')).status_code == 200
+    assert gateway.dispatcher.facts[-1].intent.strict
+
+
+@pytest.mark.parametrize("sent", ["fast", "[1]", "{", '"{}"', "7"])
+async def test_routing_in_a_form_that_is_no_object_is_refused_with_the_ways_to_send_it(
+    gateway: Gateway, sent: str
+) -> None:
+    told = error(await transcribe(gateway, routing=sent), 400, "invalid_request")
+    assert told["param"] == "routing"
+    assert "JSON" in told["message"]
+    assert "x-roundhouse-" in told["message"]
 
 
 async def test_a_stream_of_events(gateway: Gateway) -> None:
@@ -108,7 +163,7 @@ async def test_lists_and_objects_of_the_form_are_read_as_openais_sdks_write_them
     [
         ({"chunking_strategy": "never"}, "chunking_strategy"),
         ({"model": ""}, "model"),
-        ({"language": "english"}, "language"),
+        ({"language": "en_GB!"}, "language"),
         ({"temperature": "hot"}, "temperature"),
         ({"temperature": "nan"}, "temperature"),
         ({"temperature": "7"}, "temperature"),

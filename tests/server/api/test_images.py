@@ -8,8 +8,11 @@ import zlib
 from typing import Any
 
 import pytest
+from openai.types import ImageGenCompletedEvent, ImageGenPartialImageEvent
 
-from backends.wire.images import ImageEditRequest
+from backends.wire.images import ImageEditRequest, ImageRequest
+from catalog.errors import StreamBroken
+from server.api.inference.images import PictureEncoder, Pictures
 from server.storage.pictures import UNKNOWN, media_type_of
 from server.storage.settings import StorageSettings
 from tests.fakes.openai_media import png
@@ -25,13 +28,14 @@ PICTURE_8X6 = encoded(quarters(8, 6))
 
 
 def png_head(width: int, height: int, colour: int = 6) -> bytes:
-    """The head of a PNG of this size, whose pixels are missing."""
+    """A PNG of this size, whose pixels are missing."""
     head = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
         + struct.pack(">I4s", 13, b"IHDR")
         + head
         + struct.pack(">I", zlib.crc32(b"IHDR" + head))
+        + struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
     )
 
 
@@ -107,10 +111,12 @@ BOMB = png_head(31_623, 31_623)
         (SVG, 400, "undecodable_media"),
         (ZIP, 400, "undecodable_media"),
         (encoded(quarters(8, 6), "bmp"), 400, "undecodable_media"),
+        (encoded(quarters(8, 6))[:60], 400, "undecodable_media"),
+        (encoded(quarters(8, 6), "webp")[:-9], 400, "undecodable_media"),
         (BOMB, 413, "payload_too_large"),
         (png_head(20_001, 1), 413, "payload_too_large"),
     ],
-    ids=["svg", "zip", "bmp", "bomb", "long"],
+    ids=["svg", "zip", "bmp", "cut off", "cut off webp", "bomb", "long"],
 )
 @pytest.mark.parametrize("field", ["image", "mask"])
 async def test_what_is_no_usable_picture_is_refused_before_a_model_sees_it(
@@ -120,6 +126,12 @@ async def test_what_is_no_usable_picture_is_refused_before_a_model_sees_it(
     answer = await edit(gateway, files=[*files, (field, ("x.png", data))])
     assert error(answer, status, code)["param"] == field
     assert not gateway.backend.requests
+
+
+async def test_pictures_beyond_the_most_are_told_by_their_number(gateway: Gateway) -> None:
+    answer = await edit(gateway, files=[("image[]", ("a.png", PICTURE_8X6))] * 17)
+    told = error(answer, 400, "invalid_request")
+    assert (told["param"], told["message"]) == ("image", "'image': it must have at most 16 items (it has 17).")
 
 
 async def test_pictures_have_a_bound_in_all(gateway: Gateway) -> None:
@@ -204,6 +216,36 @@ async def test_a_form_above_the_limit_is_refused(start: Start) -> None:
     async with start(server={"limits": {"image_bytes": 2000}}) as gateway:
         answer = await edit(gateway, files=[("image", ("a.png", PICTURE_8X6 + bytes(2000)))])
         error(answer, 413, "payload_too_large")
+
+
+# ---- answers
+
+
+@pytest.mark.parametrize("told", [{}, {"usage": None, "quality": None}, {"usage": {"input_tokens": 9}}])
+async def test_streamed_events_have_all_that_openais_types_require(told: dict[str, Any]) -> None:
+    body = ImageRequest.model_validate({"model": "p", "prompt": "a", "quality": "low", "size": "64x64"})
+    encoder = PictureEncoder(body, "image_generation.completed")
+    part: Any = {"type": "image_generation.partial_image", "b64_json": "AAAA", "partial_image_index": 0}
+    last: Any = {"type": "image_generation.completed", "b64_json": "AAAA", "output_format": "jpeg", **told}
+    first, done = events((encoder.encode(part) + encoder.encode(last)).decode())
+    partial = ImageGenPartialImageEvent.model_validate(first, strict=True)
+    completed = ImageGenCompletedEvent.model_validate(done, strict=True)
+    assert (partial.output_format, partial.size, partial.quality, partial.background) == (
+        "png", "64x64", "low", "auto",
+    )  # fmt: skip
+    assert completed.output_format == "jpeg"
+    read = 9 if told.get("usage") else 0
+    assert (completed.usage.input_tokens, completed.usage.input_tokens_details.text_tokens) == (read, read)
+    assert encoder.finish() == b""
+
+
+async def test_the_pictures_that_came_are_given_where_more_were_asked_for() -> None:
+    asked = ImageRequest.model_validate({"model": "p", "prompt": "a", "n": 3})
+    pictures = Pictures(asked)
+    with pytest.raises(StreamBroken):
+        pictures.result()
+    pictures.add({"type": "image_generation.completed", "b64_json": "AAAA"})
+    assert pictures.result()["data"] == [{"b64_json": "AAAA"}]
 
 
 # ---- JSON

@@ -18,6 +18,7 @@ from catalog.errors import QueueFull, WorkerFailed
 from catalog.model import Capability
 from catalog.types import Json
 from routing.accounts.virtual_keys import KeyLimits, Rate
+from tests.conformance.features.doors import PNG
 from tests.server.conftest import Gateway, Start
 from tests.server.edge.test_gate import ADMIN, BEARER, KEYS
 from tests.server.fakes import CHAT, chunk, usage_chunk
@@ -334,7 +335,7 @@ OPEN_WEBUI: tuple[tuple[str, str, Json | None], ...] = (
             "model": "parrot:latest",
             "messages": [
                 {"role": "system", "content": "Be brief."},
-                {"role": "user", "content": "Hi", "images": ["iVBORw0KGgo="]},
+                {"role": "user", "content": "Hi", "images": [PNG]},
                 {"role": "assistant", "content": "", "tool_calls": [
                     {"index": 0, "id": "call_1", "function": {"name": "add", "arguments": {"a": 1}}}]},
                 {"role": "tool", "content": "2", "tool_call_id": "call_1"},

@@ -97,6 +97,33 @@ async def test_a_route_remarks_on_what_may_be_meant_otherwise(gateway: Gateway) 
     assert "did you mean 'max_tokens'" in warning
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "capability"),
+    [
+        ("/v1/images/generations", "image"),
+        ("images/generations", "image"),
+        ("/v1/videos", "video"),
+        ("/v1/completions", "completion"),
+    ],
+)
+async def test_a_route_is_explained_for_the_endpoint_that_is_named(
+    gateway: Gateway, endpoint: str, capability: str
+) -> None:
+    answer = await gateway.client.post("/v1/route", json={"prompt": "a cat", "endpoint": endpoint})
+    told = answer.json()
+    assert told["endpoint"].endswith(endpoint), answer.text
+    assert (told["request"]["capability"], told["warnings"]) == (capability, [])
+    assert "endpoint" not in gateway.dispatcher.facts[-1].parameters
+
+
+@pytest.mark.parametrize("more", [{"endpoint": "/v1/images/edits"}, {"endpoint": 7}, {"endpoint": ""},
+                                  {"endpoint": "/v1/videos", "capability": "image"}])  # fmt: skip
+async def test_a_route_of_an_endpoint_that_is_not_explained_is_refused(gateway: Gateway, more: Json) -> None:
+    answer = await gateway.client.post("/v1/route", json={"prompt": "a cat", **more})
+    assert answer.json()["error"]["param"] == "endpoint"
+    error(answer, 400, "invalid_request")
+
+
 @pytest.mark.parametrize("body", [{}, {"capability": "fly", "messages": []}, {"capability": 7}, {"messages": []}])
 async def test_a_route_of_nothing_is_refused(gateway: Gateway, body: Any) -> None:
     error(await gateway.client.post("/v1/route", json=body), 400, "invalid_request")

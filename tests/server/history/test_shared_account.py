@@ -15,6 +15,7 @@ from server.settings import Settings
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.openai_responses import message_item, text_part
+from tests.fakes.pictures import encoded, quarters
 
 ASK: Json = {"model": "gpt", "input": "One"}
 OWNER, OTHER = ({"authorization": f"Bearer {name}"} for name in ("owner", "other"))
@@ -228,7 +229,7 @@ async def test_the_callers_upload_is_sent_as_data_and_another_keys_is_not_found(
 
 
 async def test_an_uploaded_picture_is_a_picture(client: httpx.AsyncClient, fake: FakeOpenAI) -> None:
-    png = await upload(client, "a.png", b"\x89PNG\r\n\x1a\n")
+    png = await upload(client, "a.png", encoded(quarters(8, 8)))
     path, body = asked_with("responses", png, "image")
     answer = await client.post(path, json=body)
     (part,) = fake.calls[-1].body["input"][-1]["content"]
@@ -314,7 +315,7 @@ async def test_a_name_in_a_schema_or_an_argument_or_a_citation_is_no_object(
 
 
 async def test_an_uploaded_screenshot_is_sent_as_data(client: httpx.AsyncClient, fake: FakeOpenAI) -> None:
-    png = await upload(client, "a.png", b"\x89PNG\r\n\x1a\n")
+    png = await upload(client, "a.png", encoded(quarters(8, 8)))
     shot = {"type": "computer_screenshot", "file_id": png}
     call: Json = {
         "type": "computer_call",

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from backends.workers.engines.registry import EngineInfo, Engines
+from backends.workers.engines.registry import EngineInfo, Engines, builtin_engines
 from catalog.store.hub import Hub
 from catalog.store.store import Store
 from catalog.types import Json
@@ -49,6 +49,7 @@ def engines() -> Engines:
         fake.slots,
         context=True,
         options="backends.workers.engines.llamacpp:LlamaCppOptions",
+        serves=builtin_engines()["llamacpp"].serves,
     )
     return Engines(*fakes.values(), real)
 

@@ -16,12 +16,12 @@ def load(**given: object) -> InvalidRequest:
     """The refusal of a load of a chat model with these fields, of which the rest is not given."""
     row = Catalog.load().resolve("smollm2-135m-instruct")
     fields = dict.fromkeys(("context", "slots", "kv_cache", "quantization", "options")) | given
-    options = load_options(row, **fields)  # type: ignore[arg-type]
+    options = load_options(row, **fields)
     assert options
     guard = RowGuard(ModelSettings(), builtin_engines(), at_home=True)
     chosen = row.model_copy(update={"options": {**row.options, **options}})
     with pytest.raises(InvalidRequest) as refused:  # noqa: SIM117 - the error is that of the inner one
-        with named_as_given(row, kv_cache=fields["kv_cache"], quantization=None):  # type: ignore[arg-type]
+        with named_as_given(row, kv_cache=fields["kv_cache"], quantization=None):
             guard.check_options(chosen, options)
     return refused.value
 

@@ -90,6 +90,7 @@ async def test_a_built_in_row_is_changed_and_restored(shop: Shop) -> None:
         ({"capabilities": ["fly"]}, "capabilities.0"),
         ({"capabilities": ["tools"]}, "capabilities"),
         ({"engine": "steam"}, "engine"),
+        ({"capabilities": ["chat", "speak"]}, "capabilities"),
         ({"engine": None}, "engine"),
         ({"options": {"speed": 1}}, "options.speed"),
         ({"options": {"context": 1}}, "options.context"),
@@ -131,6 +132,13 @@ async def test_a_wrong_field_is_named_and_nothing_is_kept(shop: Shop, change: Js
     refused(await shop.client.post("/v1/models", json={**TINY, **change}), param)
     assert "tiny" not in await shop.listed()
     assert "pulls/x" not in await shop.listed()
+
+
+async def test_a_capability_that_the_engine_cannot_have_is_refused_with_those_that_it_can(shop: Shop) -> None:
+    wrong = {**TINY, "capabilities": ["chat", "speak"]}
+    message = refused(await shop.client.post("/v1/models", json=wrong), "capabilities")
+    assert "the engine 'llamacpp' cannot speak; its models can chat, classify" in message
+    assert "tiny" not in await shop.listed()
 
 
 async def test_a_row_of_the_settings_is_changed_there_alone(open_shop: OpenShop) -> None:

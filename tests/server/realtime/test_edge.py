@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from routing.accounts.virtual_keys import KeyLimits, Rate
 from tests.server.conftest import Gateway, Start
-from tests.server.fakes import chunk, usage_chunk
+from tests.server.fakes import ANSWER, chunk, usage_chunk
 from tests.server.realtime.conversing import connected, of_type, say, until
 
 KEY = "rh-a-long-key-of-the-settings"
@@ -279,19 +280,39 @@ async def test_garbage_is_answered_and_too_much_of_it_ends_the_session(serve: St
         assert status == 1008
 
 
-async def test_an_event_that_is_too_large_closes_the_session_alone(serve: Start) -> None:
+async def test_a_refused_handshake_is_no_error_of_the_server(serve: Start, caplog: Any) -> None:
+    async with serve() as gateway:
+        assert await refusal(gateway, "/v1/chat/completions") == (404, "not_found")
+        assert await refusal(gateway, origin="https://evil.example") == (403, "permission_denied")
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
+
+
+async def test_an_event_that_is_too_large_closes_the_session_alone(serve: Start, caplog: Any, logs: Any) -> None:
     async with (
         serve(realtime={"message_bytes": 10_000}) as gateway,
         connected(gateway) as other,
         socket(gateway) as connection,
     ):
         await receive(connection)
+        gateway.backend.script = (chunk("Once"), asyncio.Event())
+        await connection.send(orjson.dumps({"type": "session.update", "session": TEXT}).decode())
+        item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "A story"}]}
+        await connection.send(orjson.dumps({"type": "conversation.item.create", "item": item}).decode())
+        await connection.send(b'{"type": "response.create"}')
+        while (await receive(connection))["type"] != "response.output_text.delta":
+            pass
+        gateway.backend.script = ANSWER
         await connection.send("x" * 20_000)
-        _, status = await closed(connection)
+        events, status = await closed(connection)
         assert status == 1009
+        assert [event["type"] for event in events] == ["error"]
+        assert events[0]["error"]["code"] == "payload_too_large"
+        assert "10,000" in events[0]["error"]["message"]
         await other.session.update(session=TEXT)
         await say(other, "Hi")
         assert (await until(other, "response.done"))[-1].response.status == "completed"
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
+    assert "Traceback" not in logs.getvalue() + caplog.text
 
 
 async def test_audio_faster_than_time_is_bounded(serve: Start) -> None:
@@ -349,8 +370,29 @@ async def test_past_the_drains_deadline_a_session_is_told_and_ended(serve: Start
             await say(connection, "A story")
             await until(connection, "response.output_text.delta")
             assert not await gateway.services.in_flight.drained(0.05, grace=5)
-            assert (await until(connection, "error"))[-1].error.code == "draining"
+            events = await until(connection, "error")
+            assert events[-1].error.code == "draining"
         assert not gateway.services.in_flight.count
+    (item,) = of_type(events, "response.output_item.done")
+    assert (item.item.status, item.item.content[0].text) == ("incomplete", "Once")
+    (done,) = of_type(events, "response.done")
+    assert (done.response.status, done.response.status_details.error.code) == ("failed", "draining")
+    told = done.response.roundhouse
+    assert told["model"] == "parrot"
+
+
+async def test_a_session_that_is_ended_tells_the_end_of_its_response(serve: Start) -> None:
+    async with serve() as gateway, connected(gateway) as connection:
+        gateway.backend.script = (chunk("Once"), asyncio.Event())
+        await connection.session.update(session=TEXT)
+        await say(connection, "A story")
+        await until(connection, "response.output_text.delta")
+        for _ in range(50):
+            await connection._connection.send("garbage")
+        events = await until(connection, "response.done")
+        assert events[-1].response.status == "failed"
+        assert events[-1].response.status_details.error.code == "too_many_invalid_events"
+        assert (await until(connection, "error"))[-1].error.code == "too_many_invalid_events"
 
 
 async def test_sessions_of_the_beta_keep_their_shapes(serve: Start) -> None:

@@ -52,6 +52,8 @@ async def test_a_spoken_turn_is_found_transcribed_answered_and_spoken(serve: Sta
     (item,) = events[-1].response.output
     assert item.content[0].transcript == "Hello there"
     assert item.content[0].type == "output_audio"
+    form = events[-1].response.audio.output.format
+    assert (form.type, form.rate) == ("audio/pcm", 24000)
     speech = gateway.backend.requests[-1]
     assert (speech.input, speech.response_format, speech.sample_rate) == ("Hello there", "pcm", 24000)
     heard = gateway.backend.requests[-3]
@@ -96,7 +98,8 @@ async def test_speech_stops_the_answer_and_cuts_it_where_it_was_heard(serve: Sta
         assert "response.output_audio.delta" not in names[begun:]
         done = of_type(events, "response.done")[0].response
         assert (done.status, done.status_details.reason) == ("cancelled", "turn_detected")
-        assert done.roundhouse["model"] == "parrot"
+        told = done.roundhouse
+        assert told["model"] == "parrot"
         assert done.usage.total_tokens == 4
         truncated = events[-1]
         assert truncated.item_id == item

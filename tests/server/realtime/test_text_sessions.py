@@ -133,8 +133,8 @@ async def test_a_call_without_its_result_does_not_break_the_next_response(serve:
 
 def assert_told_and_counted(response: Any) -> None:
     """An answer that was cut short costs what came of it."""
-    assert response.roundhouse["model"] == "parrot"
-    assert response.roundhouse["trace"]
+    told = response.roundhouse
+    assert (told["model"], bool(told["trace"])) == ("parrot", True)
     assert (response.usage.input_tokens, response.usage.output_tokens, response.usage.total_tokens) == (3, 1, 4)
 
 
@@ -261,7 +261,8 @@ async def test_a_wrong_event_is_answered_by_an_error_that_names_it(
         await until(connection, "session.updated")
 
 
-async def test_what_has_no_effect_is_named_and_refused_in_a_strict_session(serve: Start) -> None:
+@pytest.mark.parametrize("asked", [{"strict": True}, {"routing": {"strict": True}}], ids=["beside", "routing"])
+async def test_what_has_no_effect_is_named_and_refused_in_a_strict_session(serve: Start, asked: Any) -> None:
     wanted: Any = {
         "type": "realtime",
         "tracing": "auto",
@@ -272,7 +273,7 @@ async def test_what_has_no_effect_is_named_and_refused_in_a_strict_session(serve
         (event,) = await until(connection, "session.updated")
         assert event.session.model_extra["dropped"] == ["audio.input.noise_reduction", "tracing"]
         assert event.session.audio.input.noise_reduction is None
-        strict: Any = {**wanted, "strict": True}
+        strict: Any = {**wanted, **asked}
         await connection.session.update(session=strict)
         (error,) = await until(connection, "error")
     assert error.error.code == "unsupported_parameter"

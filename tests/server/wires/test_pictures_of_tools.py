@@ -13,6 +13,7 @@ import pytest
 from catalog.types import Json
 from server.app import create_app
 from server.settings import Settings
+from tests.conformance.features.doors import PICTURE, PNG
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.server import Fault
 
@@ -25,7 +26,7 @@ PAPERS: dict[str, Json] = {
         "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQ="},
     },
 }
-URL = "data:image/png;base64,iVBORw0KGgo="
+URL = PICTURE
 NOTE = "[The tool returned an image, which is left out: this model cannot read it.]"
 LOST = "messages.tool.image_url"
 CALL = {"id": "t", "type": "function", "function": {"name": "see", "arguments": "{}"}}
@@ -33,7 +34,7 @@ IN_CHAT: Json = {"type": "image_url", "image_url": {"url": URL}}
 IN_RESPONSE: Json = {"type": "input_image", "image_url": URL}
 IN_MESSAGE: Json = {
     "type": "image",
-    "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="},
+    "source": {"type": "base64", "media_type": "image/png", "data": PNG},
 }
 TOOL = {"type": "function", "name": "see", "parameters": {"type": "object"}}
 

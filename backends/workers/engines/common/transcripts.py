@@ -2,11 +2,13 @@
 
 The events are OpenAI's: a ``transcript.text.delta`` per segment, then ``transcript.text.done``, which has all
 fields of verbose_json. Ours are ``progress`` of a delta (the seconds that were heard, and those of the whole file
-or null), ``segment`` of a delta where times of words are asked for (its times, text and words), and
-``language_probability`` of the end.
+or null), ``segment`` of a delta where times of words are asked for (its times, text and words), and of the end
+``language_probability`` and, of a translation, ``source_language``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
@@ -69,9 +71,18 @@ class Transcript:
         self._task = "translate" if request.translate else "transcribe"
         self._whole = whole
         self._told = 0
+        self._heard = 0.0
+        self._spoke = True
+
+    def begin_piece(self) -> Iterator[Json]:
+        """Begin the next piece, with an event of no text if the last had none: hours of silence show progress."""
+        if not self._spoke:
+            yield self.delta("")
+        self._spoke = False
 
     def add(self, text: str, segment: Json, until: float) -> Json:
         """Add a segment, which ends ``until`` seconds after the beginning of the piece; returns its event."""
+        self._spoke = True
         delta = text if self.text else text.lstrip()
         self.text += delta
         self.segments.append(segment)
@@ -83,16 +94,18 @@ class Transcript:
         return event
 
     def delta(self, text: str, until: float = 0.0) -> Json:
-        """The event of further text, perhaps of none."""
-        heard = self.duration + until
-        if self._whole is not None:
-            heard = min(heard, self._whole)
+        """The event of further text, perhaps of none.
+
+        The seconds never decrease: a last segment may claim to end after its piece.
+        """
+        self._heard = max(self._heard, self.duration + until)
+        heard = self._heard if self._whole is None else min(self._heard, self._whole)
         whole = None if self._whole is None else round(self._whole, 3)
         progress = {"seconds": round(heard, 3), "of": whole}
         return {"type": "transcript.text.delta", "delta": text, "progress": progress}
 
     def done(self) -> Json:
-        """The event of the whole transcript."""
+        """The event of the whole transcript. A translation's language is that of its text, English."""
         language, sure = (self.language, self.probability) if self.language is not None else self.guess
         done: Json = {
             "type": "transcript.text.done",
@@ -103,6 +116,8 @@ class Transcript:
             "segments": self.segments,
             "usage": {"type": "duration", "seconds": round(self.duration, 3)},
         }
+        if self._task == "translate":
+            done |= {"language": "en", "source_language": language}
         if sure is not None:
             done["language_probability"] = round(sure, 4)
         return {**done, "words": self.words} if self.with_words else done

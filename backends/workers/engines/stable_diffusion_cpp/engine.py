@@ -199,7 +199,8 @@ class StableDiffusionCppEngine(PictureEngine):
     def without_effect(self, request: ImageRequest) -> list[str]:
         named = []
         if self._options.reference:
-            named += [name for name in ("strength", "input_fidelity") if getattr(request, name, None) is not None]
+            known = ("strength", "input_fidelity")
+            named += [name for name in known if getattr(request, name, None) not in (None, "low")]
         if request.negative_prompt and self._guidance(request.guidance_scale)[0] <= _NO_GUIDANCE:
             named.append("negative_prompt")
         return named

@@ -13,10 +13,11 @@ import pytest
 
 from backends.workers.engines import environments
 from backends.workers.engines.environments import LOOK_AGAIN, Environment
-from backends.workers.engines.registry import builtin_engines
+from backends.workers.engines.registry import builtin_engines, check_engines
 from catalog.errors import ConfigurationError
 from catalog.installing import install_command
 from catalog.model import Capability, Model, PathSource
+from catalog.toml_rows import builtin_rows
 from tests.fakes.gguf import chat_model
 
 
@@ -139,14 +140,39 @@ def test_an_interpreter_that_lacked_a_package_is_asked_again_later_but_not_each_
 
 
 def row(engine: str, **options: Any) -> Model:
+    serves = builtin_engines()[engine].serves or {Capability.CHAT}
     return Model(
         id="m",
-        capabilities=frozenset({Capability.CHAT}),
+        capabilities=frozenset({min(serves)}),
         source=PathSource(path="/models/m.gguf"),
         engine=engine,
         options=options,
         origin="user",
     )
+
+
+@pytest.mark.parametrize("engine", builtin_engines())
+def test_a_row_with_an_endpoint_that_its_engine_cannot_serve_is_refused(engine: str) -> None:
+    engines = builtin_engines()
+    serves = engines[engine].serves
+    both = row(engine).model_copy(update={"capabilities": {Capability.EMBED, Capability.SPEAK}})
+    if not serves:
+        check_engines([both], engines)
+        return
+    with pytest.raises(
+        ConfigurationError, match=f"the engine '{engine}' cannot (embed|speak); its models"
+    ) as told:
+        check_engines([both], engines)
+    assert told.value.param == "capabilities"
+    assert all(each.value in str(told.value) for each in serves)
+
+
+def test_every_built_in_row_has_what_its_engine_can_serve() -> None:
+    engines = builtin_engines()
+    for model in builtin_rows()[0]:
+        if model.local and model.engine is not None and model.engine in engines:
+            serves = engines[model.engine].serves
+            assert not serves or model.endpoints <= serves, model.id
 
 
 def test_the_options_of_every_engine_are_checked_without_importing_its_packages() -> None:

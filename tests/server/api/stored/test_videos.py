@@ -240,6 +240,14 @@ async def test_a_first_frame_comes_as_a_file_a_data_url_or_the_id_of_a_file(serv
         ({"source_id": "op-1"}, "source_id"),
         ({"accepted": "op-1"}, "accepted"),
         ({"task": "remix"}, "task"),
+        (
+            {
+                "input_reference": {
+                    "image_url": f"data:image/png;base64,{base64.b64encode(encoded(quarters(8, 8))[:60]).decode()}"
+                }
+            },
+            "input_reference.image_url",
+        ),
         ({"input_reference": {"image_url": "data:image/svg+xml;base64,PHN2Zy8+"}}, "input_reference.image_url"),
         ({"input_reference": {"image_url": "http://169.254.169.254/x.png"}}, "input_reference.image_url"),
         ({"input_reference": {"file_id": "file-of-nobody"}}, "input_reference.file_id"),

@@ -107,7 +107,7 @@ async def test_no_client_can_send_a_recording_of_its_own(gateway: Gateway) -> No
 @pytest.mark.parametrize(
     ("content", "fields", "param"),
     [
-        (b"hello, I am text", {}, "recording"),
+        (b"hello, I am text", {}, "audio_sample"),
         (WAV, {"consent": "cons_nobody"}, "consent"),
         (WAV, {"type": "prompt"}, "type"),
         (WAV, {"name": ""}, "name"),
@@ -174,3 +174,10 @@ async def test_openais_sdk_makes_a_voice(serve: Start) -> None:
         assert [each.id async for each in client.audio.voice_consents.list()] == [agreed.id]
         assert (await client.audio.voices.delete(ada.id)).deleted
         assert (await client.audio.voice_consents.delete(agreed.id)).deleted
+
+
+async def test_a_file_that_is_no_sound_is_refused_by_the_field_that_has_it(gateway: Gateway) -> None:
+    picture = b"\x89PNG\r\n\x1a\n" + bytes(32)
+    assert (await consent(gateway, picture)).json()["error"]["param"] == "recording"
+    agreed = (await consent(gateway)).json()
+    assert (await voice(gateway, agreed["id"], picture)).json()["error"]["param"] == "audio_sample"
