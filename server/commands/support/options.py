@@ -17,9 +17,6 @@ from server.commands.support.statuses import ServerAnswered, UsageError
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_FORMS = {"size": "it must be width and height in pixels, as 1024x1024"}
-"""The words for a field whose rule is a pattern."""
-_PATTERN = re.compile(r"it must match the pattern \S+")
 _KIND = re.compile(r" \(it is (?:text|empty text)\)")
 _REFUSED = frozenset({400, 413, 422})
 
@@ -61,8 +58,6 @@ def _as_usage(
     if name is None:
         return error
     told = error.message
-    if error.param in _FORMS:
-        told = _PATTERN.sub(_FORMS[error.param], told)
     if isinstance(given[name], str):
         told = _KIND.sub(lambda _: f" (it is {shown(given[name], value=True)})", told)
     field, label = f"'{error.param}'", _label(command, name)
