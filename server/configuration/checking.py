@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from backends.registry import check_protocols
+from backends.registry import PROVIDERS, check_protocols
 from backends.workers.engines.registry import builtin_engines, check_engines
 from backends.workers.placement import check_memory
 from backends.workers.settings import WorkerSettings
@@ -24,7 +24,7 @@ from catalog.model import Endpoint, Model
 from catalog.store.file_checks import read_regular
 from catalog.store.store import Store
 from catalog.validation.settings_errors import explained
-from catalog.validation.wording import describe, place
+from catalog.validation.wording import describe, or_known, place, shown
 from routing.beliefs.prior_files import faults
 from server.catalog_updates import may_discover, unknown_preferred, wrong_preferences
 from server.configuration.exposure import check_exposure
@@ -168,12 +168,20 @@ class _Check:
         values = _merged(self._content, self._environment)
         for table in ROWS:
             rows = values.get(table)
+            wrong: dict[str, bool] = {}  # by id, whether a row before has an error
             for number, row in enumerate(rows if isinstance(rows, list) else ()):
-                if isinstance(row, dict):
-                    found = list(self._row(table, number, row, read[table]))
-                    if found:
-                        self._left_out.add((table, number))
-                    yield from found
+                if not isinstance(row, dict):
+                    continue
+                found = list(self._row(table, number, row, read[table]))
+                named = str(row.get("id", ""))
+                name = named.lower() if table == "model" else named
+                if name in wrong and (found or wrong[name]):  # two that are right are found with the catalogue
+                    said = f"[[{table}]] '{named[:100]}' is given twice; remove one."
+                    found.append(Finding(self._at((table, number, "id")), said))
+                wrong[name] = wrong.get(name, False) or bool(found)
+                if found:
+                    self._left_out.add((table, number))
+                yield from found
 
     def _row(self, table: str, number: int, row: Any, read: ReadsRow) -> Iterator[Finding]:
         try:
@@ -198,6 +206,18 @@ class _Check:
                 label = f"[[{table}]] '{str(row.get('id', 'without an id'))[:100]}'"
                 said = f"{label}: {field + ': ' if field else ''}{describe(each, value=value)}."
                 yield Finding(self._at((table, number, *each["loc"])), said)
+            wrong_fields = {each["loc"][0] for each in wrong.errors(include_url=False) if each["loc"]}
+            yield from self._unknown_name(table, number, row, wrong_fields)
+
+    def _unknown_name(self, table: str, number: int, row: Any, wrong: Collection[int | str]) -> Iterator[Finding]:
+        """An unknown engine or protocol of a row that has other errors, for which it was not read as a whole."""
+        field = "engine" if table == "model" else "protocol"
+        known: Collection[str] = builtin_engines(WorkerSettings().python) if table == "model" else PROVIDERS
+        name = row.get(field)
+        if isinstance(name, str) and field not in wrong and name not in known:
+            said = f"[[{table}]] '{str(row.get('id', 'without an id'))[:100]}': {field}: there is no "
+            told = f"{said}{shown(name, value=True)}{or_known(name, known)}."
+            yield Finding(self._at((table, number, field)), told.replace("?.", "?"))
 
     def _together(self, settings: Settings) -> Iterator[Finding]:
         """Errors and remarks of settings that are right each by itself.
@@ -248,11 +268,26 @@ class _Check:
                 yield self._located(each.message)
         for remark in catalog.remarks():
             yield self._located(remark, error=False)
+        yield from self._absent_files(settings)
         missing_models = unknown_preferred(settings.routing, catalog) if may_discover(settings, catalog) else ()
         for setting, missing in missing_models:
             if not _lacks(missing.message, absent):
                 said = f"'{setting}' is not known yet, and may be found at the start: {missing.message}"
                 yield self._located(said, error=False, setting=setting)
+
+    def _absent_files(self, settings: Settings) -> Iterator[Finding]:
+        """Remarks on folders and files that are not there. They may come later: a server starts without them."""
+        for folder in settings.discovery.folders:
+            if not folder.expanduser().is_dir():
+                yield Finding(self._at(("discovery", "folders")), f"There is no folder {folder}.", error=False)
+        for number, row in enumerate(settings.model):
+            source = row.get("source")
+            path = source.get("path") if isinstance(source, Mapping) and source.get("kind") == "path" else None
+            if ("model", number) in self._left_out or not isinstance(path, str):
+                continue
+            if not Path(path).expanduser().exists():
+                said = f"[[model]] '{row.get('id')}': source.path: there is no file or folder {path}."
+                yield Finding(self._at(("model", number, "source", "path")), said, error=False)
 
     def _rows_and_absent(self, settings: Settings) -> tuple[dict[str, list[dict[str, Any]]], set[str]]:
         """The rows that are right each by itself, and the names of the others."""

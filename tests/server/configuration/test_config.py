@@ -246,8 +246,51 @@ def test_errors_of_every_kind_are_found_at_once(monkeypatch: pytest.MonkeyPatch)
         "roundhouse.toml",  # the address without keys
         *(f"roundhouse.toml:{line}" for line in (3, 6, 9, 9, 12, 14, 18, 20, 22, 32, 39)),
         "ROUNDHOUSE_SEVER__PORT",
+        *("roundhouse.toml:37", "roundhouse.toml:42"),  # files that are not there
     ]
     assert "wrong-itself' does not exist" not in "".join(found)
+
+
+WRONG_TWICE = """\
+[discovery]
+folders = ["/nowhere/models"]
+
+[[model]]
+id = "a"
+capabilities = ["fly"]
+engine = "warp"
+
+[[model]]
+id = "A"
+capabilities = ["chat"]
+source = { kind = "path", path = "/nowhere/a.gguf" }
+
+[[model]]
+id = "c"
+capabilities = ["chat"]
+source = { kind = "path", path = "/nowhere/c.gguf" }
+
+[[endpoint]]
+id = "e"
+base_url = "x y"
+protocol = "opena"
+"""
+
+
+def test_all_errors_of_one_row_are_found_and_what_is_not_there_is_remarked() -> None:
+    found = [str(each) for each in check(written(WRONG_TWICE))]
+    for where, said in (
+        ("6", "[[model]] 'a': capabilities.0: it must be "),
+        ("7", "[[model]] 'a': engine: there is no 'warp'"),
+        ("10", "[[model]] 'A' is given twice; remove one."),
+        ("21", "[[endpoint]] 'e': base_url: "),
+        ("22", "[[endpoint]] 'e': protocol: there is no 'opena'; did you mean 'openai'?"),
+    ):
+        assert any(each.startswith(f"roundhouse.toml:{where}: {said}") for each in found), (said, found)
+    remarks = [each for each in found if each.endswith("(not an error)")]
+    assert any(each.startswith("roundhouse.toml:2: There is no folder /nowhere/models.") for each in remarks)
+    (absent,) = (each for each in remarks if "source.path" in each)
+    assert absent.startswith("roundhouse.toml:17: [[model]] 'c': source.path: there is no file or folder /")
 
 
 def test_every_error_of_files_of_priors_is_found() -> None:
