@@ -51,24 +51,12 @@ _SAYS = {
     "path_type": "it must be a path",
     "none_required": "it must be left out",
 }
-_PATTERNS = {
-    r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?$": "it must be a language by its code, as 'de' or 'pt-BR'",
-    r"^([1-9]\d?|1[01]\d|120)$": "it must be a whole number of seconds from 1 to 120",
-    r"^[1-9]\d{1,3}x[1-9]\d{1,3}$": "it must be a width and a height in pixels, as '1280x720'",
-    r"^(auto|[1-9]\d{1,3}x[1-9]\d{1,3})$": "it must be 'auto', or a width and a height in pixels, as '1024x1024'",
-    r"^[a-zA-Z0-9_-]{1,64}$": "it must have 1 to 64 letters, digits, '_' and '-'",
-    r"\S": "it must have more than spaces",
-    r"^[0-9]+$": "it must be digits alone",
-}
-"""The words for the patterns of request fields."""
 _PYDANTICS = re.compile(r"^(Input|Value|String|Object|List|Dictionary|Tuple|Set|URL) (should|must) ")
 
 
 def allowed(error: ErrorDetails) -> str:
     """The rule that a field breaks; for an error that is not in the table, pydantic's own message, adapted."""
     context: Mapping[str, Any] = error.get("ctx", {})
-    if (words := _PATTERNS.get(str(context.get("pattern")))) is not None:
-        return words
     context = {name: int(v) if isinstance(v, float) and v.is_integer() else v for name, v in context.items()}
     try:
         said = _SAYS[error["type"]].format_map(context)

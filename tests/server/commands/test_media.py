@@ -90,7 +90,7 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
         (["speak", " "], "There is no text to speak."),
         (["transcribe", "a.wav", "--format", "docx"], "--format: it must be 'json'"),
         (["transcribe", "a.wav", "--language", "no language"], "--language: "),
-        (["draw", "a house", "--size", "large"], "--size: it must be 'auto' or WIDTHxHEIGHT, each"),
+        (["draw", "a house", "--size", "large"], "--size: it must be 'auto' or WIDTHxHEIGHT"),
         (["draw", "", "--size", "64x64"], "PROMPT: "),
         (["draw", "a hat", "--mask", "m.png"], "--mask is for a picture to change"),
         (["draw", "a house", "--output", "house.bmp"], "--output: house.bmp must end in"),
