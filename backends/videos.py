@@ -22,7 +22,7 @@ _REFUSALS = ("moderation", "safety", "content", "policy", "blocked", "filtered",
 
 
 async def looks(look: Callable[[], Awaitable[Json]], upstream: Upstream, *, every: float) -> AsyncGenerator[Json]:
-    """What a server says of its work, again and again, at distances that grow up to ``every`` seconds.
+    """A server's reports on its work, again and again, at distances that grow up to ``every`` seconds.
 
     A look that fails, and may pass by itself, is tried again for :data:`TROUBLE` seconds. Raises the failure, and
     TotalTimeout after :data:`LONGEST` seconds.

@@ -223,7 +223,7 @@ _SENSES = {
 
 
 def _of_videos(pipeline: str, index: dict[str, Any]) -> frozenset[Capability]:
-    """What a pipeline's weights make videos from, beside text: a first frame (vision), or another video.
+    """The inputs of a video pipeline's weights beside text: a first frame (vision), or another video.
 
     Wan's for text take a first frame only if they hold noise per frame. Source: diffusers' pages on each family.
     """

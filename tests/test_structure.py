@@ -78,3 +78,15 @@ def test_the_alias_of_a_json_object_is_defined_once() -> None:
         if "Json" in defined(statement)
     ]
     assert places == ["catalog/types.py"]
+
+
+@pytest.mark.parametrize("folder", [*PACKAGES, "tests", "deploy"])
+def test_a_docstring_names_its_subject(folder: str) -> None:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    found = (
+        (path, ast.get_docstring(node) or "")
+        for path in modules(folder)
+        for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        if isinstance(node, documented)
+    )
+    assert not [f"{path}: {text[:60]}" for path, text in found if text.startswith(("Who ", "What ", "Whose "))]

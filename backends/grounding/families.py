@@ -53,7 +53,7 @@ class Family:
     json: JsonKeys | None = None
     detects: str | None = None
     joined: str = ", "
-    """What stands between several phrases of a prompt."""
+    """The text between several phrases of a prompt."""
 
 
 _JSON_PROMPT = (

@@ -133,7 +133,7 @@ class HttpClient:
         key_header: str,
         headers: Mapping[str, str],
     ) -> tuple[str, dict[str, str], ssl.SSLContext | None, str | None]:
-        """What a WebSocket to ``base_url + path`` needs: address, headers, certificates and proxy, if any.
+        """The parameters of a WebSocket to ``base_url + path``: address, headers, certificates and proxy, if any.
 
         Raises UpstreamError for an address that is not valid.
         """

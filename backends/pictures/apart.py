@@ -34,7 +34,7 @@ class Decoding:
         return self._able
 
     async def run(self, *arguments: str, data: bytes, limit: float) -> bytes | None:
-        """What the program writes; None where it fails. Raises TookTooLong after ``limit`` seconds."""
+        """The output of the program; None where it fails. Raises TookTooLong after ``limit`` seconds."""
         async with self._turn:
             return await _run(arguments, data, limit)
 

@@ -100,7 +100,7 @@ class FilmRefused(Exception):
 def filmed(
     data: bytes, demuxer: str, most: int, rate: float, longest: int, seconds: float, pixels: int
 ) -> tuple[dict[str, Any], list[bytes]]:
-    """What is told of a film, and frames of it at even times. Raises FilmRefused.
+    """The facts of a film, and frames of it at even times. Raises FilmRefused.
 
     Its length is that of the packets that are there, whatever the header says.
     """

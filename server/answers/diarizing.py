@@ -14,7 +14,6 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from types import TracebackType
 
-from backends.headers import header_value
 from backends.wire.audio import TranscriptionRequest
 from catalog.errors import RoundhouseError, StreamBroken, UnsupportedParameter
 from catalog.model import Model
@@ -23,13 +22,13 @@ from routing.calling.answer import Answer
 from routing.calling.job import Job
 from routing.reading.intent import is_auto
 from server.answers.transcripts import spoken_segments
+from server.answers.wrapping import NoticedAnswer
 from server.callers import Caller, Origin
 from server.jobs import Opens, diarization_job, open_job, permitted, transcription_job
 from server.runtime import Runtime
 
 FINAL = "transcript.text.done"
 _LABELS = re.compile(r"\b(?:scribe|diarize)\b")
-_NOTICE = "x-roundhouse-notice"
 _TURNS: Json = {
     "model": "auto", "response_format": "json", "language": None, "languages": (), "prompt": None,
     "keywords": (), "stream": False, "temperature": None, "timestamp_granularities": ("segment",),
@@ -43,7 +42,7 @@ _WORDS: Json = {
 
 
 def opens_with_speakers(runtime: Runtime, job: Job[Json], caller: Caller, origin: Origin) -> Opens[Json]:
-    """What opens a transcription: one with speakers is made of two where no model does both."""
+    """Choose how a transcription is opened: one with speakers is made of two where no model does both."""
     body = job.request
     assert isinstance(body, TranscriptionRequest)
     if body.response_format != "diarized_json" or _labels_itself(runtime, job, caller):
@@ -132,33 +131,13 @@ class SpokenTurn:
     speaker: str
 
 
-class DiarizedAnswer(Answer[Json]):
+class DiarizedAnswer(NoticedAnswer):
     """A transcript whose segments have speakers. A stream tells each segment before the end."""
 
     def __init__(self, answer: Answer[Json], turns: Sequence[SpokenTurn], *, by: str, streamed: bool) -> None:
-        self._answer = answer
+        super().__init__(answer, f"'{by}' told the speakers apart")
         self._turns = turns
-        self._by = by
         self._streamed = streamed
-        self.trace, self.model = answer.trace, answer.model
-
-    @property
-    def spent(self) -> float:
-        return self._answer.spent
-
-    @property
-    def dropped(self) -> tuple[str, ...]:
-        return self._answer.dropped
-
-    def headers(self) -> dict[str, str]:
-        headers = self._answer.headers()
-        told = header_value(f"'{self._by}' told the speakers apart")
-        before = headers.get(_NOTICE)
-        return {**headers, _NOTICE: f"{before}; {told}" if before else told}
-
-    async def resume(self, error: RoundhouseError) -> None:
-        await self._answer.resume(error)
-        self.model = self._answer.model
 
     def __aiter__(self) -> AsyncIterator[Json]:
         return self._labelled()

@@ -7,7 +7,6 @@ the limits, the trace and the spend of the request.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from hashlib import sha256
@@ -16,7 +15,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from backends.headers import header_value
 from backends.wire.audio import TranscriptionRequest
 from backends.wire.chat import ChatRequest, ContentPart, Message, TranslatedChat
 from backends.wire.media import checked_base64, decoded
@@ -25,6 +23,7 @@ from catalog.model import Capability
 from catalog.types import Json
 from routing.calling.answer import Answer
 from routing.calling.job import Job
+from server.answers.wrapping import NoticedAnswer
 from server.callers import Caller, Origin
 from server.jobs import Opens, chat_job, open_job, permitted, transcription_job
 from server.runtime import Runtime
@@ -33,7 +32,6 @@ from server.storage.sounds import HeardSound
 MOST_SOUNDS = 32
 """Sounds of one chat that are transcribed."""
 _NOTHING = "[No speech was heard.]"
-_NOTICE = "x-roundhouse-notice"
 
 
 def hears(job: Job[Any]) -> bool:
@@ -182,32 +180,3 @@ async def _request(sound: Json) -> tuple[TranscriptionRequest, bytes]:
     except ValidationError as wrong:
         raise InvalidRequest("The input_audio part cannot be read.", param="messages") from wrong
     return request, await asyncio.to_thread(lambda: sha256(raw).digest())
-
-
-class NoticedAnswer(Answer[Json]):
-    """An answer with one more sentence in ``x-roundhouse-notice``."""
-
-    def __init__(self, answer: Answer[Json], notice: str) -> None:
-        self._answer = answer
-        self._told = header_value(notice)
-        self.trace, self.model = answer.trace, answer.model
-
-    @property
-    def spent(self) -> float:
-        return self._answer.spent
-
-    @property
-    def dropped(self) -> tuple[str, ...]:
-        return self._answer.dropped
-
-    def headers(self) -> dict[str, str]:
-        headers = self._answer.headers()
-        before = headers.get(_NOTICE)
-        return {**headers, _NOTICE: f"{before}; {self._told}" if before else self._told}
-
-    async def resume(self, error: RoundhouseError) -> None:
-        await self._answer.resume(error)
-        self.model = self._answer.model
-
-    def __aiter__(self) -> AsyncIterator[Json]:
-        return aiter(self._answer)

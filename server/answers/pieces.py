@@ -37,7 +37,7 @@ class TextPieces:
         return found
 
     def rest(self) -> str:
-        """What remains at the end of the text."""
+        """The rest at the end of the text."""
         rest, self._text = self._text, ""
         return rest
 

@@ -7,9 +7,8 @@ trace hold for all of them. One job is open at a time, so that the models may sh
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 from typing import Any, Protocol
 
 import orjson
@@ -21,6 +20,7 @@ from catalog.errors import RoundhouseError
 from catalog.types import Json
 from routing.calling.answer import TIMINGS, Answer
 from routing.calling.job import Job
+from server.answers.wrapping import Wrapping
 from server.callers import Caller, Origin
 from server.jobs import Opens, chat_job, open_job
 from server.runtime import Runtime
@@ -72,7 +72,7 @@ class ServerTool(Protocol):
         ...
 
 
-class Rounds(AbstractAsyncContextManager[Answer[Json]]):
+class Rounds(Wrapping):
     """Opens a chat's job, whose answer goes on after calls of ``tools``, which are named as in the chat.
 
     A round that also calls tools of the client is the last one: the client brings their results. ``most_calls``
@@ -97,29 +97,14 @@ class Rounds(AbstractAsyncContextManager[Answer[Json]]):
         self._caller = caller
         self._origin = origin
         self._opens = opens
-        self._opening: AbstractAsyncContextManager[Answer[Json]] | None = None
-        self._answer: RoundsAnswer | None = None
 
     async def __aenter__(self) -> Answer[Json]:
-        self._answer = RoundsAnswer(self, await self._open())
-        return self._answer
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        assert self._answer is not None
-        try:
-            await self._answer.aclose()
-        finally:
-            opening, self._opening = self._opening, None
-            ended = None if opening is None else await opening.__aexit__(kind, error, traceback)
-        return ended
+        self._answer = answer = RoundsAnswer(self, await self._open())
+        return answer
 
     async def close(self, answer: Answer[Json]) -> None:
         """End the round that is open, which gave this answer."""
-        opening, self._opening = self._opening, None
-        assert opening is not None
-        await opening.__aexit__(None, None, None)
+        await self._end_job()
         self.count(answer.spent)
 
     def count(self, spent: float | None) -> None:

@@ -13,12 +13,11 @@ import zlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from backends.headers import header_list, header_value
+from backends.headers import header_list
 from backends.voices import openai_voice, unknown_voice
 from backends.wire.audio import AudioFormat, SpeechRequest, VoiceId
 from backends.wire.chat import ChatRequest
@@ -27,6 +26,7 @@ from catalog.types import Json
 from routing.calling.answer import Answer
 from routing.calling.job import Job
 from server.answers.pieces import TextPieces, speakable
+from server.answers.wrapping import Wrapping, with_notice
 from server.callers import Caller, Origin
 from server.jobs import Opens, open_job, permitted, speech_job
 from server.runtime import Runtime
@@ -41,7 +41,6 @@ _OWN_ID = "audio_said_"
 _LONGEST_TEXT = 1 << 20
 """Bytes of the text that an id may hold."""
 _YEAR = 365 * 86_400
-_NOTICE = "x-roundhouse-notice"
 _PIECES = 64
 """Pieces of sound that wait for the client."""
 
@@ -119,7 +118,7 @@ def said(audio: Any) -> str | None:
     return text
 
 
-class Speaking(AbstractAsyncContextManager[Answer[Json]]):
+class Speaking(Wrapping):
     """Opens a chat's job for the text alone; its answer is the text and its sound.
 
     Entering raises what ``opens`` raises, NoCandidate where no voice may speak, UnsupportedParameter for a voice
@@ -142,29 +141,16 @@ class Speaking(AbstractAsyncContextManager[Answer[Json]]):
         self._caller = caller
         self._origin = replace(origin, stand_in=None)
         self._opens = opens
-        self._opening: AbstractAsyncContextManager[Answer[Json]] | None = None
-        self._answer: SpokenAnswer | None = None
 
     async def __aenter__(self) -> Answer[Json]:
         self._check_voice()
         self._opening = opening = self._opens(self._runtime, self.job, self._caller)
         try:
-            self._answer = SpokenAnswer(self, await opening.__aenter__())
+            self._answer = answer = SpokenAnswer(self, await opening.__aenter__())
         except BaseException:
             self._opening = None
             raise
-        return self._answer
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        assert self._answer is not None
-        try:
-            await self._answer.aclose()
-        finally:
-            opening, self._opening = self._opening, None
-            ended = None if opening is None else await opening.__aexit__(kind, error, traceback)
-        return ended
+        return answer
 
     @property
     def writes(self) -> bool:
@@ -173,9 +159,7 @@ class Speaking(AbstractAsyncContextManager[Answer[Json]]):
 
     async def finish_text(self) -> None:
         """End the chat's job: its worker may make room for the voice."""
-        opening, self._opening = self._opening, None
-        assert opening is not None
-        await opening.__aexit__(None, None, None)
+        await self._end_job()
 
     def speech(
         self, text: str, model: str, spent: float, *, counted: bool
@@ -238,9 +222,8 @@ class SpokenAnswer(Answer[Json]):
         if self.dropped:
             headers["x-roundhouse-dropped"] = header_list(self.dropped)
         unspoken = "" if self._refused is None else f", but for what no voice can: {self._refused.message}"
-        told = header_value(f"'{self.model.id}' writes, and a voice of this server speaks its text{unspoken}")
-        before = headers.get(_NOTICE)
-        return {**headers, _NOTICE: f"{before}; {told}" if before else told}
+        told = f"'{self.model.id}' writes, and a voice of this server speaks its text{unspoken}"
+        return with_notice(headers, told)
 
     async def resume(self, error: RoundhouseError) -> None:
         """As :meth:`Answer.resume`, while the text is written; what was spoken is spoken anew."""

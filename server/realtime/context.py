@@ -1,4 +1,4 @@
-"""What a session works with: the running parts, its caller, and its way to the models."""
+"""The surroundings of a session: the running parts, its caller, and its way to the models."""
 
 from __future__ import annotations
 

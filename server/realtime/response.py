@@ -58,7 +58,7 @@ class _Output:
 
 @dataclass(slots=True)
 class _Told:
-    """What became known of the answer, for ``response.done``."""
+    """The facts of the answer, for ``response.done``."""
 
     usage: Json | None = None
     finish: str | None = None

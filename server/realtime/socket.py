@@ -30,7 +30,7 @@ _LAST_SECONDS = 0.5
 
 
 class ServedSession(Protocol):
-    """What a socket serves: a session here, or one of a provider's."""
+    """The session of a socket: one held here, or one of a provider's."""
 
     on_free: Callable[[], None]
 

@@ -20,7 +20,7 @@ KIND = "client_secret"
 
 @dataclass(frozen=True, slots=True)
 class ClientSecret:
-    """What a secret stands for: the id of the key that made it, and a session's configuration as it was sent."""
+    """The holder of a secret: the id of the key that made it, and a session's configuration as it was sent."""
 
     owner: str
     session: Json

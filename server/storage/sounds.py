@@ -1,4 +1,4 @@
-"""What sounds of chats said, for a while: a conversation sends all of its sounds again with every turn."""
+"""Transcripts of the sounds of chats, kept for a while: a conversation sends its sounds again with every turn."""
 
 from __future__ import annotations
 

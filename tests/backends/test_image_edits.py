@@ -163,7 +163,7 @@ def google(fake: FakeGoogle | None = None, model: str = "gemini-3-pro-image") ->
 
 
 def config_of(request: ImageRequest, model: str = "gemini-3-pro-image") -> tuple[Json, tuple[str, ...]]:
-    """What is sent for the first picture, by the SDK's types, and the dropped names."""
+    """The request for the first picture, by the SDK's types, and the dropped names."""
     chats, dropped = gemini.translate(request, google(model=model))
     body = translate(chats[0], google(model=model)).body
     types.GenerateContentConfig.model_validate(body["generationConfig"])

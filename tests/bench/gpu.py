@@ -221,4 +221,4 @@ MEASURES: dict[Capability, Measure] = {
     Capability.IMAGE: pictures,
     Capability.VIDEO: videos,
 }
-"""What is measured of a model that has a capability."""
+"""The measurement of a model, by a capability that it has."""

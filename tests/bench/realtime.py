@@ -103,7 +103,7 @@ def spoken(name: str) -> np.ndarray[Any, np.dtype[np.int16]]:
 
 @dataclass
 class Heard:
-    """What a session's client received, with the time of each event."""
+    """The events that a session's client received, with the time of each event."""
 
     events: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)

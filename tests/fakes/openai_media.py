@@ -205,7 +205,7 @@ _PROMPTED = frozenset(ImageEditParamsBase.__annotations__) - {"image", "mask", "
 
 
 def mistake_in_edit(body: Json, files: dict[str, bytes]) -> str | None:
-    """What OpenAI refuses of the form of an edit, None for one that it takes."""
+    """The refusal of the form of an edit by OpenAI, None for one that it takes."""
     if unknown := {name.partition("[")[0] for name in body} - _PROMPTED:
         return f"Unknown parameter: '{min(unknown)}'."
     names = {name.partition("#")[0] for name in files}

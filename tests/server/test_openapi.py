@@ -107,7 +107,7 @@ async def a_video(gateway: Gateway) -> str:
 
 
 async def of_voices(gateway: Gateway, ask: Ask, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """What is sent, and the ids of a consent and of a voice, which is a model's where it is to speak."""
+    """The request, and the ids of a consent and of a voice, which is a model's where it is to speak."""
     consents = [(await gateway.client.post("/v1/audio/voice_consents", **CONSENT)).json()["id"] for _ in range(2)]
     sent: Any = {"files": {"audio_sample": ("a", WAV)}, "data": {"name": "a", "consent": consents[0]}}
     made = (await gateway.client.post("/v1/audio/voices", **sent)).json()["id"]

@@ -39,7 +39,7 @@ def takes_no_videos(subject: str) -> CapabilityMismatch:
 
 
 def video_of(part: ContentPart) -> VideoAddress:
-    """What a part says of its video. Raises InvalidRequest, which names the field."""
+    """The options of a part for its video. Raises InvalidRequest, which names the field."""
     try:
         return VideoAddress.model_validate(part.video_url or {})
     except ValidationError as wrong:

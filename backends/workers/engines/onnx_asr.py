@@ -7,8 +7,7 @@ no prompt and no terms. The events are those of :mod:`backends.workers.engines.c
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +20,8 @@ from starlette.routing import BaseRoute, Route
 from backends.wire.audio import TranscriptionRequest
 from backends.workers.engines.common.audio import Samples, decode_pieces, length_of
 from backends.workers.engines.common.options import EngineOptions, read_options
-from backends.workers.engines.common.transcripts import Transcript, read_form
-from backends.workers.program.app import dropped, serve_engine, sse_event, stream_response
+from backends.workers.engines.common.transcripts import Transcript, answer_events, read_form
+from backends.workers.program.app import serve_engine
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import CapabilityMismatch, EngineMissing, ModelUnavailable, UnsupportedParameter
@@ -125,12 +124,7 @@ class OnnxAsrEngine:
         def produce(cancel: CancelSignal) -> Generator[Json, None, None]:
             yield from self._events(request, asked, cancel)
 
-        async def events() -> AsyncGenerator[bytes, None]:
-            async with aclosing(self._runner.stream(produce)) as bodies:
-                async for body in bodies:
-                    yield sse_event(body)
-
-        return await stream_response(http, events(), media_type="text/event-stream", headers=dropped(unused))
+        return await answer_events(http, self._runner, produce, unused=unused)
 
     def _asked(self, request: TranscriptionRequest) -> dict[str, str]:
         """The languages that the model is told; empty for one that hears them from the sound.

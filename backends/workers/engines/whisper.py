@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +24,8 @@ from backends.workers.engines.common.audio import Samples, decode_pieces, length
 from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.engines.common.text_tokenizer import TextTokenizer
 from backends.workers.engines.common.token_routes import token_routes
-from backends.workers.engines.common.transcripts import Transcript, read_form
-from backends.workers.program.app import dropped, serve_engine, sse_event, stream_response
+from backends.workers.engines.common.transcripts import Transcript, answer_events, read_form
+from backends.workers.program.app import serve_engine
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import (
@@ -156,12 +155,7 @@ class WhisperEngine:
         def produce(cancel: CancelSignal) -> Generator[Json, None, None]:
             yield from self._events(request, spoken, cancel)
 
-        async def events() -> AsyncGenerator[bytes, None]:
-            async with aclosing(self._runner.stream(produce)) as bodies:
-                async for body in bodies:
-                    yield sse_event(body)
-
-        return await stream_response(http, events(), media_type="text/event-stream", headers=dropped(unused))
+        return await answer_events(http, self._runner, produce, unused=unused)
 
     @property
     def _prompt_room(self) -> int:

@@ -138,7 +138,7 @@ async def connect_realtime(socket: WebSocket) -> None:
         abort=socket.scope.get(ABORT, lambda: None),
     )
     passes = is_passed(runtime, sent)
-    # What is wrong in the configuration is told before the handshake.
+    # A mistake in the configuration is told before the handshake.
     configuration = Configuration.new(new_id("sess"), sent, session.expires_at)
     if not passes:
         Checking(runtime, caller, socket.headers).check(configuration)

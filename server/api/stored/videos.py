@@ -83,7 +83,7 @@ class VideoListQuery(BaseModel):
 
 
 class VariantQuery(WireModel):
-    """What to download: the MP4, its first frame as WebP, or a sheet of 16 stills as JPEG."""
+    """The file to download: the MP4, its first frame as WebP, or a sheet of 16 stills as JPEG."""
 
     variant: Literal["video", "thumbnail", "spritesheet"] = "video"
 

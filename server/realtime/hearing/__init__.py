@@ -1,1 +1,1 @@
-"""What a session hears: audio formats, voice activity, the turns of a speaker, and transcripts."""
+"""The hearing of a session: audio formats, voice activity, the turns of a speaker, and transcripts."""

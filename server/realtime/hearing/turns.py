@@ -19,7 +19,7 @@ PAUSE_MS = 128.0
 
 
 class TurnChange(Enum):
-    """What happens at a moment: a turn began, paused, went on after a pause, or ended."""
+    """The event at a moment: a turn began, paused, went on after a pause, or ended."""
 
     BEGAN = auto()
     PAUSED = auto()

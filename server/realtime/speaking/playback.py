@@ -1,4 +1,4 @@
-"""What of an answer was spoken when, so that an answer that is interrupted ends where its listener stopped
+"""The times at which an answer was spoken, so that an answer that is interrupted ends where its listener stopped
 hearing.
 
 A client plays audio at its own pace, from the first piece on without a pause unless the next comes late. The

@@ -114,7 +114,7 @@ async def test_speech_stops_the_answer_and_cuts_it_where_it_was_heard(serve: Sta
 
 
 def said_before(gateway: Gateway) -> list[str]:
-    """What the model was told that the assistant has said."""
+    """The words of the assistant that the model was told."""
     asked = [request for request in gateway.backend.requests if hasattr(request, "messages")][-1].messages
     return [str(message.content) for message in asked if message.role == "assistant"]
 

@@ -8,14 +8,17 @@ or null), ``segment`` of a delta where times of words are asked for (its times, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
+from contextlib import aclosing
 
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
+from starlette.responses import Response
 
 from backends.wire.audio import MAX_TERMS, TranscriptionRequest
-from backends.workers.program.app import invalid_request
+from backends.workers.program.app import dropped, invalid_request, sse_event, stream_response
+from backends.workers.program.threads import CancelSignal, ThreadRunner
 from catalog.errors import InvalidRequest, UnsupportedMediaType
 from catalog.types import Json
 
@@ -52,8 +55,28 @@ async def read_form(http: Request) -> TranscriptionRequest:
         raise invalid_request(error) from None
 
 
+async def answer_events(
+    http: Request,
+    runner: ThreadRunner,
+    produce: Callable[[CancelSignal], Generator[Json, None, None]],
+    *,
+    unused: Iterable[str],
+) -> Response:
+    """Answer with the events of ``produce``, which runs in a thread of ``runner`` until the caller leaves.
+
+    ``unused`` are the parameters without effect.
+    """
+
+    async def events() -> AsyncGenerator[bytes, None]:
+        async with aclosing(runner.stream(produce)) as bodies:
+            async for body in bodies:
+                yield sse_event(body)
+
+    return await stream_response(http, events(), media_type="text/event-stream", headers=dropped(unused))
+
+
 class Transcript:
-    """What has been heard of a file of ``whole`` seconds (``None``: it is not known).
+    """The transcript so far of a file of ``whole`` seconds (``None``: it is not known).
 
     ``duration`` are the seconds of the pieces that are finished. ``language`` is that of the speech with its
     ``probability``, where it was detected; ``guess`` has both of the likeliest one where none was sure.

@@ -182,7 +182,7 @@ class PictureEngine(ABC):
 
 
 def planned(request: ImageRequest, options: PictureOptions, multiple: int = MULTIPLE) -> Painting:
-    """What to paint: the request's parameters over the row's. Raises as :func:`canvas_of`."""
+    """The picture to paint: the request's parameters over the row's. Raises as :func:`canvas_of`."""
     canvas = canvas_of(request, options.size, multiple, options.max_pixels)
     steps = request.steps or quality_steps(request.quality, options.steps)
     strength = strength_of(request) if isinstance(request, ImageEditRequest) else 1.0

@@ -8,8 +8,7 @@ of another model's transcript to these turns (:mod:`server.answers.diarizing`).
 from __future__ import annotations
 
 import binascii
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import aclosing
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +20,10 @@ from starlette.routing import BaseRoute, Route
 from backends.wire.audio import TranscriptionRequest
 from backends.workers.engines.common.audio import Samples, decode, decode_pieces, length_of
 from backends.workers.engines.common.options import EngineOptions, read_options
-from backends.workers.engines.common.transcripts import Transcript, read_form
+from backends.workers.engines.common.transcripts import Transcript, answer_events, read_form
 from backends.workers.engines.speakers.clustering import MOST_SPEAKERS, Speakers, SpeakerTurn, SpeechWindow
 from backends.workers.engines.speakers.voices import RATE, Features, Vectors, VoiceEncoder
-from backends.workers.program.app import dropped, serve_engine, sse_event, stream_response
+from backends.workers.program.app import serve_engine
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import CapabilityMismatch, EngineMissing, InvalidRequest, ModelUnavailable
@@ -100,12 +99,7 @@ class SpeakersEngine:
         def produce(cancel: CancelSignal) -> Generator[Json, None, None]:
             yield from self._events(request, count, cancel)
 
-        async def events() -> AsyncGenerator[bytes, None]:
-            async with aclosing(self._runner.stream(produce)) as bodies:
-                async for body in bodies:
-                    yield sse_event(body)
-
-        return await stream_response(http, events(), media_type="text/event-stream", headers=dropped(unused))
+        return await answer_events(http, self._runner, produce, unused=unused)
 
     def _events(
         self, request: TranscriptionRequest, count: int | None, cancel: CancelSignal

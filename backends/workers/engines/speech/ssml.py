@@ -19,7 +19,7 @@ _STRENGTHS = {"none": 0.0, "x-weak": 0.1, "weak": 0.2, "medium": 0.4, "strong": 
 _TIME = re.compile(r"\+?(\d{1,6}(?:\.\d{1,6})?|\.\d{1,6})(ms|s)")
 _KNOWN = frozenset({"speak", "p", "s", "break", "say-as", "sub", "lexicon", "metadata", "meta"})
 _AS_WRITTEN = frozenset({"cardinal", "number", "date", "time", "currency", "unit", "address", "fraction"})
-"""What the readers of texts recognise by themselves."""
+"""The kinds of words that the readers of texts recognise by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Break:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What is spoken, in order, and the names of the elements that have no effect here; their text is spoken."""
+    """The spoken parts, in order, and the names of the elements that have no effect here; their text is spoken."""
 
     parts: tuple[str | Break, ...]
     unknown: tuple[str, ...] = ()

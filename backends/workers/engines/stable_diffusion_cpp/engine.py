@@ -93,7 +93,7 @@ def model_file(spec: WorkerSpec) -> Path | None:
 
 
 def settings_of(spec: WorkerSpec, options: StableDiffusionCppOptions) -> Json:
-    """What the painting process is told of its model."""
+    """The description of the model for the painting process."""
     encoders = ("clip_l", "clip_g", "t5xxl", "llm")
     paths = {
         name: None if (path := getattr(options, name)) is None else str(path)

@@ -179,7 +179,7 @@ class VideoEngine:
 
 
 def plan_of(request: WorkerVideoRequest, options: VideoOptions, pipelines: VideoPipelines) -> Shot:
-    """What a pipeline is called with.
+    """The arguments of a pipeline.
 
     Raises InvalidRequest for a shape that the model does not make, CapabilityMismatch for a picture or video that
     it does not take, and UndecodableMedia.

@@ -158,7 +158,7 @@ def _place(pipeline: Any, device: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class VideoShape:
-    """What a pipeline is asked for, and what is cut out of it.
+    """The size and length that a pipeline is asked for, and the part that is cut out.
 
     ``width`` and ``height`` are those of the video, ``frames`` its pictures at ``fps``; ``made`` is the size that
     the pipeline makes (width, height, frames), each at least as large.

@@ -88,7 +88,7 @@ def painting(prompt: str = "a fox", sources: int = 0) -> Painting:
 
 
 def painted(engine: StableDiffusionCppEngine, prompt: str = "a fox", seed: int = 7) -> Any:
-    """What the child says of a picture: the seed, and its process."""
+    """The report of the child on a picture: the seed, and its process."""
     strokes = engine.paint(painting(prompt), seed, CancelSignal())
     while True:
         try:
