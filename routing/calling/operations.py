@@ -211,12 +211,12 @@ SPEAK: Operation[bytes] = Operation(
 CONVERSE: Operation[Json] = Operation(
     Converse,
     lambda backend, upstream, body: backend.converse(upstream, body),
-    lambda _facts, model: RealtimeObserver(model),
+    lambda _facts, _model: RealtimeObserver(),
 )
 TURN: Operation[Json] = Operation(
     Converse,
     lambda _backend, _upstream, body: _turn(body),
-    lambda _facts, model: RealtimeObserver(model),
+    lambda _facts, _model: RealtimeObserver(),
 )
 """One response of an open session: the connection is there, and this counts what passes over it."""
 DRAW: Operation[Json] = Operation(

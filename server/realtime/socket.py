@@ -145,10 +145,6 @@ class SocketSession:
                 await self._send({"type": "websocket.send", "text": text})
             except (RuntimeError, OSError) as error:  # Starlette and uvicorn tell of a closed socket in their ways
                 raise ClientGone from error
-            except Exception as error:
-                if type(error).__name__ == "ClientDisconnected":
-                    raise ClientGone from error
-                raise
 
     def fail(self, error: BaseException | None) -> None:
         """End the session: one of its tasks failed, or the other side ended it."""

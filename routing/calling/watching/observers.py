@@ -177,11 +177,10 @@ class RealtimeObserver:
 
     streamed = 0
 
-    def __init__(self, model: str) -> None:
+    def __init__(self) -> None:
         self.begun = False
         self.usage = Usage()
         self.finish_reason: str | None = None
-        self._model = model
 
     def see(self, item: dict[str, Any]) -> None:
         self.begun = True
