@@ -33,7 +33,8 @@ class Npm:
 
     @classmethod
     def of_this_machine(cls) -> Npm:
-        return cls(program=shutil.which("npm"), registry=os.environ.get("npm_config_registry") or PUBLIC)
+        registry = os.environ.get("npm_config_registry") or PUBLIC
+        return cls(program=shutil.which("npm"), registry=registry)
 
     def fetch(self, pin: TarballPin, folder: Path, watch: Callable[[int], None]) -> Path:
         """Download the tarball into ``folder`` and return its path; it is not verified yet. Raises PullError."""
