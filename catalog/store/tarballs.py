@@ -33,7 +33,7 @@ class Npm:
 
     @classmethod
     def of_this_machine(cls) -> Npm:
-        registry = os.environ.get("npm_config_registry") or PUBLIC
+        registry = os.environ.get("npm_config_registry") or PUBLIC  # noqa: SIM112 - npm spells it so
         return cls(program=shutil.which("npm"), registry=registry)
 
     def fetch(self, pin: TarballPin, folder: Path, watch: Callable[[int], None]) -> Path:
