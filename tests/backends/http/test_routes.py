@@ -50,7 +50,8 @@ async def listening(serve: Serve, tls: ssl.SSLContext | None = None) -> AsyncIte
     yield server.sockets[0].getsockname()[1]
     server.close()
     for writer in writers:
-        writer.transport.abort()
+        if not writer.is_closing():  # asyncio fails to abort a TLS transport that is closed
+            writer.transport.abort()
         with suppress(OSError):
             await writer.wait_closed()
 
