@@ -25,6 +25,7 @@ from tests.clients.environments import HERE, Client, Unavailable, installed, pat
 from tests.clients.tap import Exchange, Tap
 from tests.e2e.providers import endpoint, model, providers
 from tests.e2e.serving import Served, served
+from tests.fakes import copier
 from tests.fakes.scripted import Scripted
 
 pytestmark = pytest.mark.skipif(
@@ -32,7 +33,9 @@ pytestmark = pytest.mark.skipif(
     reason="installs clients from registries; run it by `make test-clients`",
 )
 KEY = "sk-of-the-clients"
-UPSTREAMS = {"scripted": "capable", "starter": "smollm2-135m-instruct"}
+UPSTREAMS = {"scripted": "capable", "starter": "smollm2-135m-instruct", "strict": "copier"}
+"""A model for each kind: a remote one that plays a capable model, a small real one, and a local one whose worker
+runs hand-made weights and whose chat template is as strict as any."""
 OTHERS = (
     ("capable-embed", "fake-embed", ["embed"]),
     ("capable-image", "gpt-image-1", ["image"]),
@@ -50,6 +53,14 @@ OTHERS = (
     ("gpt-image-2.5-flare", "gpt-image-1", ["image"]),
     ("omni-moderation-latest", "fake-moderation", ["moderate"]),
 )
+LOCAL = """
+[[model]]
+id = "copier"
+engine = "llamacpp"
+capabilities = ["chat", "completion", "tools", "json_schema"]
+limits = {{ context_window = 49152 }}
+source = {{ kind = "path", path = "{path}" }}
+"""
 LEAST = 45.0
 """Seconds that must be left for another client to begin."""
 _FAULT = re.compile(r"Traceback|\[error|\[critical|\"level\": ?\"(error|critical)\"")
@@ -95,6 +106,8 @@ def server(upstream: Scripted, tmp_path_factory: pytest.TempPathFactory) -> Iter
         model(UPSTREAMS["scripted"], "fake-chat", at="scripted", limits=limits),
         *(model(name, there, at="scripted", capabilities=able) for name, there, able in OTHERS),
     ]
+    copier.write(folder / "copier.gguf")
+    rows.append(LOCAL.format(path=folder / "copier.gguf"))
     (folder / "roundhouse.toml").write_text("\n".join(rows))
     with served(folder, "--starter", environment={"ROUNDHOUSE_API_KEYS": KEY, **own_data(folder)}) as running:
         yield running
@@ -115,6 +128,8 @@ def test_a_client_finishes_its_loop(
 ) -> None:
     if kind == "starter" and client.starter:
         pytest.skip(client.starter)
+    if kind == "strict" and not client.agent:
+        pytest.skip("it does not ask the model with the strict template: it is no agent")
     if (left := end - time.monotonic()) < LEAST:
         pytest.skip(f"the time is up: {client.name} is not run")
     try:
