@@ -14,7 +14,7 @@ from catalog.errors import ModelNotFound, RoundhouseError
 from routing.reading.intent import is_auto
 from routing.state.records import Record
 from server.batches.asking import Asker, caller_of_owner
-from server.batches.dialects import Dialect, Request
+from server.batches.dialects import Dialect, Request, tokens_of
 from server.batches.journal import ResultJournal
 from server.batches.lines import Door, Line
 from server.batches.merging import FEW, EmbeddingMerger
@@ -164,7 +164,8 @@ class Answering:
 
     async def _answered(self, line: Line, request: Request, trace: str, answer: Any) -> None:
         told = self._dialect.answered(self._batch, line.number, request.custom_id, trace, answer)
-        await self._journal.add(line.number, True, orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY))
+        result = orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY)
+        await self._journal.add(line.number, True, result, tokens_of(told))
 
     async def _failed(self, line: Line, error: Exception) -> None:
         if not isinstance(error, RoundhouseError):

@@ -52,7 +52,7 @@ class Asker:
         waits: Waits | None = None,
         between: Callable[[], Callable[[], Awaitable[None]]] | None = None,
     ) -> None:
-        """``between()`` makes what a line awaits after each piece of its answer."""
+        """``between()`` makes a function to await after each piece of a line's answer."""
         self._runtime = runtime
         self._owner = owner
         self._sleep = sleep

@@ -75,7 +75,7 @@ class Pacer:
             await self._sleep(min(LOOK, self._free_at - now))
 
     def gathering(self) -> Callable[[], Awaitable[None]]:
-        """What a line awaits after each piece of its answer, so that the next ones come together.
+        """A function to await after each piece of a line's answer, so that the next ones come together.
 
         It rests once for all pieces that are there: between those, the event loop makes no turn.
         """

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from backends.adapting.choices import narrowed
 from backends.adapting.names import ANTHROPIC, GEMINI, OPENAI, NameRule, sent_names
 from backends.adapting.restoring import Restoration, restored
-from backends.adapting.schemas import closed, object_root
+from backends.adapting.schemas import object_root
 from backends.anthropic import AnthropicBackend
 from backends.anthropic.request import translate as to_anthropic
 from backends.base import Upstream
@@ -490,42 +490,3 @@ def test_pictures_in_results_follow_all_results_in_a_message_of_the_user() -> No
     assert [part["type"] for part in body["input"][-1]["output"]] == ["input_image"]
     assert "anyOf" not in body["tools"][0]["parameters"]
     assert gpt(messages=with_result([text]), tools=[tool("f")])["messages"][2]["content"] == [text]
-
-
-TEXT = {"type": "string"}
-INNER = {"type": "object", "properties": {"a": TEXT}}
-CLOSED = {**INNER, "additionalProperties": False}
-
-
-@pytest.mark.parametrize(
-    ("given", "made"),
-    [
-        (INNER, CLOSED),
-        (
-            {"properties": {"properties": INNER}},
-            {"properties": {"properties": CLOSED}, "additionalProperties": False},
-        ),
-        ({"type": "array", "items": INNER}, {"type": "array", "items": CLOSED}),
-        ({"anyOf": [INNER, {"type": "null"}]}, {"anyOf": [CLOSED, {"type": "null"}]}),
-        ({"$ref": "#/$defs/x", "$defs": {"x": INNER}}, {"$ref": "#/$defs/x", "$defs": {"x": CLOSED}}),
-        ({"type": "object", "additionalProperties": INNER}, {"type": "object", "additionalProperties": CLOSED}),
-    ],
-    ids=["object", "property of that name", "items", "branch", "definition", "map"],
-)
-def test_a_closed_schema_has_no_room_for_properties_that_it_does_not_name(given: Json, made: Json) -> None:
-    assert closed(given) == made
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {**INNER, "additionalProperties": True},
-        {**INNER, "patternProperties": {"^x": TEXT}},
-        {"properties": {"a": TEXT}, "anyOf": [{"properties": {"b": TEXT}}, {"properties": {"c": TEXT}}]},
-        {"$ref": "#/$defs/x", "$defs": {"x": INNER, "y": {"allOf": [{"$ref": "#/$defs/x"}, INNER]}}},
-        {"type": "object"},
-    ],
-    ids=["open", "pattern", "branches beside properties", "allOf", "any object"],
-)
-def test_a_schema_that_speaks_of_other_properties_stays_as_it_is(given: Json) -> None:
-    assert closed(given) == given
