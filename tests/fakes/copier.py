@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from tests.fakes.gguf import gguf_bytes
+from tests.fakes.gguf import Tensor, Value, gguf_bytes
 
 START, END, ANSWER, SAY = "<|im_start|>", "<|im_end|>", "<|answer|>", "<|say|>"
 CALL, CALLED, OUTPUT, OUTPUT_END = "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"
@@ -78,7 +78,7 @@ def write(path: Path) -> None:
     tokens = [token for token, _ in vocabulary]
     merges = [" ".join(pair) for pair in _merges(tokenizer)]
     prefix = "tokenizer.ggml"
-    pairs = {
+    pairs: dict[str, Value] = {
         "general.architecture": "llama",
         "general.name": "Copier",
         "llama.block_count": 4,
@@ -125,7 +125,7 @@ def _merges(tokenizer: Tokenizer) -> list[tuple[str, str]]:
     return merges
 
 
-def _tensors(tokens: list[str]) -> dict[str, Floats]:
+def _tensors(tokens: list[str]) -> dict[str, Tensor]:
     rooms, count = _Rooms(), len(tokens)
     random = np.random.default_rng(1)
     codes = np.zeros((count, _CODE), np.float32)
@@ -152,7 +152,7 @@ def _tensors(tokens: list[str]) -> dict[str, Floats]:
 
     output = np.zeros((count, rooms.size), np.float32)
     output[:, rooms.out] = values * _SAID / math.sqrt(rooms.size) * _NORM
-    tensors = {
+    tensors: dict[str, Tensor] = {
         "token_embd.weight": embedding.astype(np.float16),
         "output_norm.weight": np.ones(rooms.size, np.float32),
         "output.weight": output.astype(np.float16),

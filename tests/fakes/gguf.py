@@ -8,13 +8,14 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+Tensor = NDArray[np.float16] | NDArray[np.float32]
 Value = str | int | float | bool | list[str] | list[int] | list[float] | list[bool]
 
 
 def gguf_bytes(
     pairs: Mapping[str, Value],
     *,
-    tensors: Mapping[str, NDArray[np.float16] | NDArray[np.float32]] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
     padding: int = 0,
 ) -> bytes:
     """Make a GGUF version 3 file with these pairs and tensors, and ``padding`` bytes of varying values."""
