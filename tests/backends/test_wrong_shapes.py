@@ -171,7 +171,10 @@ async def test_a_tool_call_that_ends_without_a_name_is_a_protocol_error(
 
 
 async def test_the_name_of_a_tool_call_may_come_after_its_id(liar: FakeLiar, http: HttpClient) -> None:
-    parts = [{"index": 0, "id": "a", "type": "function"}, {"index": 0, "function": {"name": "f", "arguments": "{}"}}]
+    parts = [
+        {"index": 0, "id": "a", "type": "function"},
+        {"index": 0, "function": {"name": "f", "arguments": "{}"}},
+    ]
     liar.streams(*({"choices": [{"index": 0, "delta": {"tool_calls": [part]}}]} for part in parts), END)
     answer = await assemble_chat(OpenAIBackend(http).chat(at(liar), CHAT))
     (call,) = answer["choices"][0]["message"]["tool_calls"]

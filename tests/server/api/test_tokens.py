@@ -53,6 +53,20 @@ async def test_what_cannot_be_split_is_told_by_its_place(gateway: Gateway, body:
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/tokenize", {"content": "Hi"}), ("/tokenize", {"prompt": "Hi"}), ("/detokenize", {"tokens": [1]})],
+)
+async def test_a_field_that_means_nothing_is_named_and_strict_refuses_it(
+    gateway: Gateway, path: str, body: dict[str, Any]
+) -> None:
+    asked = {"model": "parrot", **body, "wings": 2}
+    answer = await gateway.client.post(path, json=asked)
+    assert (answer.status_code, answer.headers["x-roundhouse-dropped"]) == (200, "wings"), answer.text
+    refused = await gateway.client.post(path, json={**asked, "strict": True})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "wings")
+
+
 async def test_a_template_is_applied_without_decoding(gateway: Gateway) -> None:
     body = {"messages": CHAT, "add_generation_prompt": False}
     assert (await gateway.client.post("/apply-template", json=body)).json()["prompt"] == "<user>Hi"

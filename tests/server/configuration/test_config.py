@@ -294,7 +294,8 @@ def test_all_errors_of_one_row_are_found_and_what_is_not_there_is_remarked() -> 
 
 
 def test_a_file_that_an_option_names_and_that_is_not_there_is_remarked_at_its_line() -> None:
-    row = '[[model]]\nid = "a"\ncapabilities = ["chat"]\nengine = "llamacpp"\nsource = { kind = "path", path = "." }\n'
+    row = '[[model]]\nid = "a"\ncapabilities = ["chat"]\nengine = "llamacpp"\n'
+    row += 'source = { kind = "path", path = "." }\n'
     options = '[model.options]\nmmproj = "/no/eyes"\ndraft = "/no/draft"\nlora = [{ path = "/no/lora" }]\n'
     found = check(written(f"{row}{options}"))
     assert [(each.where, each.error) for each in found] == [(f"roundhouse.toml:{at}", False) for at in (7, 8, 9)]
