@@ -18,7 +18,7 @@ from backends.pictures.looking import look_at
 from backends.wire.audio import RealtimeRequest, RealtimeTurn, SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest, TranslatedChat
 from backends.wire.classify import ClassifyRequest
-from backends.wire.common import WireModel, unknown_of
+from backends.wire.common import WireModel
 from backends.wire.completions import CompletionRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.images import ImageEditRequest, ImageRequest
@@ -84,7 +84,7 @@ def chat_job(body: ChatRequest, origin: Origin, *, kept: tuple[str, ...] = ()) -
 def ground_job(body: GroundRequest, origin: Origin) -> Job[Json]:
     """Find things in a picture; the one item has their places."""
     job = _job(reading.read_chat, operations.GROUND, GroundingChat.of(body), origin)
-    return replace(job, left_out=unknown_of(body))
+    return replace(job, left_out=body.unknown())
 
 
 def completion_job(body: CompletionRequest, origin: Origin) -> Job[Json]:
@@ -227,12 +227,12 @@ def count_job(chat: Job[Json], model: str) -> Job[Json]:
 
 def tokenize_job(body: TokenizeRequest, origin: Origin) -> Job[Json]:
     """Split a text into token ids; the one item has them."""
-    return replace(_job(reading.read_tokens, operations.TOKENIZE, body, origin), left_out=unknown_of(body))
+    return _job(reading.read_tokens, operations.TOKENIZE, body, origin)
 
 
 def detokenize_job(body: DetokenizeRequest, origin: Origin) -> Job[Json]:
     """Join token ids to a text; the one item has it."""
-    return replace(_job(reading.read_tokens, operations.DETOKENIZE, body, origin), left_out=unknown_of(body))
+    return _job(reading.read_tokens, operations.DETOKENIZE, body, origin)
 
 
 def texts_tokens_job(body: TokenizeTexts | DetokenizeTexts, origin: Origin) -> Job[Json]:

@@ -9,12 +9,13 @@ from typing_extensions import TypedDict
 
 from backends.wire.answers import FinishReason, TokenUsage
 from backends.wire.chat import ChatRequest
-from backends.wire.common import MAX_TEXT, Effort, Finite, Identifier, ModelName, Seed, WireModel, unknown_of
+from backends.wire.common import MAX_TEXT, Effort, Finite, Identifier, ModelName, Seed, WireModel
 from backends.wire.seeing.places import LocatedPlace
 
 MAX_PHRASES = 64
 MAX_BOXES = 200
 USUAL_BOXES = 32
+_OF_EVERY_REQUEST = frozenset({"routing", "strict", "timings"})
 Phrase = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"\S")]
 Address = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
 
@@ -40,6 +41,10 @@ class GroundRequest(WireModel):
     seed: Seed | None = None
     reasoning_effort: Effort | None = None
     user: Identifier | None = None
+
+    def unknown(self) -> tuple[str, ...]:
+        """The names of fields that it does not have."""
+        return tuple(name for name in self.model_extra or {} if name not in _OF_EVERY_REQUEST)
 
     def phrases(self) -> list[str]:
         """The phrases, each once."""
@@ -68,7 +73,7 @@ class GroundingChat(ChatRequest):
         address = {"url": picture} if isinstance(picture, str) else picture.model_dump(exclude_none=True)
         asked = ", ".join(request.phrases())
         given = request.to_wire(image=None, phrase=None, max_boxes=None)
-        body: dict[str, Any] = {name: given[name] for name in given if name not in unknown_of(request)}
+        body: dict[str, Any] = {name: given[name] for name in given if name not in request.unknown()}
         parts = [{"type": "image_url", "image_url": address}, {"type": "text", "text": f"Locate: {asked}"}]
         chat = cls.model_validate({**body, "messages": [{"role": "user", "content": parts}]})
         chat._phrases = tuple(request.phrases())

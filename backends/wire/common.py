@@ -108,14 +108,6 @@ class WireModel(BaseModel):
         return body
 
 
-_OF_EVERY_REQUEST = frozenset({"routing", "strict", "timings"})
-
-
-def unknown_of(body: WireModel) -> tuple[str, ...]:
-    """The names of a body's fields that neither its type nor this server knows."""
-    return tuple(name for name in body.model_extra or {} if name not in _OF_EVERY_REQUEST)
-
-
 class OwnBody(WireModel):
     """A body of one of Roundhouse's own endpoints, which passes nothing on: an unknown field is refused."""
 
