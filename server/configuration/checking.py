@@ -287,7 +287,7 @@ class _Check:
                 continue
             named = {"source.path": model.source.path} if isinstance(model.source, PathSource) else {}
             options = builtin_engines(settings.workers.python).options_of(model) if "options" in row else None
-            named |= {f"options.{name}": path for name, path, _ in paths_of(options) if path != Path()}
+            named |= {f"options.{name}": str(path) for name, path, _ in paths_of(options) if path != Path()}
             for name, path in named.items():
                 if not Path(path).expanduser().exists():
                     said = f"[[model]] '{row.get('id')}': {name}: there is no file or folder {path}."
