@@ -46,7 +46,7 @@ def judge_for(request: ChatRequest) -> MakeJudge | None:
 
 
 def insists(request: Any) -> bool:
-    """Whether an answer of another form is of no use: a strict schema or tool, JSON, given texts, a choice of tools."""
+    """Whether an answer of another form is of no use: a strict schema or tool, JSON, one of some texts, calls."""
     if not isinstance(request, ChatRequest):
         return False
     if request.tools and request.tool_choice not in (None, "auto"):
