@@ -132,7 +132,7 @@ async def test_fewer_lines_are_asked_together_while_interactive_requests_come(
 @pytest.mark.parametrize(
     ("seconds", "size"), [(LASTS / 1000, MOST), (LASTS / 50, 50), (LASTS, FEW)], ids=["fast", "usual", "slow"]
 )
-def test_a_request_has_as_many_lines_as_the_engine_answers_in_half_a_second(seconds: float, size: int) -> None:
+def test_a_request_has_as_many_lines_as_the_engine_answers_in_a_second(seconds: float, size: int) -> None:
     merger = EmbeddingMerger()
     assert merger.size == FIRST
     for _ in range(40):
