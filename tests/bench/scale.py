@@ -1,4 +1,4 @@
-"""What each shared operation costs Redis, measured, and what that means for 1,000 gateways and 10,000 workers.
+"""The cost of each shared operation for Redis, measured, and its meaning for 1,000 gateways and 10,000 workers.
 
 One gateway asks a fast upstream with its state in a Redis of its own, for callers of each kind, and Redis' own
 counters tell the commands, bytes and processor time of a request, and of a second in which nothing is asked. From
