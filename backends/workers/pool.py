@@ -28,7 +28,8 @@ class WorkerView:
     """The state of one worker. Times are seconds of the monotonic clock, ``memory`` is in bytes.
 
     ``queued_batch`` are those of ``queued`` that interactive requests overtake. ``context`` is in tokens per
-    request, ``options`` are those of the engine.
+    request, ``options`` are those of the engine. In a cluster, ``node`` is the name of the worker's machine, and
+    ``replica`` tells the workers of a model apart.
     """
 
     model: str
@@ -49,6 +50,8 @@ class WorkerView:
     error: str | None = None
     context: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    node: str = ""
+    replica: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +63,28 @@ class DeviceView:
     total: int
     budget: int
     used: int
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A machine of a cluster: its resources by name, in total and in use by workers; memory in bytes."""
+
+    id: str
+    name: str
+    address: str
+    total: Mapping[str, float] = field(default_factory=dict)
+    used: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSnapshot:
-    """All workers and devices at one moment."""
+    """All workers and devices at one moment, and the machines of a cluster."""
 
     workers: tuple[WorkerView, ...] = ()
     devices: tuple[DeviceView, ...] = ()
+    nodes: tuple[NodeView, ...] = ()
 
     def process(self, model: str) -> int | None:
         """Return the id of the model's process, ready or not; None without one."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -86,7 +87,7 @@ class PoolService:
             self._send()
 
         async def snapshot(_: JsonValue) -> JsonValue:
-            return pool.snapshot()
+            return {"at": time.monotonic(), "of": pool.snapshot()}
 
         channel.hear("model", rows.keep)
         channel.hear("keep", lambda call: pool.keep(call["model"], call["seconds"]))
@@ -113,7 +114,7 @@ class PoolService:
             return
         reading = [channel for channel in self._channels if not channel.behind]
         for channel in reading:
-            channel.tell("snapshot", snapshot)
+            channel.tell("snapshot", {"at": time.monotonic(), "of": snapshot})
         # Forget it if a channel was behind, so that the next round sends it even without a change.
         self._sent = encoded if len(reading) == len(self._channels) else b""
 
