@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from backends.base import Upstream
 from backends.queueing import Need
@@ -85,10 +85,54 @@ class PoolSnapshot:
     workers: tuple[WorkerView, ...] = ()
     devices: tuple[DeviceView, ...] = ()
     nodes: tuple[NodeView, ...] = ()
+    merged: tuple[WorkerView, ...] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def models(self) -> tuple[WorkerView, ...]:
+        """One view for each model: its worker, or in a cluster all of its replicas together."""
+        return self.workers if self.merged is None else self.merged
 
     def process(self, model: str) -> int | None:
         """Return the id of the model's process, ready or not; None without one."""
         return next((worker.pid for worker in self.workers if worker.model == model), None)
+
+
+def of_cluster(
+    workers: Iterable[WorkerView], devices: tuple[DeviceView, ...], nodes: tuple[NodeView, ...]
+) -> PoolSnapshot:
+    """Make a cluster's snapshot, in which a model may have several workers."""
+    listed = tuple(workers)
+    by_model: dict[str, list[WorkerView]] = {}
+    for view in listed:
+        by_model.setdefault(view.model, []).append(view)
+    return PoolSnapshot(listed, devices, nodes, tuple(_together(views) for views in by_model.values()))
+
+
+def _together(views: Sequence[WorkerView]) -> WorkerView:
+    """Replicas of a model as one worker: the first that is ready, with the slots, calls and memory of all."""
+    ready = [view for view in views if view.state is WorkerState.READY]
+    if len(views) == 1 or not ready:
+        return views[0]
+    return replace(
+        ready[0],
+        memory=sum(view.memory for view in ready),
+        slots=sum(view.slots for view in ready),
+        busy=sum(view.busy for view in ready),
+        queued=sum(view.queued for view in ready),
+        queued_batch=sum(view.queued_batch for view in ready),
+        restarts=sum(view.restarts for view in views),
+        started_at=min((view.started_at for view in ready if view.started_at is not None), default=None),
+        last_used=max((view.last_used for view in ready if view.last_used is not None), default=None),
+    )
+
+
+@runtime_checkable
+class KeepsReplicas(Protocol):
+    """A pool that keeps workers of some models running, as their rows say."""
+
+    def want(self, models: Iterable[Model]) -> None:
+        """Keep as many workers of these models, and of no others, as their rows say at least. It does not wait."""
+        ...
 
 
 class WorkerPool(Protocol):

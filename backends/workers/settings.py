@@ -76,8 +76,8 @@ class WorkerSettings(Section):
     cluster: str | None = Field(
         default=None,
         pattern=r"^(auto|(ray://)?[\w.\[\]:-]+:\d+)$",
-        description="Ray cluster whose nodes run the workers, in place of this machine: auto, HOST:PORT of its head, "
-        "or ray://HOST:PORT",
+        description="Ray cluster whose nodes run the workers, in place of this machine: auto, HOST:PORT of its "
+        "head, or ray://HOST:PORT",
         examples=["auto"],
     )
     cluster_namespace: str = Field(
@@ -87,11 +87,18 @@ class WorkerSettings(Section):
     )
     cluster_data: Path | None = Field(
         default=None,
-        description="data folder of workers on each node, which nodes may share; by default that of the node's user",
+        description="data folder of workers on each node, which nodes may share; by default that of the user there",
         examples=["/srv/roundhouse"],
     )
     cluster_grace: float = Field(
-        default=60.0, gt=0, description="seconds after which workers in a cluster end that no gateway is connected to"
+        default=60.0,
+        gt=0,
+        description="seconds without a gateway after which workers in a cluster end",
+    )
+    cluster_silence: float = Field(
+        default=1.0,
+        ge=0.6,
+        description="seconds without a sign of life after which a node of a cluster counts as lost",
     )
     cluster_wait: float = Field(
         default=2.0, gt=0, description="seconds that requests wait in a cluster before a model gets another worker"

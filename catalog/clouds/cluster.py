@@ -26,7 +26,7 @@ class Replicas(Section):
 
 
 class Resources(Section):
-    """Resources that each worker of a model takes of a node of a cluster. ``custom`` are those of the cluster's own."""
+    """Resources that each worker of a model takes of a cluster's node. ``custom`` are those that nodes declare."""
 
     model_config = _FROZEN
     cpus: float = Field(default=0, ge=0, description="cores to reserve")

@@ -1,8 +1,8 @@
 """The actors of a cluster's pool: the manager, and one for each replica.
 
-Both are detached: they belong to no gateway. The manager is restarted by Ray, on another node if need be. A replica
-is not: the manager starts another one when it is needed, as it may be needed nowhere. What is heavy to import is
-imported in the manager's process alone, so that a replica starts faster.
+Both are detached: they belong to no gateway. Ray restarts the manager, on another node if need be. A replica is
+not restarted: the manager starts another one once it is needed. Slow imports are made in the manager's
+process only, so that a replica starts faster.
 """
 
 from __future__ import annotations
@@ -81,10 +81,12 @@ class ManagerActor:
         from backends.workers.control.network import ChannelServer
 
         settings = self._spec.settings
-        placer = RayPlacer(settings.cluster_namespace, self._spec.program)
+        placer = RayPlacer(settings.cluster_namespace, self._spec.program, ReplicaActor)
         manager = ClusterManager(placer, settings)
         await manager.start()
-        server = ChannelServer(self._key, lambda channel, _: manager.offer(channel))
+        server = ChannelServer(
+            self._key, lambda channel, _: manager.offer(channel), silence=settings.cluster_silence
+        )
         own = ray.get_runtime_context().get_node_id()
         host = next(node.address for node in await placer.nodes() if node.id == own)
         port = await server.start(host)

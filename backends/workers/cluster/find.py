@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from backends.workers.cluster.pool import Find, ManagerAddress
 from backends.workers.cluster.specs import ManagerSpec
 from backends.workers.settings import WorkerSettings
 from catalog.errors import ConfigurationError, Unavailable
@@ -28,12 +29,24 @@ def check_ray() -> None:
     """Raises ConfigurationError if Ray is not installed here. Imports nothing of it."""
     if importlib.util.find_spec("ray") is None:
         raise ConfigurationError(
-            f"The setting workers.cluster needs Ray, which is not installed. Install it with: {install_command('ray')}"
+            "The setting workers.cluster needs Ray, which is not installed. Install it with: "
+            f"{install_command('ray')}"
         )
 
 
-async def find_manager(spec: ManagerSpec) -> tuple[str, int, str]:
-    """Return the host, port and key of the manager, by a process that ends at once.
+def finder(settings: WorkerSettings) -> Find:
+    """Return the search for the manager of the cluster in the settings."""
+    assert settings.cluster is not None
+    spec = ManagerSpec(address=settings.cluster, settings=settings)
+
+    async def find() -> ManagerAddress:
+        return await find_manager(spec)
+
+    return find
+
+
+async def find_manager(spec: ManagerSpec) -> ManagerAddress:
+    """Return the address and key of the manager, by a process that ends at once.
 
     Raises Unavailable with Ray's reason.
     """
@@ -60,7 +73,7 @@ async def find_manager(spec: ManagerSpec) -> tuple[str, int, str]:
     told = orjson.loads(lines[-1]) if lines else {"error": f"the search ended with status {process.returncode}"}
     if "error" in told:
         raise Unavailable(f"Ray at {spec.address} cannot be used: {told['error']}", retry_after=5)
-    return told["host"], told["port"], told["key"]
+    return ManagerAddress(told["host"], told["port"], told["key"])
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from backends.life import Life
@@ -50,10 +50,13 @@ class Link:
         self._watch: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, info: ReplicaInfo, role: str, *, lost: Callable[[Link], None]) -> Link:
-        """Connect to a replica; ``lost`` is called once when the connection ends. Raises Unavailable."""
+    async def open(cls, info: ReplicaInfo, role: str, *, silence: float, lost: Callable[[Link], None]) -> Link:
+        """Connect to a replica; ``lost`` is called once when the connection ends, or after ``silence`` seconds.
+
+        Raises Unavailable.
+        """
         made: list[Link] = []
-        channel = await dial(
+        await dial(
             info.host,
             info.port,
             info.key,
@@ -62,13 +65,13 @@ class Link:
             seconds=3.0,
         )
         link = made[0]
-        link._watch = asyncio.create_task(link._attend(), name=f"link to {info.id}")
+        link._watch = asyncio.create_task(link._attend(silence), name=f"link to {info.id}")
         await link.pool.start()
         return link
 
-    async def _attend(self) -> None:
+    async def _attend(self, silence: float) -> None:
         try:
-            await beat(self.channel)
+            await beat(self.channel, silence)
         finally:
             self.channel.abort()
             self.life.end()
@@ -87,6 +90,12 @@ class Link:
     def view(self) -> WorkerView | None:
         """Return the replica's worker, once there was one."""
         return next(iter(self.pool.snapshot().workers), None)
+
+
+def placed(view: WorkerView, node: str, replica: str, state: WorkerState) -> WorkerView:
+    """Return a replica's view with its place in the cluster; devices of different nodes are different ones."""
+    device = f"{node}/{view.device}" if view.device else ""
+    return replace(view, node=node, replica=replica, device=device, state=state)
 
 
 def choose(links: Iterable[Link]) -> Link | None:

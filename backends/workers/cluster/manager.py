@@ -1,19 +1,16 @@
 """The manager of a cluster's pool: keeps the directory of replicas, and starts, evicts, scales and ends them.
 
-One runs in a cluster, for all gateways. It decides and keeps count; :class:`Placer` acts, by Ray or in a test. A call
-does not pass it: gateways lease at the replica itself. While the manager is away, replicas serve on, and the next
-manager finds them.
-
-Each replica has one owner task here (:meth:`ClusterManager._hold`); others ask it to leave or wait for its end.
+One runs in a cluster, for all gateways. It decides and keeps count; :class:`Placer` acts, by Ray or in a test.
+Calls do not pass through it: gateways lease at the replica itself. While the manager is away, replicas serve on,
+and the next manager finds them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -21,36 +18,25 @@ import structlog
 
 from backends.base import Upstream
 from backends.queueing import Need
-from backends.workers.cluster.estimates import Estimates
 from backends.workers.cluster.links import Link, ReplicaInfo, choose
 from backends.workers.cluster.members import Member
-from backends.workers.cluster.placing import (
-    Displaces,
-    Fits,
-    FitsNowhere,
-    Holding,
-    Node,
-    Request,
-    find_room,
-    in_use,
-)
+from backends.workers.cluster.placing import Node
 from backends.workers.cluster.replica import MANAGER
+from backends.workers.cluster.roster import Roster
 from backends.workers.cluster.scaling import Bounds, scale
 from backends.workers.cluster.specs import Address, ReplicaSpec
 from backends.workers.control.channel import Channel
 from backends.workers.control.codec import JsonValue
 from backends.workers.control.service import PoolService
-from backends.workers.pool import DeviceView, NodeView, PoolSnapshot, WorkerState, WorkerView
+from backends.workers.pool import PoolSnapshot, WorkerView
 from backends.workers.settings import WorkerSettings
-from catalog.errors import Draining, ModelTemporarilyUnavailable, ModelTooLarge, RoundhouseError, Unavailable
+from catalog.errors import Draining, ModelTemporarilyUnavailable, RoundhouseError, Unavailable
 from catalog.model import Model
 
 TRIES = 3
 """Nodes on which a replica's start is tried before the caller gets its error."""
 START_WITHIN = 45.0
 """Seconds for a replica's program to listen; its model is loaded later."""
-AVOID = 10.0
-"""Seconds for which a node that lost a replica is chosen only if there is no other."""
 INTERVAL = 0.25
 """Seconds between two looks at the load of the replicas."""
 NODES_EVERY = 1.0
@@ -68,7 +54,7 @@ class Placer(Protocol):
         ...
 
     async def start(self, spec: ReplicaSpec) -> Address:
-        """Start a replica on ``spec.node`` with ``spec.amounts``, which are granted to it alone; return its address.
+        """Start a replica on ``spec.node``, which grants it ``spec.amounts``; return its address.
 
         Raises WorkerFailed or Unavailable. A cancelled start leaves nothing behind.
         """
@@ -80,7 +66,7 @@ class Placer(Protocol):
 
 
 class ClusterManager:
-    """Implements :class:`backends.workers.control.service.WatchedPool` over all replicas. Keep :meth:`run` running."""
+    """The pool of all replicas, as the other processes of a fleet see one. Keep :meth:`run` running."""
 
     def __init__(
         self, placer: Placer, settings: WorkerSettings, *, clock: Callable[[], float] = time.monotonic
@@ -88,22 +74,16 @@ class ClusterManager:
         self._placer = placer
         self._settings = settings
         self._clock = clock
-        self._estimates = Estimates(settings)
-        self._members: dict[str, Member] = {}
+        self._roster = Roster(settings, clock)
         self._rows: dict[str, Model] = {}
         self._wanted: dict[str, Model] = {}
         self._chosen: dict[str, dict[str, Any]] = {}
         self._logs: dict[str, str] = {}
-        self._nodes: tuple[Node, ...] = ()
-        self._suspects: dict[str, float] = {}
         self._starting: dict[str, asyncio.Task[Member]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._placing = asyncio.Lock()
-        self._moved = asyncio.Event()
         self._first_tokens: dict[str, float] = {}
         self._gateways: set[Channel] = set()
         self._watcher: Callable[[], None] = lambda: None
-        self._draining = False
         self._service = PoolService(self)
         self._log = structlog.get_logger("roundhouse.cluster")
 
@@ -111,10 +91,10 @@ class ClusterManager:
 
     async def start(self) -> None:
         """Learn the nodes, and take over the replicas of an earlier manager."""
-        self._nodes = tuple(await self._placer.nodes())
+        self._roster.nodes = tuple(await self._placer.nodes())
         for spec, address in await self._placer.existing():
             member = Member(spec, self._clock())
-            self._members[spec.id] = member
+            self._roster.members[spec.id] = member
             self._rows.setdefault(spec.model.id, spec.model)
             try:
                 await self._connect(member, address)
@@ -137,7 +117,7 @@ class ClusterManager:
             for task in tuple(self._tasks):
                 task.cancel()
             await asyncio.gather(service, *self._tasks, return_exceptions=True)
-            for member in self._members.values():
+            for member in self._roster.members.values():
                 if member.link is not None:
                     member.link.close()
 
@@ -148,15 +128,11 @@ class ClusterManager:
             info = await self.replica(self._row(call["model"]), frozenset(call["avoid"]))
             return info.to_json()
 
-        def wanted(call: JsonValue) -> None:
-            self._wanted = {row["id"]: Model.model_validate(row) for row in call}
-
         def first_token(call: JsonValue) -> None:
             before = self._first_tokens.get(call["model"], call["seconds"])
             self._first_tokens[call["model"]] = before + 0.2 * (call["seconds"] - before)
 
         channel.answer("replica", replica)
-        channel.hear("wanted", wanted)
         channel.hear("first token", first_token)
         self._service.offer(channel)
         keep = channel.listener("model")
@@ -172,7 +148,7 @@ class ClusterManager:
     @property
     def has_replicas(self) -> bool:
         """Whether there are any."""
-        return bool(self._members)
+        return bool(self._roster.members)
 
     # ---- WorkerPool
 
@@ -180,24 +156,14 @@ class ClusterManager:
     async def lease(self, model: Model, need: Need) -> AsyncIterator[Upstream]:
         """Lease through this process: for a caller without a way to the replica."""
         await self.replica(model, frozenset())
-        link = choose(member.link for member in self._of(model.id) if member.link is not None)
+        link = choose(member.link for member in self._roster.of(model.id) if member.link is not None)
         if link is None:
             raise Draining(f"The replica of '{model.id}' is stopping. Try again.", retry_after=1)
         async with link.pool.lease(model, need) as upstream:
             yield upstream
 
     def snapshot(self) -> PoolSnapshot:
-        holdings = [member.holding() for member in self._members.values()]
-        nodes, devices = [], []
-        for node in self._nodes:
-            used = in_use(holdings, node.id)
-            nodes.append(NodeView(node.id, node.name, node.address, node.total, used, node.labels))
-            total = int(node.total.get("memory", 0))
-            measured = sum(m.memory for m in self._members.values() if m.spec.node == node.id)
-            devices.append(DeviceView(f"{node.name}/cpu", "memory", total, total, measured, node.name))
-        names = {node.id: node.name for node in self._nodes}
-        workers = (member.view(names.get(member.spec.node, member.spec.node)) for member in self._members.values())
-        return PoolSnapshot(tuple(workers), tuple(devices), tuple(nodes))
+        return self._roster.snapshot()
 
     async def load(
         self,
@@ -212,12 +178,14 @@ class ClusterManager:
             self._chosen[model.id] = dict(options)
         try:
             await self.replica(model, frozenset())
-            members = [member for member in self._of(model.id) if member.link is not None]
-            await asyncio.gather(*(
-                member.link.pool.load(model, keep_alive=keep_alive, options=options, force=force)
-                for member in members
-                if member.link is not None
-            ))
+            members = [member for member in self._roster.of(model.id) if member.link is not None]
+            await asyncio.gather(
+                *(
+                    member.link.pool.load(model, keep_alive=keep_alive, options=options, force=force)
+                    for member in members
+                    if member.link is not None
+                )
+            )
         except RoundhouseError:
             if options is not None:
                 self._chosen.pop(model.id, None)
@@ -227,18 +195,18 @@ class ClusterManager:
         return next(view for view in self.snapshot().workers if view.replica == members[0].spec.id)
 
     def keep(self, model_id: str, seconds: float) -> None:
-        for member in self._of(model_id):
+        for member in self._roster.of(model_id):
             if member.link is not None:
                 member.link.pool.keep(model_id, seconds)
 
     async def unload(self, model_id: str, *, force: bool = False) -> bool:
         self._chosen.pop(model_id, None)
-        members = self._of(model_id)
+        members = self._roster.of(model_id)
         await asyncio.gather(*(self._leave(member, force=force) for member in members))
         return bool(members)
 
     async def log(self, model_id: str, *, lines: int = 200) -> str:
-        members = self._of(model_id)
+        members = self._roster.of(model_id)
         texts = []
         for member in members:
             with contextlib.suppress(RoundhouseError):
@@ -252,6 +220,9 @@ class ClusterManager:
     async def drain(self, deadline: float) -> None:
         """Do nothing: a gateway that leaves stops no worker of the others."""
 
+    def want(self, models: Iterable[Model]) -> None:
+        self._wanted = {model.id: model for model in models}
+
     def watch(self, changed: Callable[[], None]) -> None:
         self._watcher = changed
 
@@ -264,7 +235,7 @@ class ClusterManager:
         the caller cannot reach them.
         """
         self._rows[model.id] = model
-        ready = [member for member in self._of(model.id) if member.link is not None and member.link.usable]
+        ready = [member for member in self._roster.of(model.id) if member.link is not None and member.link.usable]
         link = choose(m.link for m in ready if m.link is not None and m.spec.id not in avoid)
         if link is not None:
             return link.info
@@ -283,12 +254,12 @@ class ClusterManager:
 
     async def _start_one(self, model: Model) -> Member:
         for left in reversed(range(TRIES)):
-            member = await self._place(model)
+            member = await self._roster.place(model, lambda member: self._spawn(self._leave(member)))
             try:
                 async with asyncio.timeout(START_WITHIN):
                     await self._connect(member, await self._placer.start(member.spec))
             except (RoundhouseError, TimeoutError) as error:
-                self._suspects[member.spec.node] = self._clock() + AVOID
+                self._roster.suspect(member.spec.node)
                 reason = error.message if isinstance(error, RoundhouseError) else "it took too long"
                 self._log.warning("replica not started", model=model.id, node=member.spec.node, reason=reason)
                 await self._forget(member)
@@ -313,7 +284,9 @@ class ClusterManager:
         spec = member.spec
         info = ReplicaInfo(spec.id, spec.model.id, spec.node, address.host, address.port, spec.key)
         member.info = info
-        member.link = await Link.open(info, MANAGER, lost=lambda _: self._on_lost(member))
+        member.link = await Link.open(
+            info, MANAGER, silence=self._settings.cluster_silence, lost=lambda _: self._on_lost(member)
+        )
         member.link.pool.changed = self._on_change
         self._on_change()
         self._publish()
@@ -321,8 +294,9 @@ class ClusterManager:
     def _on_lost(self, member: Member) -> None:
         """Called at the end of a replica's connection, expected or not."""
         if not member.leaving:
-            self._log.warning("replica lost", model=member.spec.model.id, replica=member.spec.id, node=member.spec.node)
-            self._suspects[member.spec.node] = self._clock() + AVOID
+            spec = member.spec
+            self._log.warning("replica lost", model=spec.model.id, replica=spec.id, node=spec.node)
+            self._roster.suspect(member.spec.node)
         self._spawn(self._forget(member))
 
     async def _forget(self, member: Member) -> None:
@@ -334,7 +308,7 @@ class ClusterManager:
         with contextlib.suppress(RoundhouseError, TimeoutError):
             async with asyncio.timeout(START_WITHIN):
                 await self._placer.end(member.spec.id)
-        self._members.pop(member.spec.id, None)
+        self._roster.members.pop(member.spec.id, None)
         member.gone.set()
         self._publish()
         self._on_change()
@@ -352,90 +326,18 @@ class ClusterManager:
             await self._forget(member)
         await member.gone.wait()
 
-    # ---- placing
-
-    async def _place(self, model: Model) -> Member:
-        """Reserve a node's resources for a replica, evicting idle ones. One is placed at a time.
-
-        Busy replicas are drained once the newcomer has waited for ``drain_delay`` seconds.
-        """
-        async with self._placing:
-            since = self._clock()
-            while True:
-                request = self._estimates.request(model, self._nodes)
-                match find_room(request, self._candidates(request), self._holdings()):
-                    case Fits(node):
-                        return self._reserve(model, request, node)
-                    case FitsNowhere(lacking):
-                        if not self._nodes:
-                            raise ModelTemporarilyUnavailable("The cluster has no node at present.", retry_after=5)
-                        raise ModelTooLarge(
-                            f"'{model.id}' needs {_described(request)}, and no node of the cluster has that "
-                            f"({', '.join(lacking)} is short)."
-                        )
-                    case Displaces(_, replicas):
-                        leaving = (self._members[replica] for replica in replicas)
-                        await asyncio.gather(*(self._leave(member) for member in leaving))
-                    case waits:
-                        await self._wait_for_room(model, waits.replicas, since)
-
-    def _candidates(self, request: Request) -> list[Node]:
-        """The nodes, without those that lost a replica a moment ago unless only they are able."""
-        now = self._clock()
-        trusted = [node for node in self._nodes if self._suspects.get(node.id, 0.0) <= now]
-        able = trusted and not isinstance(find_room(request, trusted, ()), FitsNowhere)
-        return trusted if able else list(self._nodes)
-
-    def _reserve(self, model: Model, request: Request, node_id: str) -> Member:
-        node = next(each for each in self._nodes if each.id == node_id)
-        used = in_use(self._holdings(), node_id).get("memory", 0.0)
-        spec = ReplicaSpec(
-            id=f"{model.id}-{secrets.token_hex(4)}",
-            node=node_id,
-            model=model,
-            host=node.address,
-            key=secrets.token_urlsafe(32),
-            memory=max(1, int(node.total.get("memory", 0.0) - used)),
-            gpus=request.needs.get("GPU", 0.0),
-            amounts=dict(request.needs),
-            settings=self._settings,
-        )
-        member = self._members[spec.id] = Member(spec, self._clock())
-        self._on_change()
-        return member
-
-    async def _wait_for_room(self, model: Model, busy: Sequence[str], since: float) -> None:
-        now = self._clock()
-        pause = since + self._settings.placement_timeout - now
-        if pause <= 0:
-            raise ModelTemporarilyUnavailable(
-                f"No node had room for '{model.id}' in {now - since:.0f} s: other models are busy.", retry_after=10
-            )
-        left = since + self._settings.drain_delay - now
-        drainable = [each for each in busy if self._members[each].serving]
-        if drainable and left <= 0:
-            self._spawn(self._leave(self._members[drainable[0]]))
-        elif drainable:
-            pause = min(pause, left)
-        self._moved.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(pause, NODES_EVERY)):
-                await self._moved.wait()
-
-    def _holdings(self) -> list[Holding]:
-        return [member.holding() for member in self._members.values()]
-
     # ---- scaling
 
     def _scale(self) -> None:
-        """Start replicas that queues or bounds ask for, and end those that are idle or have no process any more."""
+        """Start replicas that queues or bounds ask for; end those that are idle or whose worker was unloaded."""
         now = self._clock()
-        for row in {**self._wanted, **{m.spec.model.id: self._row(m.spec.model.id) for m in self._members.values()}}.values():
-            members = [member for member in self._of(row.id) if not member.leaving]
+        placed = {member.spec.model.id for member in self._roster.members.values()}
+        for row in [self._row(model_id) for model_id in placed | self._wanted.keys()]:
+            members = [member for member in self._roster.of(row.id) if not member.leaving]
             for member in members:
                 member.look(now)
                 if member.memory:
-                    self._estimates.note(row.id, member.memory)
+                    self._roster.estimates.note(row.id, member.memory)
             staying = [member for member in members if not self._is_unloaded(row, member, now)]
             keep = row.keep_alive if row.keep_alive is not None else self._settings.keep_alive
             bounds = Bounds(
@@ -451,7 +353,7 @@ class ClusterManager:
                 self._log.info("one more replica", model=row.id, replicas=len(staying))
                 self._spawn(self._extend(row))
             for replica in decision.stop:
-                self._spawn(self._leave(self._members[replica]))
+                self._spawn(self._leave(self._roster.members[replica]))
 
     def _is_unloaded(self, row: Model, member: Member, now: float) -> bool:
         """Whether its worker has been unloaded; such a replica is ended, as it holds resources for nothing."""
@@ -473,16 +375,13 @@ class ClusterManager:
         async def look() -> None:
             with contextlib.suppress(RoundhouseError):
                 nodes = tuple(await self._placer.nodes())
-                if nodes != self._nodes:
-                    self._nodes = nodes
+                if nodes != self._roster.nodes:
+                    self._roster.nodes = nodes
                     self._on_change()
 
         self._spawn(look())
 
     # ---- parts
-
-    def _of(self, model_id: str) -> list[Member]:
-        return [member for member in self._members.values() if member.spec.model.id == model_id]
 
     def _row(self, model_id: str) -> Model:
         return self._wanted.get(model_id) or self._rows[model_id]
@@ -490,7 +389,7 @@ class ClusterManager:
     def _directory(self) -> JsonValue:
         return [
             member.info.to_json()
-            for member in self._members.values()
+            for member in self._roster.members.values()
             if not member.leaving and member.link is not None
         ]
 
@@ -500,7 +399,7 @@ class ClusterManager:
             channel.tell("directory", directory)
 
     def _on_change(self) -> None:
-        self._moved.set()
+        self._roster.moved.set()
         self._watcher()
 
     def _spawn(self, work: Any) -> asyncio.Task[Any]:
@@ -511,13 +410,6 @@ class ClusterManager:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, RoundhouseError):
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, RoundhouseError):
             self._log.error("a task of the manager failed", exc_info=error)
-
-
-def _described(request: Request) -> str:
-    parts = [
-        f"{amount / 2**20:.0f} MiB of memory" if name == "memory" else f"{amount:g} {name}"
-        for name, amount in request.needs.items()
-    ]
-    return ", ".join([*parts, *(f"{name}={value}" for name, value in request.labels.items())])

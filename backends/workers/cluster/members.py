@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
-from backends.workers.cluster.links import Link, ReplicaInfo
+from backends.workers.cluster.links import Link, ReplicaInfo, placed
 from backends.workers.cluster.placing import Holding
 from backends.workers.cluster.scaling import Load
 from backends.workers.cluster.specs import ReplicaSpec
 from backends.workers.pool import WorkerState, WorkerView
 
 FRESH = 15.0
-"""Seconds for which a replica without a loaded model is kept: a caller is on its way, or a failure is remembered."""
+"""Seconds for which a replica without a loaded model is kept: a caller comes, or a failure is remembered."""
+
+_UNLOADED = (WorkerState.STOPPED, WorkerState.FAILED)
 
 
 class Member:
@@ -46,7 +47,9 @@ class Member:
     @property
     def _idle(self) -> bool:
         worker = self.worker
-        return worker is not None and not worker.busy and not worker.queued and worker.state is not WorkerState.STARTING
+        if worker is None or worker.state is WorkerState.STARTING:
+            return False
+        return not worker.busy and not worker.queued
 
     def look(self, now: float) -> None:
         """Note what its last snapshot shows."""
@@ -63,7 +66,7 @@ class Member:
     def unloaded(self, now: float) -> bool:
         """Whether it has had no process and no caller for a while."""
         worker = self.worker
-        if self.link is None or (worker is not None and worker.state not in (WorkerState.STOPPED, WorkerState.FAILED)):
+        if self.link is None or (worker is not None and worker.state not in _UNLOADED):
             return False
         return (worker is None or self._idle) and now - self._used_at >= FRESH
 
@@ -100,6 +103,5 @@ class Member:
             state = WorkerState.STARTING if self.link is None else WorkerState.STOPPED
             model = self.spec.model
             worker = WorkerView(model=model.id, engine=model.engine or "", device="", state=state)
-        if self.leaving and worker.state is WorkerState.READY:
-            worker = replace(worker, state=WorkerState.DRAINING)
-        return replace(worker, node=node, replica=self.spec.id)
+        draining = self.leaving and worker.state is WorkerState.READY
+        return placed(worker, node, self.spec.id, WorkerState.DRAINING if draining else worker.state)

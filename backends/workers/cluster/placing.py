@@ -63,7 +63,7 @@ class Displaces:
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """The replica fits on this node once leaving replicas have stopped, or the busy ones, ``replicas``, are idle."""
+    """The replica fits on this node once leaving ones have stopped, or busy ones, ``replicas``, are idle."""
 
     node: str
     replicas: tuple[str, ...]
@@ -76,9 +76,9 @@ class FitsNowhere:
     lacking: tuple[str, ...]
 
 
-def find_room(request: Request, nodes: Sequence[Node], holdings: Sequence[Holding]) -> (
-    Fits | Displaces | Waits | FitsNowhere
-):
+def find_room(
+    request: Request, nodes: Sequence[Node], holdings: Sequence[Holding]
+) -> Fits | Displaces | Waits | FitsNowhere:
     """Decide where ``request`` starts.
 
     Nodes without a replica of the same model come first, then those with the most free memory, so that replicas

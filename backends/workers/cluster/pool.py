@@ -1,11 +1,10 @@
 """The gateway's side of a cluster: a worker pool whose workers are on the nodes of a Ray cluster.
 
-Ray itself runs in other processes: :mod:`backends.workers.cluster.find` finds or starts the manager and ends. What
-Ray's native code does when the cluster's head is lost cannot touch a gateway then, and one without a cluster imports
-nothing of it.
+Ray itself runs in other processes: :mod:`backends.workers.cluster.find` finds or starts the manager and ends. So
+Ray's native code, which ends its process when a cluster is lost for long, cannot touch a gateway.
 
-A lease goes straight to a replica over a connection that is kept, and counts there. The manager is asked only where
-no replica is known.
+A lease goes straight to a replica over a connection that is kept, and is counted there. The manager is asked only
+where no replica is known.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ import structlog
 
 from backends.base import Upstream
 from backends.queueing import Need
-from backends.workers.cluster.links import Link, ReplicaInfo, choose
+from backends.workers.cluster.links import Link, ReplicaInfo, choose, placed
 from backends.workers.cluster.replica import GATEWAY
 from backends.workers.control.channel import Channel
 from backends.workers.control.codec import JsonValue
-from backends.workers.control.network import beat, dial
+from backends.workers.control.network import SILENCE, beat, dial
 from backends.workers.control.remote_pool import RemotePool
-from backends.workers.pool import PoolSnapshot, WorkerState, WorkerView
+from backends.workers.pool import PoolSnapshot, WorkerState, WorkerView, of_cluster
 from catalog.errors import Draining, RoundhouseError, Unavailable
 from catalog.model import Model
 
@@ -55,15 +54,17 @@ Find = Callable[[], Awaitable[ManagerAddress]]
 class ClusterPool:
     """Implements :class:`backends.workers.pool.WorkerPool`. Use it as an async context manager."""
 
-    def __init__(self, find: Find) -> None:
+    def __init__(self, find: Find, *, silence: float = SILENCE) -> None:
+        """``silence`` is the time in seconds after which a replica or the manager counts as lost."""
         self._find = find
+        self._silence = silence
         self._links: dict[str, Link] = {}
         self._opening: dict[str, asyncio.Task[Link]] = {}
         self._listed: dict[str, ReplicaInfo] = {}
         self._manager: Channel | None = None
         self._managed: RemotePool | None = None
         self._reachable = asyncio.Event()
-        self._wanted: list[JsonValue] = []
+        self._wanted: tuple[Model, ...] = ()
         self._changed: Callable[[], None] = lambda: None
         self._snapshot: PoolSnapshot | None = None
         self._draining = False
@@ -159,9 +160,9 @@ class ClusterPool:
 
     def want(self, models: Iterable[Model]) -> None:
         """Have the manager keep as many replicas of these models as their rows say at least."""
-        self._wanted = [model.model_dump(mode="json") for model in models if model.local and model.replicas.min]
-        if self._manager is not None:
-            self._manager.tell("wanted", self._wanted)
+        self._wanted = tuple(models)
+        if self._managed is not None:
+            self._managed.want(self._wanted)
 
     # ---- replicas
 
@@ -207,7 +208,7 @@ class ClusterPool:
         return task
 
     async def _open_link(self, info: ReplicaInfo) -> Link:
-        link = await Link.open(info, GATEWAY, lost=self._on_lost)
+        link = await Link.open(info, GATEWAY, silence=self._silence, lost=self._on_lost)
         self._links[info.id] = link
         link.pool.changed = self._on_change
         self._on_change()
@@ -275,7 +276,7 @@ class ClusterPool:
             failures, self.fault = 0, None
             self._log.info("connected to the cluster", manager=f"{address.host}:{address.port}")
             try:
-                await beat(channel)
+                await beat(channel, self._silence)
             finally:
                 channel.abort()
                 self._reachable.clear()
@@ -294,7 +295,7 @@ class ClusterPool:
         channel = await dial(address.host, address.port, address.key, role=GATEWAY, prepare=prepare)
         self._manager, self._managed = channel, made[0]
         self._managed.changed = self._on_change
-        channel.tell("wanted", self._wanted)
+        self._managed.want(self._wanted)
         await self._managed.start()
         self._reachable.set()
         return channel
@@ -311,8 +312,8 @@ class ClusterPool:
                 known = views.get(link.info.id)
                 state = own.state if known is None or known.state is not WorkerState.DRAINING else known.state
                 node = link.info.node if known is None else known.node
-                views[link.info.id] = replace(own, state=state, node=node, replica=link.info.id)
-        return PoolSnapshot(tuple(views.values()), managed.devices, managed.nodes)
+                views[link.info.id] = placed(own, node, link.info.id, state)
+        return of_cluster(views.values(), managed.devices, managed.nodes)
 
     def _on_change(self) -> None:
         self._snapshot = None
@@ -326,5 +327,6 @@ class ClusterPool:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, RoundhouseError):
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, RoundhouseError):
             self._log.error("a task of the cluster's pool failed", exc_info=error)

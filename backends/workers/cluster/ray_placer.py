@@ -10,7 +10,6 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from backends.workers.cluster.actors import ReplicaActor
 from backends.workers.cluster.placing import Node
 from backends.workers.cluster.specs import Address, ReplicaSpec
 from catalog.errors import Unavailable, WorkerFailed
@@ -23,9 +22,11 @@ _KNOWN = ("memory", "CPU", "GPU")
 class RayPlacer:
     """Implements :class:`backends.workers.cluster.manager.Placer`."""
 
-    def __init__(self, namespace: str, program: str) -> None:
+    def __init__(self, namespace: str, program: str, actor: type) -> None:
+        """``actor`` is the class of the actor that holds a replica, with ``program`` as its process."""
         self._namespace = namespace
         self._program = program
+        self._actor = actor
         self._actors: dict[str, Any] = {}
 
     async def nodes(self) -> Sequence[Node]:
@@ -63,7 +64,7 @@ class RayPlacer:
     async def start(self, spec: ReplicaSpec) -> Address:
         amounts = spec.amounts
         actor = (
-            ray.remote(ReplicaActor)
+            ray.remote(self._actor)
             .options(
                 name=_REPLICA + spec.id,
                 namespace=self._namespace,
@@ -82,9 +83,9 @@ class RayPlacer:
         try:
             host, port = await actor.start.remote(spec.model_dump_json())
         except ray.exceptions.RayTaskError as error:
-            raise WorkerFailed(f"The replica of '{spec.model.id}' did not start: {error.cause}") from None
+            raise WorkerFailed(f"A replica of '{spec.model.id}' did not start: {error.cause}") from None
         except ray.exceptions.RayError as error:
-            raise Unavailable(f"Ray did not start a replica of '{spec.model.id}': {error}", retry_after=1) from None
+            raise Unavailable(f"Ray started no replica of '{spec.model.id}': {error}", retry_after=1) from None
         actor.outlive.remote()
         return Address(host, port)
 

@@ -1,11 +1,11 @@
 """The program of a replica: ``python -m backends.workers.cluster.replica``, with its spec on standard input.
 
-It runs the worker pool of one machine (:class:`backends.workers.supervisor.Supervisor`) for one model, on the node's
-private address, and offers it on a channel (:mod:`backends.workers.control.service`) to gateways and the manager. So
-slots are counted in one place, and the queue in front of them is one, however many gateways there are.
+It runs the worker pool of one machine (:class:`backends.workers.supervisor.Supervisor`) for one model, on the
+node's private address, and offers it on a channel (:mod:`backends.workers.control.service`) to gateways and the
+manager. So slots are counted in one place, and there is one queue for them, however many gateways there are.
 
-It ends with its standard input, when it is told to, and by itself once no gateway has been connected for a while: a
-replica never outlives the gateways that could use it.
+It ends with its standard input, when it is told to, and by itself once no gateway has been connected for a while:
+it does not outlive the gateways that could use it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class Replica:
         settings = spec.settings.model_copy(update={"memory": {}, "memory_fraction": 1.0})
         self._pool = Supervisor(store=store, settings=settings, devices=[device], engines=engines, host=spec.host)
         self._service = PoolService(self._pool)
-        self._server = ChannelServer(spec.key, lambda channel, _: self._service.offer(channel))
+        self._server = ChannelServer(
+            spec.key, lambda channel, _: self._service.offer(channel), silence=settings.cluster_silence
+        )
         self._stop = asyncio.Event()
 
     def stop(self) -> None:

@@ -1,8 +1,8 @@
 """Channels between machines: TCP, with a key in the first call, and signs of life in both directions.
 
-A machine that loses its network closes no connection, so each side sends a note every :data:`TICK` seconds and
-gives the connection up after :data:`SILENT_TICKS` ticks without a byte from the other side. Ticks are counted, not
-seconds: after a standstill of this process, what came meanwhile is read before the peer is judged.
+A machine that loses its network closes no connection, so each side sends a note every :data:`TICK` seconds, and
+gives the connection up when nothing comes from the other side. Ticks are counted, not seconds: after a standstill
+of this process, what came meanwhile is read before the peer is judged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from backends.workers.control.codec import JsonValue
 from catalog.errors import NotAuthenticated, RoundhouseError, Unavailable
 
 TICK = 0.2
-SILENT_TICKS = 4
+SILENCE = 1.0
+"""Seconds without a byte after which a peer counts as lost, where the settings name no other."""
 HELLO_WITHIN = 5.0
 """Seconds in which a client must have shown the key."""
 _LARGEST_HELLO = 4096
@@ -30,9 +31,12 @@ Offer = Callable[[Channel, str], None]
 class ChannelServer:
     """Accepts channels on a TCP address. ``offer`` is called with each client that showed the key."""
 
-    def __init__(self, key: str, offer: Offer, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, key: str, offer: Offer, *, silence: float = SILENCE, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._key = key
         self._offer = offer
+        self._silence = silence
         self._tls = tls
         self._server: asyncio.Server | None = None
         self._channels: dict[Channel, str] = {}
@@ -83,14 +87,17 @@ class ChannelServer:
 
     async def _beat(self, channel: Channel) -> None:
         try:
-            await beat(channel)
+            await beat(channel, self._silence)
         finally:
             self._channels.pop(channel, None)
 
 
-async def beat(channel: Channel) -> None:
-    """Send signs of life until the channel has closed, and abort it when the peer sends none."""
-    silent = 0
+async def beat(channel: Channel, silence: float = SILENCE) -> None:
+    """Send signs of life until the channel has closed; abort it when the peer is silent for ``silence`` seconds.
+
+    The last tick is not waited for, so that the loss is known within that time.
+    """
+    silent, most = 0, max(2, round(silence / TICK) - 1)
     while not channel.closed.is_set():
         channel.tell("pulse")
         seen = channel.received
@@ -99,7 +106,7 @@ async def beat(channel: Channel) -> None:
                 await channel.closed.wait()
         await asyncio.sleep(0)
         silent = silent + 1 if channel.received == seen else 0
-        if silent >= SILENT_TICKS:
+        if silent >= most:
             channel.abort()
             return
 

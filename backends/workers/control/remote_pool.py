@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 from backends.base import Upstream
+from backends.life import Life
 from backends.queueing import Need
 from backends.workers.control.channel import Channel
 from backends.workers.control.codec import JsonValue, snapshot_from_json, upstream_from_json, view_from_json
@@ -53,7 +54,9 @@ class RemotePool:
         self._watch: asyncio.Task[None] | None = None
         self._snapshot = PoolSnapshot()
         self._known: dict[str, Model] = {}
+        self._lives: dict[int, Life] = {}
         channel.hear("snapshot", self._learn)
+        channel.hear("ended", lambda number: self._lives.setdefault(number, Life()).end())
 
     async def start(self) -> None:
         """Fetch the first snapshot."""
@@ -72,7 +75,9 @@ class RemotePool:
                         upstream = await held.enter_async_context(lease)
                 except TimeoutError:
                     raise _no_answer() from None
-            yield upstream_from_json(upstream)
+            number = upstream.pop("life")
+            life = None if number is None else self._lives.setdefault(number, Life())
+            yield upstream_from_json(upstream, life)
 
     @contextmanager
     def _watched(self) -> Iterator[asyncio.Timeout]:
@@ -133,6 +138,9 @@ class RemotePool:
 
     async def drain(self, deadline: float) -> None:
         await self._channel.call("drain", {"deadline": deadline})
+
+    def want(self, models: Iterable[Model]) -> None:
+        self._channel.tell("wanted", [model.model_dump(mode="json") for model in models])
 
     def introduce(self, model: Model) -> None:
         """Send the row, if it is new, before a call that refers to it."""
