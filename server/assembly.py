@@ -43,6 +43,7 @@ from routing.choosing.pins import Pins
 from routing.choosing.planner import Planner
 from routing.clock import Clock, SystemClock
 from routing.deferred.calls import DeferredCalls
+from routing.outcomes import OutcomeSink
 from routing.persistence import Persistence
 from routing.plan import Block
 from routing.state.factory import StateSettings, create_state
@@ -58,7 +59,7 @@ from server.catalog_updates import CatalogUpdates, LiveCatalog, log_remarks, rea
 from server.models.on_use import PullOnUse
 from server.models.opening import live_models
 from server.models.rows import RegisteredRows
-from server.models.workers import availability_of, keep_wanted, own_workers
+from server.models.workers import availability_of, keep_wanted, own_workers, sinks_of
 from server.observability.events import AttemptLog
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
@@ -101,7 +102,7 @@ async def open_runtime(
         memory.breakers.follow(lambda model: workers.snapshot().process(model))
         calls = await stack.enter_async_context(_open_calls(settings, clock, models.live))
         routing = _open_routing(settings, clock, models, memory, pool, calls)
-        dispatcher = _dispatcher(clock, metrics, memory, calls, routing)
+        dispatcher = _dispatcher(clock, metrics, memory, calls, routing, sinks_of(settings, pool))
         stack.push_async_callback(dispatcher.settle)
         series = metrics.watch_routing(
             memory.breakers.states,
@@ -313,7 +314,14 @@ def _open_routing(
     return _Routing(planner, leases, RetryBudget(settings.retries, clock))
 
 
-def _dispatcher(clock: Clock, metrics: Metrics, memory: _Memory, calls: _Calls, routing: _Routing) -> Dispatcher:
+def _dispatcher(
+    clock: Clock,
+    metrics: Metrics,
+    memory: _Memory,
+    calls: _Calls,
+    routing: _Routing,
+    others: tuple[OutcomeSink, ...],
+) -> Dispatcher:
     return Dispatcher(
         planner=routing.planner,
         model=routing.planner.model,
@@ -334,7 +342,7 @@ def _dispatcher(clock: Clock, metrics: Metrics, memory: _Memory, calls: _Calls, 
             RequestTotals(),
             calls.telemetry,
         ),
-        batched_sinks=(memory.learner, memory.persistence, memory.prefixes),
+        batched_sinks=(memory.learner, memory.persistence, memory.prefixes, *others),
         after_batch=memory.estimator.refresh,
         clock=clock,
         frames=Films(Fetcher(calls.http.settings.fetch)).in_frames,

@@ -93,8 +93,13 @@ class PoolSnapshot:
         return self.workers if self.merged is None else self.merged
 
     def process(self, model: str) -> int | None:
-        """Return the id of the model's process, ready or not; None without one."""
-        return next((worker.pid for worker in self.workers if worker.model == model), None)
+        """Return the id of the model's process, ready or not; None without one.
+
+        In a cluster it is a number that changes with any of its processes.
+        """
+        if self.merged is None:
+            return next((worker.pid for worker in self.workers if worker.model == model), None)
+        return hash(frozenset((worker.replica, worker.pid) for worker in self.workers if worker.model == model))
 
 
 def of_cluster(
@@ -132,6 +137,10 @@ class KeepsReplicas(Protocol):
 
     def want(self, models: Iterable[Model]) -> None:
         """Keep as many workers of these models, and of no others, as their rows say at least. It does not wait."""
+        ...
+
+    def first_token(self, model_id: str, seconds: float) -> None:
+        """Take note of how long a caller waited for the first token. It does not wait."""
         ...
 
 

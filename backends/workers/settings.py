@@ -87,7 +87,7 @@ class WorkerSettings(Section):
     )
     cluster_data: Path | None = Field(
         default=None,
-        description="data folder of workers on each node, which nodes may share; by default that of the user there",
+        description="data folder of models on each node, which nodes may share; by default that of its user",
         examples=["/srv/roundhouse"],
     )
     cluster_grace: float = Field(

@@ -13,8 +13,9 @@ from backends.workers.supervisor import Supervisor
 from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError, EngineMissing
 from catalog.hardware import detect, device_ids
-from catalog.model import Model
+from catalog.model import LOCAL_ENDPOINT, Model
 from catalog.store.store import Store
+from routing.outcomes import Outcome, OutcomeSink
 from routing.upstreams.availability import Availability
 from server.observability.events import WorkerEvents
 from server.settings import Settings
@@ -67,6 +68,25 @@ async def keep_wanted(pool: WorkerPool, catalog: Callable[[], Catalog]) -> None:
             told = current
             pool.want([row for row in current.models(local=True) if row.replicas.min])
         await asyncio.sleep(LOOKS)
+
+
+class FirstTokens:
+    """A sink that tells a cluster's pool how long callers waited for the first token: workers are added by it."""
+
+    def __init__(self, pool: KeepsReplicas) -> None:
+        self._pool = pool
+
+    def record(self, outcome: Outcome) -> None:
+        """Pass the figure of a local model on."""
+        if outcome.first_chunk is not None and outcome.endpoint == LOCAL_ENDPOINT:
+            self._pool.first_token(outcome.model, outcome.first_chunk)
+
+
+def sinks_of(settings: Settings, pool: WorkerPool) -> tuple[OutcomeSink, ...]:
+    """The sinks that a cluster's pool needs; none for the workers of this machine."""
+    if settings.workers.cluster is None or not isinstance(pool, KeepsReplicas):
+        return ()
+    return (FirstTokens(pool),)
 
 
 class _OfNodes:

@@ -16,13 +16,13 @@ from typing import Any
 import orjson
 
 from backends.workers.cluster.pool import Find, ManagerAddress
-from backends.workers.cluster.specs import ManagerSpec
+from backends.workers.cluster.specs import REPLICA, ManagerSpec
 from backends.workers.settings import WorkerSettings
 from catalog.errors import ConfigurationError, Unavailable
 from catalog.installing import install_command
 
-WITHIN = 60.0
-"""Seconds for Ray to answer: a client through ray:// starts a server of its own in the cluster."""
+WITHIN = 30.0
+"""Seconds for Ray to answer. A longer search is begun again: what it has started goes on in the cluster."""
 
 
 def check_ray() -> None:
@@ -34,10 +34,10 @@ def check_ray() -> None:
         )
 
 
-def finder(settings: WorkerSettings) -> Find:
-    """Return the search for the manager of the cluster in the settings."""
+def finder(settings: WorkerSettings, program: str = REPLICA) -> Find:
+    """Return the search for the manager of the cluster in the settings; ``program`` is that of its replicas."""
     assert settings.cluster is not None
-    spec = ManagerSpec(address=settings.cluster, settings=settings)
+    spec = ManagerSpec(address=settings.cluster, settings=settings, program=program)
 
     async def find() -> ManagerAddress:
         return await find_manager(spec)
@@ -117,7 +117,7 @@ def _ask(spec: ManagerSpec) -> tuple[str, int, str]:
         )
         .remote(spec.model_dump_json())
     )
-    host, port, key = ray.get(manager.where.remote(), timeout=WITHIN - 10)
+    host, port, key = ray.get(manager.where.remote(), timeout=WITHIN)
     return host, port, key
 
 

@@ -40,6 +40,8 @@ START_WITHIN = 45.0
 INTERVAL = 0.25
 """Seconds between two looks at the load of the replicas."""
 NODES_EVERY = 1.0
+LATELY = 10.0
+"""Seconds for which a time to the first token counts."""
 
 
 class Placer(Protocol):
@@ -81,7 +83,7 @@ class ClusterManager:
         self._logs: dict[str, str] = {}
         self._starting: dict[str, asyncio.Task[Member]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._first_tokens: dict[str, float] = {}
+        self._first_tokens: dict[str, tuple[float, float]] = {}
         self._gateways: set[Channel] = set()
         self._watcher: Callable[[], None] = lambda: None
         self._service = PoolService(self)
@@ -92,14 +94,15 @@ class ClusterManager:
     async def start(self) -> None:
         """Learn the nodes, and take over the replicas of an earlier manager."""
         self._roster.nodes = tuple(await self._placer.nodes())
-        for spec, address in await self._placer.existing():
-            member = Member(spec, self._clock())
-            self._roster.members[spec.id] = member
-            self._rows.setdefault(spec.model.id, spec.model)
-            try:
-                await self._connect(member, address)
-            except RoundhouseError:
-                await self._forget(member)
+        await asyncio.gather(*(self._adopt(*each) for each in await self._placer.existing()))
+
+    async def _adopt(self, spec: ReplicaSpec, address: Address) -> None:
+        member = self._roster.members[spec.id] = Member(spec, self._clock())
+        self._rows.setdefault(spec.model.id, spec.model)
+        try:
+            await self._connect(member, address)
+        except RoundhouseError:
+            await self._forget(member)
 
     async def run(self) -> None:
         """Scale and tidy up until cancelled."""
@@ -128,12 +131,7 @@ class ClusterManager:
             info = await self.replica(self._row(call["model"]), frozenset(call["avoid"]))
             return info.to_json()
 
-        def first_token(call: JsonValue) -> None:
-            before = self._first_tokens.get(call["model"], call["seconds"])
-            self._first_tokens[call["model"]] = before + 0.2 * (call["seconds"] - before)
-
         channel.answer("replica", replica)
-        channel.hear("first token", first_token)
         self._service.offer(channel)
         keep = channel.listener("model")
 
@@ -222,6 +220,13 @@ class ClusterManager:
 
     def want(self, models: Iterable[Model]) -> None:
         self._wanted = {model.id: model for model in models}
+
+    def first_token(self, model_id: str, seconds: float) -> None:
+        before, since = self._first_tokens.get(model_id, (seconds, 0.0))
+        now = self._clock()
+        if now - since > LATELY:
+            before = seconds
+        self._first_tokens[model_id] = before + 0.2 * (seconds - before), now
 
     def watch(self, changed: Callable[[], None]) -> None:
         self._watcher = changed
@@ -347,13 +352,21 @@ class ClusterManager:
                 None if keep is None or keep < 0 else keep,
             )
             decision = scale(
-                [member.load() for member in staying], bounds, now, first_token=self._first_tokens.get(row.id)
+                [member.load() for member in staying],
+                bounds,
+                now,
+                first_token=self._recent_first_token(row.id, now),
             )
             if decision.start and row.id not in self._starting:
                 self._log.info("one more replica", model=row.id, replicas=len(staying))
                 self._spawn(self._extend(row))
             for replica in decision.stop:
                 self._spawn(self._leave(self._roster.members[replica]))
+
+    def _recent_first_token(self, model_id: str, now: float) -> float | None:
+        """The moving average of the seconds to the first token; None if none came of late."""
+        seconds, at = self._first_tokens.get(model_id, (0.0, -LATELY))
+        return seconds if now - at < LATELY else None
 
     def _is_unloaded(self, row: Model, member: Member, now: float) -> bool:
         """Whether its worker has been unloaded; such a replica is ended, as it holds resources for nothing."""

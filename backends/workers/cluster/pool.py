@@ -164,6 +164,10 @@ class ClusterPool:
         if self._managed is not None:
             self._managed.want(self._wanted)
 
+    def first_token(self, model_id: str, seconds: float) -> None:
+        if self._managed is not None:
+            self._managed.first_token(model_id, seconds)
+
     # ---- replicas
 
     def _of(self, model_id: str) -> list[Link]:

@@ -45,21 +45,28 @@ class RayPlacer:
 
     async def existing(self) -> Sequence[tuple[ReplicaSpec, Address]]:
         listed = await asyncio.to_thread(ray.util.list_named_actors, True)
-        found = []
-        for each in listed:
-            if each["namespace"] != self._namespace or not each["name"].startswith(_REPLICA):
-                continue
-            with contextlib.suppress(ValueError, ray.exceptions.RayError, TimeoutError):
-                actor = await asyncio.to_thread(ray.get_actor, each["name"], self._namespace)
-                async with asyncio.timeout(_STOP_GRACE):
-                    told = await actor.told.remote()
-                if told is None:
-                    ray.kill(actor)
-                    continue
-                spec = ReplicaSpec.model_validate_json(told[0])
-                self._actors[spec.id] = actor
-                found.append((spec, Address(told[1], told[2])))
-        return found
+        names = [
+            each["name"]
+            for each in listed
+            if each["namespace"] == self._namespace and each["name"].startswith(_REPLICA)
+        ]
+        found = await asyncio.gather(*(self._ask(name) for name in names))
+        return [each for each in found if each is not None]
+
+    async def _ask(self, name: str) -> tuple[ReplicaSpec, Address] | None:
+        """Ask a replica's actor what it holds; None if it does not answer. One without a program is ended."""
+        try:
+            actor = await asyncio.to_thread(ray.get_actor, name, self._namespace)
+            async with asyncio.timeout(_STOP_GRACE):
+                told = await actor.told.remote()
+        except (ValueError, ray.exceptions.RayError, TimeoutError):
+            return None
+        if told is None:
+            await asyncio.to_thread(_kill, actor)
+            return None
+        spec = ReplicaSpec.model_validate_json(told[0])
+        self._actors[spec.id] = actor
+        return spec, Address(told[1], told[2])
 
     async def start(self, spec: ReplicaSpec) -> Address:
         amounts = spec.amounts

@@ -127,7 +127,7 @@ def _device(spec: ReplicaSpec) -> Device:
         shown = visible_device(0, os.environ)
         found = next((each for each in detect().devices if each.id == f"cuda:{shown}"), None)
         if found is not None:
-            memory = int(found.memory * min(1.0, spec.gpus))
+            memory = int(found.memory * spec.gpus)
             return Device("cuda:0", found.kind, found.name, memory)
     return Device("cpu", "cpu", "memory of the node", spec.memory)
 

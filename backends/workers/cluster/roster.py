@@ -26,8 +26,9 @@ from backends.workers.settings import WorkerSettings
 from catalog.errors import ModelTemporarilyUnavailable, ModelTooLarge
 from catalog.model import Model
 
-AVOID = 10.0
-"""Seconds for which a node that lost a replica is chosen only if there is no other."""
+AVOID = 30.0
+"""Seconds for which a node that lost a replica is chosen only if there is no other: Ray takes up to 25 to see its
+death, and would wait for it."""
 _LOOKS = 1.0
 """Seconds after which a wait for room looks again, as nodes come and go."""
 

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from backends.workers.settings import WorkerSettings
 from catalog.model import Model
 
+REPLICA = "backends.workers.cluster.replica"
+"""The program of a replica."""
 _SPEC = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
@@ -39,7 +41,7 @@ class ManagerSpec(BaseModel):
 
     address: str
     settings: WorkerSettings
-    program: str = "backends.workers.cluster.replica"
+    program: str
 
 
 class Address(NamedTuple):

@@ -142,6 +142,9 @@ class RemotePool:
     def want(self, models: Iterable[Model]) -> None:
         self._channel.tell("wanted", [model.model_dump(mode="json") for model in models])
 
+    def first_token(self, model_id: str, seconds: float) -> None:
+        self._channel.tell("first token", {"model": model_id, "seconds": seconds})
+
     def introduce(self, model: Model) -> None:
         """Send the row, if it is new, before a call that refers to it."""
         known = self._known.get(model.id)

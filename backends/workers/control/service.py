@@ -10,6 +10,7 @@ Operations (see :mod:`backends.workers.control.channel` for the wire)::
     note     "model" {row}     from the gateway: the row to use for this id from now on
     note     "keep" {"model": ID, "seconds": S}   from the gateway: the idle time of a loaded model
     note     "wanted" [{row}, ...]  from the gateway: the models to keep running
+    note     "first token" {"model": ID, "seconds": S}   from the gateway: how long a caller waited for it
     note     "ended" N         to the gateways: the server of leases with this life is gone
     note     "snapshot" {...}  to the gateways, after changes, at most every ``BETWEEN`` seconds
 """
@@ -96,7 +97,12 @@ class PoolService:
             if isinstance(pool, KeepsReplicas):
                 pool.want([Model.model_validate(row) for row in call])
 
+        def first_token(call: JsonValue) -> None:
+            if isinstance(pool, KeepsReplicas):
+                pool.first_token(call["model"], call["seconds"])
+
         channel.hear("model", rows.keep)
+        channel.hear("first token", first_token)
         channel.hear("wanted", wanted)
         channel.hear("keep", lambda call: pool.keep(call["model"], call["seconds"]))
         channel.serve("lease", lease)
