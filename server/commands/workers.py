@@ -64,7 +64,7 @@ def ps(as_json: AsJson = False, url: Url = None, key: AdminKey = None, config: C
 
 
 def _amounts(node: Json) -> str:
-    """What replicas hold of a node, by resource. Ray's own entries say nothing of use."""
+    """The amounts of a node that replicas hold. Ray's own entries say nothing of use."""
     shown = []
     for name, total in sorted(node["total"].items()):
         if name.startswith("node:") or name == "object_store_memory":

@@ -27,7 +27,7 @@ GRACE = 8.0
 
 @dataclass
 class Cluster:
-    """What runs; ``gateways`` are started and ended by tests, too."""
+    """The running parts; ``gateways`` are started and ended by tests, too."""
 
     folder: Path
     head: Machine
@@ -42,7 +42,9 @@ class Cluster:
         """Start a gateway of its own data folder."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        gateway = self.stack.enter_context(serving(folder, module="tests.cluster.gateway", **self.settings))
+        gateway = self.stack.enter_context(
+            serving(folder, module="tests.cluster.gateway", within=120, **self.settings)
+        )
         self.gateways.append(gateway)
         return gateway
 
@@ -77,7 +79,13 @@ def cluster_in(folder: Path) -> Iterator[Cluster]:
         for machine in nodes:
             ray.start_node(machine)
         cluster = Cluster(folder, head, tuple(nodes), ray, state, stack)
-        workers: Any = {"cluster": ray.address, "slots": SLOTS, "cluster_grace": GRACE, "threads": 1}
+        workers: Any = {
+            "cluster": ray.address,
+            "slots": SLOTS,
+            "cluster_grace": GRACE,
+            "threads": 1,
+            "context": 512,
+        }
         cluster.settings = {
             "workers": workers,
             "model": rows,
@@ -86,7 +94,7 @@ def cluster_in(folder: Path) -> Iterator[Cluster]:
         }
         for name in ("one", "two"):
             cluster.open_gateway(name)
-        eventually(lambda: len(cluster.replicas()) == 2, within=120, every=0.2)
+        eventually(lambda: len(cluster.replicas()) == 2, within=180, every=0.2)
         yield cluster
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import threading
 from typing import TYPE_CHECKING
 
 import ray
@@ -32,8 +33,9 @@ class ReplicaActor:
 
     def start(self, spec: str) -> tuple[str, int]:
         """Start the program, and return the address of its channel."""
-        self._held = ReplicaProcess(self._program, spec, os.environ)
-        return self._held.wait_ready()
+        held = self._held = ReplicaProcess(self._program, spec, os.environ)
+        threading.Thread(target=_end_with, args=(held,), name="end of the program", daemon=True).start()
+        return held.wait_ready()
 
     def told(self) -> tuple[str, str, int] | None:
         """Return the spec and the address of the channel; None before the start."""
@@ -41,17 +43,17 @@ class ReplicaActor:
             return None
         return self._held.spec, *self._held.address
 
-    def outlive(self) -> None:
-        """Wait for the end of the program, and end the actor with it."""
-        if self._held is not None:
-            self._held.wait()
-        ray.actor.exit_actor()
-
     def stop(self) -> None:
         """End the program, and the actor with it."""
         if self._held is not None:
             self._held.stop(_STOP_GRACE)
         ray.actor.exit_actor()
+
+
+def _end_with(held: ReplicaProcess) -> None:
+    """End this process with the program. A call that waited for that would keep Ray from ending the actor."""
+    held.wait()
+    os._exit(1)
 
 
 class ManagerActor:

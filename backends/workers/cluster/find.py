@@ -70,7 +70,9 @@ async def find_manager(spec: ManagerSpec) -> ManagerAddress:
                 process.kill()
             await process.wait()
     lines = output.splitlines()
-    told = orjson.loads(lines[-1]) if lines else {"error": f"the search ended with status {process.returncode}"}
+    told: dict[str, Any] = (
+        orjson.loads(lines[-1]) if lines else {"error": f"the search ended with status {process.returncode}"}
+    )
     if "error" in told:
         raise Unavailable(f"Ray at {spec.address} cannot be used: {told['error']}", retry_after=5)
     return ManagerAddress(told["host"], told["port"], told["key"])

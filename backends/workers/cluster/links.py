@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from backends.life import Life
+from backends.base import Life
 from backends.workers.control.channel import Channel
 from backends.workers.control.network import beat, dial
 from backends.workers.control.remote_pool import RemotePool

@@ -24,7 +24,7 @@ from backends.workers.cluster.placing import Node
 from backends.workers.cluster.replica import MANAGER
 from backends.workers.cluster.roster import Roster
 from backends.workers.cluster.scaling import Bounds, scale
-from backends.workers.cluster.specs import Address, ReplicaSpec
+from backends.workers.cluster.specs import ChannelAddress, ReplicaSpec
 from backends.workers.control.channel import Channel
 from backends.workers.control.codec import JsonValue
 from backends.workers.control.service import PoolService
@@ -51,11 +51,11 @@ class Placer(Protocol):
         """Return the nodes that live."""
         ...
 
-    async def existing(self) -> Sequence[tuple[ReplicaSpec, Address]]:
+    async def existing(self) -> Sequence[tuple[ReplicaSpec, ChannelAddress]]:
         """Return the replicas that an earlier manager has left."""
         ...
 
-    async def start(self, spec: ReplicaSpec) -> Address:
+    async def start(self, spec: ReplicaSpec) -> ChannelAddress:
         """Start a replica on ``spec.node``, which grants it ``spec.amounts``; return its address.
 
         Raises WorkerFailed or Unavailable. A cancelled start leaves nothing behind.
@@ -87,6 +87,7 @@ class ClusterManager:
         self._gateways: set[Channel] = set()
         self._watcher: Callable[[], None] = lambda: None
         self._service = PoolService(self)
+        self._ended = False
         self._log = structlog.get_logger("roundhouse.cluster")
 
     # ---- life
@@ -96,7 +97,7 @@ class ClusterManager:
         self._roster.nodes = tuple(await self._placer.nodes())
         await asyncio.gather(*(self._adopt(*each) for each in await self._placer.existing()))
 
-    async def _adopt(self, spec: ReplicaSpec, address: Address) -> None:
+    async def _adopt(self, spec: ReplicaSpec, address: ChannelAddress) -> None:
         member = self._roster.members[spec.id] = Member(spec, self._clock())
         self._rows.setdefault(spec.model.id, spec.model)
         try:
@@ -116,6 +117,7 @@ class ClusterManager:
                     self._look_at_nodes()
                 self._scale()
         finally:
+            self._ended = True
             service.cancel()
             for task in tuple(self._tasks):
                 task.cancel()
@@ -285,7 +287,7 @@ class ClusterManager:
             return member
         raise AssertionError("the last try returns or raises")
 
-    async def _connect(self, member: Member, address: Address) -> None:
+    async def _connect(self, member: Member, address: ChannelAddress) -> None:
         spec = member.spec
         info = ReplicaInfo(spec.id, spec.model.id, spec.node, address.host, address.port, spec.key)
         member.info = info
@@ -297,7 +299,9 @@ class ClusterManager:
         self._publish()
 
     def _on_lost(self, member: Member) -> None:
-        """Called at the end of a replica's connection, expected or not."""
+        """Called at the end of a replica's connection, expected or not. Without this manager, replicas go on."""
+        if self._ended:
+            return
         if not member.leaving:
             spec = member.spec
             self._log.warning("replica lost", model=spec.model.id, replica=spec.id, node=spec.node)
@@ -341,6 +345,8 @@ class ClusterManager:
             members = [member for member in self._roster.of(row.id) if not member.leaving]
             for member in members:
                 member.look(now)
+                if row.replicas.min and member.stopped:
+                    self._load_on(member, row)
                 if member.memory:
                     self._roster.estimates.note(row.id, member.memory)
             staying = [member for member in members if not self._is_unloaded(row, member, now)]
@@ -378,11 +384,24 @@ class ClusterManager:
     async def _extend(self, model: Model) -> None:
         """Start one more replica and load the model there. Failures are logged: no caller waits for it."""
         try:
-            member = await asyncio.shield(self._start(model))
-            assert member.link is not None
-            await member.link.pool.load(model)
+            self._load_on(await asyncio.shield(self._start(model)), model)
         except RoundhouseError as error:
             self._log.warning("no further replica", model=model.id, reason=error.message)
+
+    def _load_on(self, member: Member, model: Model) -> None:
+        """Load a model on its replica without a caller, as when its worker has died."""
+        if member.loading is None:
+            member.loading = self._spawn(self._load(member, model))
+
+    async def _load(self, member: Member, model: Model) -> None:
+        assert member.link is not None
+        try:
+            await member.link.pool.load(model)
+        except RoundhouseError as error:
+            self._log.warning("a replica has no worker", model=model.id, reason=error.message)
+            await asyncio.sleep(error.retry_after or self._settings.cool_down)
+        finally:
+            member.loading = None
 
     def _look_at_nodes(self) -> None:
         async def look() -> None:

@@ -26,7 +26,9 @@ class Member:
         self.link: Link | None = None
         self.leaving = False
         self.gone = asyncio.Event()
-        self._used_at = now
+        self.loading: asyncio.Task[None] | None = None
+        """A load that no caller waits for."""
+        self._seen_in_use = now
         self._waits_since: float | None = None
 
     @property
@@ -51,17 +53,29 @@ class Member:
             return False
         return not worker.busy and not worker.queued
 
+    @property
+    def _used_at(self) -> float:
+        """The end of its last use: a short one is over before the next look."""
+        worker = self.worker
+        return max(self._seen_in_use, (worker.last_used if worker is not None else None) or 0.0)
+
     def look(self, now: float) -> None:
         """Note what its last snapshot shows."""
         worker = self.worker
         if worker is None:
             return
         if not self._idle:
-            self._used_at = now
+            self._seen_in_use = now
         if not worker.queued or worker.busy < worker.slots:
             self._waits_since = None
         elif self._waits_since is None:
             self._waits_since = now
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it waits for a caller to load the model."""
+        worker = self.worker
+        return self.link is not None and (worker is None or worker.state in _UNLOADED)
 
     def unloaded(self, now: float) -> bool:
         """Whether it has had no process and no caller for a while."""

@@ -25,7 +25,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ReplicaRequest:
     """The needs of a replica of ``model``."""
 
     model: str
@@ -62,7 +62,7 @@ class Displaces:
 
 
 @dataclass(frozen=True, slots=True)
-class Waits:
+class WaitsFor:
     """The replica fits on this node once leaving ones have stopped, or busy ones, ``replicas``, are idle."""
 
     node: str
@@ -77,8 +77,8 @@ class FitsNowhere:
 
 
 def find_room(
-    request: Request, nodes: Sequence[Node], holdings: Sequence[Holding]
-) -> Fits | Displaces | Waits | FitsNowhere:
+    request: ReplicaRequest, nodes: Sequence[Node], holdings: Sequence[Holding]
+) -> Fits | Displaces | WaitsFor | FitsNowhere:
     """Decide where ``request`` starts.
 
     Nodes without a replica of the same model come first, then those with the most free memory, so that replicas
@@ -92,14 +92,14 @@ def find_room(
     held = {node.id: [each for each in holdings if each.node == node.id] for node in able}
     able.sort(key=lambda node: _preference(request, node, held[node.id]))
     displacing: list[tuple[float, Displaces]] = []
-    waiting: Waits | None = None
+    waiting: WaitsFor | None = None
     for node in able:
         here = held[node.id]
         if _fits(request.needs, node, here):
             return Fits(node.id)
         staying = [each for each in here if not each.leaving]
         if _fits(request.needs, node, staying):
-            waiting = waiting or Waits(node.id, ())
+            waiting = waiting or WaitsFor(node.id, ())
             continue
         victims = _victims(request, node, staying)
         if victims is not None:
@@ -111,7 +111,7 @@ def find_room(
         return min(displacing, key=lambda each: each[0])[1]
     node = able[0]
     busy = [each for each in held[node.id] if not each.leaving and not each.idle and each.model != request.model]
-    return Waits(node.id, tuple(each.replica for each in sorted(busy, key=lambda each: each.last_used)))
+    return WaitsFor(node.id, tuple(each.replica for each in sorted(busy, key=lambda each: each.last_used)))
 
 
 def in_use(holdings: Iterable[Holding], node: str) -> dict[str, float]:
@@ -124,13 +124,13 @@ def in_use(holdings: Iterable[Holding], node: str) -> dict[str, float]:
     return used
 
 
-def _lacks(node: Node, request: Request) -> tuple[str, ...]:
+def _lacks(node: Node, request: ReplicaRequest) -> tuple[str, ...]:
     short = [name for name, amount in request.needs.items() if amount > node.total.get(name, 0.0)]
     other = [f"label {name}={value}" for name, value in request.labels.items() if node.labels.get(name) != value]
     return (*short, *other)
 
 
-def _preference(request: Request, node: Node, here: Sequence[Holding]) -> tuple[int, float]:
+def _preference(request: ReplicaRequest, node: Node, here: Sequence[Holding]) -> tuple[int, float]:
     same = sum(each.model == request.model for each in here)
     free = node.total.get("memory", 0.0) - sum(each.amounts.get("memory", 0.0) for each in here)
     return same, -free
@@ -141,7 +141,7 @@ def _fits(needs: Amounts, node: Node, here: Sequence[Holding]) -> bool:
     return all(amount <= node.total.get(name, 0.0) - used.get(name, 0.0) + 1e-9 for name, amount in needs.items())
 
 
-def _victims(request: Request, node: Node, staying: Sequence[Holding]) -> list[Holding] | None:
+def _victims(request: ReplicaRequest, node: Node, staying: Sequence[Holding]) -> list[Holding] | None:
     """List the least recently used idle replicas whose end makes room, or None if all of them are too few."""
     idle = sorted(
         (each for each in staying if each.idle and each.model != request.model), key=lambda each: each.last_used

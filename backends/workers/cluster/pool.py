@@ -68,7 +68,6 @@ class ClusterPool:
         self._changed: Callable[[], None] = lambda: None
         self._snapshot: PoolSnapshot | None = None
         self._draining = False
-        self._held = 0
         self._released = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self.fault: str | None = "the cluster has not been reached yet"
@@ -102,9 +101,8 @@ class ClusterPool:
             for left in reversed(range(MOVES)):
                 if self._draining:
                     raise Draining("Roundhouse is shutting down.", retry_after=5)
-                link = choose(link for link in self._of(model.id) if link.info.id not in avoid)
-                if link is None:
-                    link = await self._place(model, avoid)
+                known = choose(link for link in self._of(model.id) if link.info.id not in avoid)
+                link = known or await self._place(model, avoid)
                 link.granted += 1
                 held.callback(self._release, link)
                 try:
@@ -150,7 +148,7 @@ class ClusterPool:
         self._draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(deadline):
-                while self._held:
+                while any(link.granted for link in self._links.values()):
                     self._released.clear()
                     await self._released.wait()
 
@@ -175,7 +173,6 @@ class ClusterPool:
 
     def _release(self, link: Link) -> None:
         link.granted -= 1
-        self._held = sum(each.granted for each in self._links.values())
         self._released.set()
 
     async def _place(self, model: Model, avoid: set[str]) -> Link:
@@ -183,11 +180,12 @@ class ClusterPool:
         for left in reversed(range(MOVES)):
             pool = await self._manager_pool()
             pool.introduce(model)
-            assert self._manager is not None
+            channel = self._manager
+            assert channel is not None
             try:
-                found = await self._manager.call("replica", {"model": model.id, "avoid": sorted(avoid)})
+                found = await channel.call("replica", {"model": model.id, "avoid": sorted(avoid)})
             except Unavailable:
-                if self._manager is not None or not left:
+                if not left or not channel.closed.is_set():
                     raise
                 continue  # the manager is gone: ask the next one
             info = ReplicaInfo.from_json(found)
@@ -221,7 +219,6 @@ class ClusterPool:
     def _on_lost(self, link: Link) -> None:
         if self._links.get(link.info.id) is link:
             del self._links[link.info.id]
-        self._held = sum(each.granted for each in self._links.values())
         self._released.set()
         self._on_change()
         if not self._draining and link.info.id in self._listed:

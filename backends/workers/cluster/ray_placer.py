@@ -11,7 +11,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from backends.workers.cluster.placing import Node
-from backends.workers.cluster.specs import Address, ReplicaSpec
+from backends.workers.cluster.specs import ChannelAddress, ReplicaSpec
 from catalog.errors import Unavailable, WorkerFailed
 
 _REPLICA = "replica:"
@@ -43,7 +43,7 @@ class RayPlacer:
             if row["Alive"]
         ]
 
-    async def existing(self) -> Sequence[tuple[ReplicaSpec, Address]]:
+    async def existing(self) -> Sequence[tuple[ReplicaSpec, ChannelAddress]]:
         listed = await asyncio.to_thread(ray.util.list_named_actors, True)
         names = [
             each["name"]
@@ -53,7 +53,7 @@ class RayPlacer:
         found = await asyncio.gather(*(self._ask(name) for name in names))
         return [each for each in found if each is not None]
 
-    async def _ask(self, name: str) -> tuple[ReplicaSpec, Address] | None:
+    async def _ask(self, name: str) -> tuple[ReplicaSpec, ChannelAddress] | None:
         """Ask a replica's actor what it holds; None if it does not answer. One without a program is ended."""
         try:
             actor = await asyncio.to_thread(ray.get_actor, name, self._namespace)
@@ -66,9 +66,9 @@ class RayPlacer:
             return None
         spec = ReplicaSpec.model_validate_json(told[0])
         self._actors[spec.id] = actor
-        return spec, Address(told[1], told[2])
+        return spec, ChannelAddress(told[1], told[2])
 
-    async def start(self, spec: ReplicaSpec) -> Address:
+    async def start(self, spec: ReplicaSpec) -> ChannelAddress:
         amounts = spec.amounts
         actor = (
             ray.remote(self._actor)
@@ -93,8 +93,7 @@ class RayPlacer:
             raise WorkerFailed(f"A replica of '{spec.model.id}' did not start: {error.cause}") from None
         except ray.exceptions.RayError as error:
             raise Unavailable(f"Ray started no replica of '{spec.model.id}': {error}", retry_after=1) from None
-        actor.outlive.remote()
-        return Address(host, port)
+        return ChannelAddress(host, port)
 
     async def end(self, replica: str) -> None:
         actor = self._actors.pop(replica, None)

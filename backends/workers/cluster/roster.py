@@ -16,7 +16,7 @@ from backends.workers.cluster.placing import (
     FitsNowhere,
     Holding,
     Node,
-    Request,
+    ReplicaRequest,
     find_room,
     in_use,
 )
@@ -83,6 +83,7 @@ class Roster:
         """
         async with self._turn:
             since = self._clock()
+            await asyncio.to_thread(self.estimates.look, model)
             while True:
                 request = self.estimates.request(model, self.nodes)
                 match find_room(request, self._candidates(request), self._holdings()):
@@ -95,7 +96,9 @@ class Roster:
                     case waits:
                         await self._wait_for_room(model, waits.replicas, since, leave)
 
-    def _too_large(self, request: Request, lacking: Sequence[str]) -> ModelTemporarilyUnavailable | ModelTooLarge:
+    def _too_large(
+        self, request: ReplicaRequest, lacking: Sequence[str]
+    ) -> ModelTemporarilyUnavailable | ModelTooLarge:
         if not self.nodes:
             return ModelTemporarilyUnavailable("The cluster has no node at present.", retry_after=5)
         return ModelTooLarge(
@@ -103,14 +106,14 @@ class Roster:
             f"{', '.join(lacking)}."
         )
 
-    def _candidates(self, request: Request) -> Sequence[Node]:
+    def _candidates(self, request: ReplicaRequest) -> Sequence[Node]:
         """Return the nodes, without those that lost a replica a moment ago unless only they are able."""
         now = self._clock()
         trusted = [node for node in self.nodes if self._suspects.get(node.id, 0.0) <= now]
         able = trusted and not isinstance(find_room(request, trusted, ()), FitsNowhere)
         return trusted if able else self.nodes
 
-    def _reserve(self, model: Model, request: Request, node_id: str) -> Member:
+    def _reserve(self, model: Model, request: ReplicaRequest, node_id: str) -> Member:
         node = next(each for each in self.nodes if each.id == node_id)
         used = in_use(self._holdings(), node_id).get("memory", 0.0)
         spec = ReplicaSpec(
@@ -149,7 +152,7 @@ class Roster:
         return [member.holding() for member in self.members.values()]
 
 
-def _described(request: Request) -> str:
+def _described(request: ReplicaRequest) -> str:
     parts = [
         f"{amount / 2**20:.0f} MiB of memory" if name == "memory" else f"{amount:g} {name}"
         for name, amount in request.needs.items()

@@ -44,7 +44,7 @@ class ManagerSpec(BaseModel):
     program: str
 
 
-class Address(NamedTuple):
+class ChannelAddress(NamedTuple):
     """The TCP address of a channel's server."""
 
     host: str

@@ -8,8 +8,7 @@ from typing import Any
 
 import orjson
 
-from backends.base import Timeouts, Upstream
-from backends.life import Life
+from backends.base import Life, Timeouts, Upstream
 from backends.workers.pool import DeviceView, NodeView, PoolSnapshot, WorkerState, WorkerView, of_cluster
 from catalog import errors
 from catalog.errors import RoundhouseError

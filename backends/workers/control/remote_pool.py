@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
-from backends.base import Upstream
-from backends.life import Life
+from backends.base import Life, Upstream
 from backends.queueing import Need
 from backends.workers.control.channel import Channel
 from backends.workers.control.codec import JsonValue, snapshot_from_json, upstream_from_json, view_from_json

@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from backends.life import Life
+from backends.base import Life
 from backends.queueing import Need, Priority
 from backends.workers.control.channel import Channel
 from backends.workers.control.codec import JsonValue, dumps, upstream_to_json

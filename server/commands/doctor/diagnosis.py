@@ -69,7 +69,7 @@ def diagnose(settings: Settings) -> Json:
 
 
 def _cluster(settings: Settings) -> list[str]:
-    """What keeps this machine from reaching the cluster in the settings."""
+    """The lack that keeps this machine from reaching the cluster in the settings."""
     if settings.workers.cluster is None:
         return []
     from backends.workers.cluster.find import check_ray

@@ -21,7 +21,7 @@ from backends.workers.cluster.holder import ReplicaProcess
 from backends.workers.cluster.manager import ClusterManager
 from backends.workers.cluster.placing import Node
 from backends.workers.cluster.pool import ClusterPool, ManagerAddress
-from backends.workers.cluster.specs import Address, ReplicaSpec
+from backends.workers.cluster.specs import ChannelAddress, ReplicaSpec
 from backends.workers.control.network import ChannelServer
 from backends.workers.pool import WorkerState, WorkerView
 from backends.workers.settings import WorkerSettings
@@ -38,6 +38,11 @@ def node(name: str, *, mib: int = 1000, labels: dict[str, str] | None = None, **
     return Node(name, name, f"127.0.0.{number}", {"memory": float(mib * MIB), "CPU": 2.0, **amounts}, labels or {})
 
 
+def _end(process: ReplicaProcess) -> None:
+    process.stop(5.0)
+    process.close()
+
+
 class ProcessPlacer:
     """Starts replicas as processes of this machine."""
 
@@ -50,21 +55,21 @@ class ProcessPlacer:
     async def nodes(self) -> Sequence[Node]:
         return list(self.listed)
 
-    async def existing(self) -> Sequence[tuple[ReplicaSpec, Address]]:
+    async def existing(self) -> Sequence[tuple[ReplicaSpec, ChannelAddress]]:
         return [
-            (ReplicaSpec.model_validate_json(process.spec), Address(*process.address))
+            (ReplicaSpec.model_validate_json(process.spec), ChannelAddress(*process.address))
             for process in self.processes.values()
             if process.address is not None
         ]
 
-    async def start(self, spec: ReplicaSpec) -> Address:
+    async def start(self, spec: ReplicaSpec) -> ChannelAddress:
         if spec.node in self.broken:
             raise WorkerFailed(f"{spec.node} starts nothing")
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         process = ReplicaProcess(PROGRAM, spec.model_dump_json(), environment)
         self.processes[spec.id] = process
         try:
-            return Address(*await asyncio.to_thread(process.wait_ready))
+            return ChannelAddress(*await asyncio.to_thread(process.wait_ready))
         except RuntimeError as error:
             raise WorkerFailed(str(error)) from None
 
@@ -73,8 +78,7 @@ class ProcessPlacer:
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGCONT)
-            await asyncio.to_thread(process.stop, 5.0)
-            process.close()
+            await asyncio.to_thread(_end, process)
 
     def signal(self, replica: str, number: int) -> None:
         """Send a signal to a replica and its worker, as if something happened to their node."""

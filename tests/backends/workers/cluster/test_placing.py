@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from backends.workers.cluster.placing import Displaces, Fits, FitsNowhere, Holding, Request, Waits, find_room
+from backends.workers.cluster.placing import (
+    Displaces,
+    Fits,
+    FitsNowhere,
+    Holding,
+    ReplicaRequest,
+    WaitsFor,
+    find_room,
+)
 from tests.backends.workers.cluster.conftest import node
 from tests.backends.workers.conftest import MIB
 
 
-def request(model: str = "m", *, mib: int = 400, labels: dict[str, str] | None = None, **needs: float) -> Request:
-    return Request(model, {"memory": float(mib * MIB), **needs}, labels or {})
+def request(
+    model: str = "m", *, mib: int = 400, labels: dict[str, str] | None = None, **needs: float
+) -> ReplicaRequest:
+    return ReplicaRequest(model, {"memory": float(mib * MIB), **needs}, labels or {})
 
 
 def holding(
@@ -65,14 +75,14 @@ def test_the_node_where_the_fewest_bytes_are_evicted_makes_room() -> None:
 
 def test_a_busy_replica_is_waited_for_and_never_evicted() -> None:
     held = [holding("a", "n1", mib=900, idle=False, used=2)]
-    assert find_room(request(), [node("n1")], held) == Waits("n1", ("a",))
+    assert find_room(request(), [node("n1")], held) == WaitsFor("n1", ("a",))
 
 
 def test_replicas_that_leave_are_waited_for_before_any_other_is_evicted() -> None:
     held = [holding("a", "n1", mib=900, leaving=True), holding("b", "n2", mib=900)]
-    assert find_room(request(), [node("n1"), node("n2")], held) == Waits("n1", ())
+    assert find_room(request(), [node("n1"), node("n2")], held) == WaitsFor("n1", ())
 
 
 def test_an_idle_replica_of_the_same_model_is_not_evicted_for_another_one() -> None:
     held = [holding("m-1", "n1", mib=900, model="m")]
-    assert find_room(request(), [node("n1")], held) == Waits("n1", ())
+    assert find_room(request(), [node("n1")], held) == WaitsFor("n1", ())

@@ -38,7 +38,7 @@ async def test_an_idle_replica_too_many_ends_and_the_last_one_after_its_idle_tim
         await asyncio.gather(*(ask(pool, many(), Need(), tokens=3, interval=0.4) for _ in range(5)))
         await cluster.until(lambda: len(cluster.placer.processes) < 2)
         await cluster.until(lambda: not cluster.placer.processes)
-        assert not pool.snapshot().workers
+        await cluster.until(lambda: not pool.snapshot().workers)
 
 
 async def test_as_many_replicas_as_a_row_says_at_least_run_without_a_request(open_cluster: OpenCluster) -> None:
@@ -55,7 +55,7 @@ async def test_the_replica_idle_the_longest_makes_room_for_another_model(open_cl
     async with open_cluster(node("n1", mib=900)) as cluster:
         pool = await cluster.gateway()
         for name in ("a", "b", "a", "c"):
-            assert await ask(pool, model(name), Need(), tokens=1) == f"{name}:0 "
+            assert await ask(pool, model(name, mib=300), Need(), tokens=1) == f"{name}:0 "
         loaded = {view.model for view in cluster.manager.snapshot().workers}
         assert loaded == {"a", "c"}
 
@@ -63,10 +63,9 @@ async def test_the_replica_idle_the_longest_makes_room_for_another_model(open_cl
 async def test_a_busy_replica_is_drained_and_its_call_ends_before_it_makes_room(open_cluster: OpenCluster) -> None:
     async with open_cluster(node("n1", mib=500), drain_delay=0.2) as cluster:
         pool = await cluster.gateway()
-        await ask(pool, model("a"), Need(), tokens=1)
-        running = asyncio.create_task(ask(pool, model("a"), Need(), tokens=8, interval=0.25))
+        running = asyncio.create_task(ask(pool, model("a", mib=300), Need(), tokens=8, interval=0.25))
         await cluster.until(lambda: any(view.busy for view in cluster.workers("a")))
-        assert await ask(pool, model("b"), Need(), tokens=1) == "b:0 "
+        assert await ask(pool, model("b", mib=300), Need(), tokens=1) == "b:0 "
         assert running.done()
         assert await running == "".join(f"a:{i} " for i in range(8))
 
@@ -77,6 +76,7 @@ async def test_the_death_of_a_replica_breaks_its_calls_at_once_and_the_next_star
     async with open_cluster(node("n1"), node("n2")) as cluster:
         pool = await cluster.gateway()
         async with pool.lease(model(), Need()) as upstream, calling(upstream) as http:
+            await cluster.until(lambda: len(cluster.ready()) == 1)
             life, (first,) = upstream.life, cluster.ready()
             assert life is not None
             body = {"messages": [], "stream": True, "fake": {"tokens": 100, "interval": 0.1}}
@@ -100,6 +100,7 @@ async def test_a_node_that_falls_silent_ends_the_life_of_its_calls_within_its_ti
     async with open_cluster(node("n1"), node("n2"), cluster_silence=2.0) as cluster:
         pool = await cluster.gateway()
         async with pool.lease(model(), Need()) as upstream:
+            await cluster.until(lambda: len(cluster.ready()) == 1)
             life, (first,) = upstream.life, cluster.ready()
             assert life is not None
             ended = asyncio.Event()
