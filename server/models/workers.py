@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from contextlib import AbstractAsyncContextManager
 
+from backends.workers.control.service import WatchedPool
 from backends.workers.engines.registry import Engines
 from backends.workers.observer import WorkerObserver
 from backends.workers.pool import KeepsReplicas, WorkerPool
@@ -20,16 +21,13 @@ from routing.upstreams.availability import Availability
 from server.observability.events import WorkerEvents
 from server.settings import Settings
 
-if TYPE_CHECKING:
-    from backends.workers.cluster.pool import ClusterPool
-
 LOOKS = 2.0
 """Seconds between two looks at the catalogue for models that a cluster is to keep running."""
 
 
 def own_workers(
     settings: Settings, store: Store, engines: Engines, observer: WorkerObserver
-) -> Supervisor | ClusterPool:
+) -> AbstractAsyncContextManager[WatchedPool]:
     """The workers of this machine or of the cluster in the settings, not started yet.
 
     Those of this machine end with the process that owns them. Raises ConfigurationError for a cluster without Ray,
