@@ -67,6 +67,8 @@ class RayNodes:
 
     def start_head(self, mib: int = 1000) -> None:
         """Start the head, or start it again after its death."""
+        # Ray looks for the head's address in the command lines of this machine, and the other nodes have it, too.
+        (self._folder / "ray_current_cluster").unlink(missing_ok=True)
         where = ["--head", f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={self._folder}"]
         self._start(self._head, where, mib, self._of_head)
 

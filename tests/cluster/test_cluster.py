@@ -15,7 +15,14 @@ import httpx
 import psutil
 import pytest
 
-from tests.cluster.conftest import GRACE, SLOTS, Cluster
+from backends.queueing import Need
+from backends.workers.cluster.find import finder
+from backends.workers.cluster.pool import ClusterPool
+from backends.workers.settings import WorkerSettings
+from catalog.model import Model
+from tests.cluster.conftest import GRACE, Cluster
+from tests.cluster.gateway import PROGRAM
+from tests.cluster.machines import Machine
 from tests.faults.serving import Gateway, Told, ask, chat, client, eventually, soon
 
 STREAMS = 50
@@ -54,6 +61,7 @@ async def _stream(gateway: Gateway, tokens: int, begun: Callable[[int], None]) -
 
 async def under_streams(cluster: Cluster, lose: Callable[[], None], *, tokens: int = 80) -> Outcome:
     """Run fifty streams through both gateways, and lose a part once all of them have begun."""
+    await soon(lambda: len(cluster.replicas()) == 2, within=120, every=0.2)
     begun = 0
 
     def count(number: int) -> None:
@@ -79,11 +87,18 @@ def check_only_its_own_streams_broke(outcome: Outcome, *, within: float = NOTICE
     assert 0 < len(broken) < STREAMS
     assert all(each.error is not None and not each.done for each in broken)
     late = max(each.ended - outcome.lost_at for each in broken)
+    print(f"{len(broken)} of {STREAMS} streams broke, the last after {late:.2f} s")
     assert late <= within, f"the last error event came after {late:.2f} s"
 
 
 def check_whole(outcome: Outcome) -> None:
     assert not outcome.broken
+
+
+def away_from_the_head(cluster: Cluster) -> Machine:
+    """The machine of a replica that is not the head's."""
+    eventually(lambda: len(cluster.replicas()) == 2, within=120, every=0.2)
+    return next(each for each in map(cluster.machine_of, cluster.replicas()) if each is not cluster.head)
 
 
 def check_answers(cluster: Cluster) -> None:
@@ -99,6 +114,7 @@ def back(cluster: Cluster, within: float = BACK) -> float:
     took = eventually(lambda: len(cluster.replicas()) == 2, within=within, every=0.1)
     check_answers(cluster)
     eventually(lambda: not any(each["busy"] or each["queued"] for each in cluster.replicas()), within=5)
+    print(f"two replicas again after {took:.1f} s")
     return took
 
 
@@ -143,10 +159,8 @@ def test_replicas_are_on_different_nodes_and_the_nodes_are_listed(cluster: Clust
 
 
 async def test_a_killed_worker(cluster: Cluster) -> None:
-    victim = cluster.replicas()[0]
-    machine = cluster.machine_of(victim)
-
     def lose() -> None:
+        machine = cluster.machine_of(cluster.replicas()[0])
         for process in machine.processes("tests/fakes/worker.py"):
             process.kill()
 
@@ -157,24 +171,19 @@ async def test_a_killed_worker(cluster: Cluster) -> None:
 
 
 async def test_a_killed_node(cluster: Cluster) -> None:
-    machine = cluster.machine_of(cluster.replicas()[0])
-    if machine is cluster.head:
-        machine = cluster.machine_of(cluster.replicas()[1])
+    machine = away_from_the_head(cluster)
     outcome = await under_streams(cluster, lambda: cluster.ray.kill_node(machine))
-    # Ray's processes see the end of their node by themselves; until then they serve.
-    broken = [each for each in outcome.broken if each is not None]
-    assert None not in outcome.all
-    assert len(broken) < STREAMS
-    assert all(each.error is not None for each in broken)
-    await asyncio.to_thread(eventually, lambda: not machine.processes("cluster.replica"), within=15)
-    await asyncio.to_thread(back, cluster)
+    # What Ray has started there ends once it sees that its node is gone, within a second.
+    check_only_its_own_streams_broke(outcome, within=NOTICED + 1.0)
+    await soon(lambda: not machine.processes("replica_program"), within=15)
     assert not machine.processes("tests/fakes/worker.py")
-    await asyncio.to_thread(cluster.ray.start_node, machine)
+    await asyncio.to_thread(back, cluster)
     check_nothing_counts_twice(cluster, outcome)
+    await asyncio.to_thread(cluster.ray.start_node, machine)
 
 
 async def test_a_node_whose_cable_is_pulled(cluster: Cluster) -> None:
-    machine = next(m for m in map(cluster.machine_of, cluster.replicas()) if m is not cluster.head)
+    machine = away_from_the_head(cluster)
     outcome = await under_streams(cluster, machine.pull)
     check_only_its_own_streams_broke(outcome)
     await asyncio.to_thread(back, cluster)
@@ -184,10 +193,9 @@ async def test_a_node_whose_cable_is_pulled(cluster: Cluster) -> None:
     await asyncio.to_thread(eventually, lambda: not _unlisted(cluster, machine), within=GRACE + 20, every=0.5)
 
 
-def _unlisted(cluster: Cluster, machine: object) -> list[psutil.Process]:
+def _unlisted(cluster: Cluster, machine: Machine) -> list[psutil.Process]:
     listed = sum(cluster.machine_of(each) is machine for each in cluster.replicas(ready=False))
-    found = machine.processes("replica_program")  # type: ignore[attr-defined]
-    return list(found[listed:])
+    return machine.processes("replica_program")[listed:]
 
 
 async def test_a_killed_gateway(cluster: Cluster) -> None:
@@ -237,12 +245,47 @@ async def test_the_head_is_killed_and_comes_back(cluster: Cluster) -> None:
 
 
 async def test_a_lease_adds_less_than_a_millisecond(cluster: Cluster) -> None:
-    """The median of a call's way through the cluster, beside the worker's own answer."""
-    gateway = cluster.gateways[-1]
-    async with client(gateway) as session:
-        seconds = [(await ask(session, chat("m", tokens=1))).seconds for _ in range(100)]
-    print(f"a call through the cluster: {1000 * statistics.median(seconds):.2f} ms (p50)")
-    assert SLOTS
+    """The median of the best of eight batches: others use this machine, too."""
+    settings = WorkerSettings.model_validate(cluster.settings["workers"])
+    row = Model.model_validate(cluster.settings["model"][0])
+    async with ClusterPool(finder(settings, PROGRAM)) as pool:
+        async with pool.lease(row, Need()):
+            pass
+        medians = []
+        for _ in range(8):
+            seconds = []
+            for _ in range(50):
+                began = time.perf_counter()
+                async with pool.lease(row, Need()):
+                    seconds.append(time.perf_counter() - began)
+            medians.append(1000 * statistics.median(seconds))
+    print(f"a lease: {min(medians):.2f} ms (p50)")
+    assert min(medians) <= 1.0
+
+
+async def test_two_workers_on_two_nodes_share_the_work(cluster: Cluster) -> None:
+    """By processor time, as both nodes are on the same cores: the busier worker has little more than half of it."""
+    await soon(lambda: len(cluster.replicas()) == 2, within=120, every=0.2)
+    machines = [cluster.machine_of(each) for each in cluster.replicas()]
+    workers = [process for machine in machines for process in machine.processes("tests/fakes/worker.py")]
+    before = [_processor_seconds(each) for each in workers]
+    gateways = cluster.gateways[-2:]
+
+    async def caller(number: int) -> None:
+        async with client(gateways[number % 2]) as session:
+            for _ in range(40):
+                assert (await ask(session, chat("m", stream=True, tokens=20, interval=0))).whole
+
+    await asyncio.gather(*(caller(number) for number in range(16)))
+    used = [_processor_seconds(each) - start for each, start in zip(workers, before, strict=True)]
+    gain = sum(used) / max(used)
+    print(f"two workers on two nodes: {gain:.2f} times one, by processor time ({used})")
+    assert gain >= 1.8
+
+
+def _processor_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def test_nothing_is_left_once_the_gateways_have_gone(cluster: Cluster) -> None:

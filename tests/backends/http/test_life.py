@@ -41,13 +41,16 @@ def worker(address: str, life: Life) -> Upstream:
 
 async def test_a_stream_in_progress_breaks() -> None:
     life = Life()
-    async with silent_after(HEAD) as address, HttpClient(BackendSettings()) as http:
-        async with http.open(worker(address, life), "POST", "/chat/completions", json={}) as response:
-            pieces = response.iter_bytes()
-            assert await anext(pieces) == b"first"
-            asyncio.get_running_loop().call_soon(life.end)
-            with pytest.raises(StreamBroken):
-                await asyncio.wait_for(anext(pieces), 2)
+    async with (
+        silent_after(HEAD) as address,
+        HttpClient(BackendSettings()) as http,
+        http.open(worker(address, life), "POST", "/chat/completions", json={}) as response,
+    ):
+        pieces = response.iter_bytes()
+        assert await anext(pieces) == b"first"
+        asyncio.get_running_loop().call_soon(life.end)
+        with pytest.raises(StreamBroken):
+            await asyncio.wait_for(anext(pieces), 2)
 
 
 async def test_a_call_without_an_answer_yet_fails_as_one_that_may_be_repeated() -> None:
