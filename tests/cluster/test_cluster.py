@@ -264,7 +264,7 @@ async def test_a_lease_adds_less_than_a_millisecond(cluster: Cluster) -> None:
 
 
 async def test_two_workers_on_two_nodes_share_the_work(cluster: Cluster) -> None:
-    """By processor time, as both nodes are on the same cores: the busier worker has little more than half of it."""
+    """By processor time, as both nodes are on the same cores: the busier worker has little more than half."""
     await soon(lambda: len(cluster.replicas()) == 2, within=120, every=0.2)
     machines = [cluster.machine_of(each) for each in cluster.replicas()]
     workers = [process for machine in machines for process in machine.processes("tests/fakes/worker.py")]
