@@ -155,6 +155,15 @@ def test_replicas_are_on_different_nodes_and_the_nodes_are_listed(cluster: Clust
     assert 'roundhouse_replicas{model="m",state="ready"} 2.0' in metrics
 
 
+async def test_a_gateway_that_is_no_node_finds_the_same_manager(cluster: Cluster) -> None:
+    def settings(address: str) -> WorkerSettings:
+        return WorkerSettings.model_validate({**cluster.settings["workers"], "cluster": address})
+
+    inside = await finder(settings(cluster.ray.address), PROGRAM)()
+    outside = await finder(settings(f"ray://{cluster.head.address}:10001"), PROGRAM)()
+    assert inside == outside
+
+
 # ---- losses
 
 
