@@ -9,7 +9,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: FORCE bench-gpu docs reference install models hub test-ui test-clients test-live features fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
+.PHONY: FORCE bench-gpu test-cluster docs reference install models hub test-ui test-clients test-live features fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
 comma := ,
 empty :=
 space := $(empty) $(empty)
@@ -100,6 +100,19 @@ $(LOWEST)/.made: pyproject.toml deploy/lowest.py | $(VENV)/.dev
 		--constraint $(LOWEST)/constraints.txt --editable '.[$(subst $(space),$(comma),$(LOWEST_EXTRAS))]'
 	@touch $@
 
+# Needs Linux, redis-server, and the right to make network namespaces; as root or where users may have their own.
+CLUSTER := $(VENV)-cluster
+ISOLATED = unshare $(if $(filter-out 0,$(shell id -u)),--map-root-user) --net --pid --fork --mount-proc --kill-child=SIGKILL
+test-cluster: setup $(CLUSTER)/.made  ## Three nodes of Ray, two gateways and Redis, each lost in turn: five minutes. QUICK=1: less.
+	ROUNDHOUSE_CLUSTER=isolated $(ISOLATED) $(CLUSTER)/bin/python -m tests.cluster -s $(if $(QUICK),-k "starter or different or killed_worker or cable")
+
+# The environment of the tests, with Ray on top: a file of paths makes the one's packages visible in the other.
+$(CLUSTER)/.made: pyproject.toml deploy/cluster.py | $(VENV)/.dev
+	$(BIN)/python -m venv --clear $(CLUSTER)
+	$(CLUSTER)/bin/python deploy/cluster.py $(abspath $(VENV))
+	$(CLUSTER)/bin/python -m pip --disable-pip-version-check install --quiet "$$($(CLUSTER)/bin/python deploy/cluster.py)"
+	@touch $@
+
 # Add llama-cpp-python by hand: it compiles for ten minutes.
 ENGINES ?= mlx diffusion stable-diffusion-cpp vllm
 engines: setup  ## Run the optional engines in environments of their own (several GB) through the engines' suite.
@@ -145,4 +158,4 @@ $(VENV)/.dev: $(VENV)/.serve FORCE
 	@$(PYTHON) deploy/environment.py $(VENV) deploy/requirements-dev.lock .dev
 
 clean:
-	rm -rf $(VENV) $(AUDIT) $(LOWEST) .bench .clients dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(AUDIT) $(LOWEST) $(CLUSTER) .bench .clients dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
