@@ -22,7 +22,7 @@ from server.settings import ServerSettings, Settings
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 COMPOSE = sorted(DEPLOY.glob("compose*.yaml"))
-MANIFESTS = sorted(DEPLOY.rglob("*.yaml"))
+MANIFESTS = sorted(file for file in DEPLOY.rglob("*.yaml") if "templates" not in file.parts)  # these are helm's
 OWN_VARIABLES = {"ROUNDHOUSE_CONFIG"}
 
 
