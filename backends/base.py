@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 from backends.asking import AskedForms
+from backends.life import Life
 from backends.wire.audio import RealtimeRequest, SpeechRequest, TranscriptionRequest
 from backends.wire.chat import ChatRequest
 from backends.wire.classify import ClassifyRequest
@@ -63,7 +64,7 @@ class Upstream:
     model has a chat template. ``voices`` are the voice maps of the row and its endpoint, ``options`` those of a
     remote row, ``moderation`` the labels of a row that moderates. ``asked`` remembers which forms of a request the
     server refused; the upstreams of a row's keys share it. ``cloud`` is the account of an endpoint that
-    authenticates by more than a key.
+    authenticates by more than a key. ``life`` ends with a server whose loss its connections may not show.
     """
 
     endpoint: str
@@ -89,6 +90,12 @@ class Upstream:
     moderation: Moderation | None = None
     asked: AskedForms = field(default_factory=AskedForms, repr=False, compare=False)
     cloud: CloudAccount = NO_ACCOUNT
+    life: Life | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is a worker, of this machine or of the cluster, and no server of somebody else."""
+        return self.protocol == "worker"
 
 
 class Backend(Protocol):

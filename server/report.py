@@ -127,7 +127,7 @@ def report(runtime: Runtime, settings: Settings, *, lag: float, faults: Mapping[
 
 
 def _model(row: Model, runtime: Runtime) -> Json:
-    views = {view.model: view.state.value for view in runtime.pool.snapshot().workers}
+    views = {view.model: view.state.value for view in runtime.pool.snapshot().models}
     return {
         "model": row.id,
         "runs": row.engine or row.endpoint_name,
