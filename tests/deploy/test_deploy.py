@@ -127,8 +127,10 @@ def test_the_gateway_answers_to_the_name_of_its_service() -> None:
 def test_nothing_runs_as_root() -> None:
     pod = kubernetes("Deployment")["spec"]["template"]["spec"]["securityContext"]
     docker = (ROOT / "Dockerfile").read_text()
-    (user,) = re.findall(r"^USER (\d+)$", docker, re.MULTILINE)
-    assert f"--uid {user}" in docker
+    users = re.findall(r"^USER (.+)$", docker, re.MULTILINE)
+    user = users[0]
+    assert {*users} == {user}, "every image runs as the same user"
+    assert docker.count(f"--uid {user}") == len(users)
     assert (pod["runAsNonRoot"], pod["runAsUser"]) == (True, int(user))
     assert container()["securityContext"]["allowPrivilegeEscalation"] is False
     assert container()["securityContext"]["readOnlyRootFilesystem"] is True

@@ -145,6 +145,10 @@ envFrom:
 {{- if or .Values.ray.enabled .Values.ray.address }}
 - name: ROUNDHOUSE_WORKERS__CLUSTER
   value: {{ include "roundhouse.ray-address" . | quote }}
+- name: ROUNDHOUSE_WORKERS__CLUSTER_NAMESPACE
+  value: {{ printf "%s.%s" .Release.Namespace .Release.Name | quote }}
+- name: ROUNDHOUSE_WORKERS__CLUSTER_DATA
+  value: /data
 {{- end }}
 {{- range $key, $value := .Values.env }}
 - name: {{ $key }}
