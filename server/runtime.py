@@ -211,7 +211,7 @@ class Runtime:
 
     def has_models(self) -> bool:
         """Whether some model is set up, though it may be resting or busy at present."""
-        return any(map(self._is_complete, self.catalog.models))
+        return any(map(self._is_complete, self.catalog.models()))
 
     def _is_complete(self, row: Model) -> bool:
         block = self.unavailable(row)

@@ -62,6 +62,7 @@ def pods(variant: str) -> Iterator[Any]:
 
 
 def gateway(variant: str) -> Document:
+    found: Document
     (found,) = [
         each["spec"]["template"]["spec"]
         for each in documents(variant)
