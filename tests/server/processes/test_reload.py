@@ -22,6 +22,8 @@ from catalog.model import Capability, Model, PathSource
 from catalog.types import Json
 from routing.facts import Facts
 from routing.outcomes import Result
+from routing.plan import Block
+from routing.upstreams.availability import Availability
 from routing.upstreams.circuit import CircuitState
 from routing.upstreams.discovery import Discovery, Listing
 from server import catalog_updates
@@ -128,7 +130,11 @@ async def test_the_server_starts_until_the_sources_of_models_were_asked_and_then
         await answer.wait()
         return ()
 
+    def absent(self: Availability, models: tuple[Model, ...]) -> dict[str, Block]:
+        return {model.id: Block("not_pulled", "it is not here") for model in models if model.local}
+
     monkeypatch.setattr(Discovery, "scan", scan)
+    monkeypatch.setattr(Availability, "look", absent)  # a voice comes with its package
     app = create_app(settings(data_dir=tmp_path), open_runtime=open_runtime)
     transport = httpx.ASGITransport(app=app)
     async with (
