@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from catalog.errors import ConfigurationError
 from routing.state.redis import RedisState
-from routing.state.redis_clients import parse_address, redis_client
+from routing.state.redis_clients import has_password, parse_address, redis_client
 from routing.state.redis_peers import RedisPeers
 from tests.e2e.serving import free_port
 from tests.routing.state.stores import DAY, charge, hold, needs_redis_server
@@ -83,6 +83,20 @@ def test_an_address_is_read(url: str, nodes: tuple[tuple[str, int], ...], servic
 def test_a_wrong_address_is_refused_with_the_reason(url: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         parse_address(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "has"),
+    [
+        ("redis://h:6379/0", False),
+        ("rediss+sentinel://rh@s1:26379,s2:26379/main", False),
+        ("redis+cluster://rh:secret@a:1,b:2", True),
+        ("redis://:secret@h", True),
+        ("unix://:secret@/run/redis.sock", True),
+    ],
+)
+def test_a_password_in_an_address_is_seen(url: str, *, has: bool) -> None:
+    assert has_password(url) is has
 
 
 @needs_redis_server
