@@ -483,7 +483,7 @@ def _copy(error: RoundhouseError, *, retry_after: float) -> RoundhouseError:
 
 def _keep_alive(model: Model, settings: WorkerSettings) -> float | None:
     """Seconds that an idle worker is kept; ``None``: for ever."""
-    if model.replicas.min and model.keep_alive is None:
+    if model.replicas.min:  # a cluster's manager ends those above the least number
         return None
     seconds = model.keep_alive if model.keep_alive is not None else settings.keep_alive
     return None if seconds is None or seconds < 0 else seconds

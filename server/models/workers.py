@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
-from backends.workers.control.service import WatchedPool
 from backends.workers.engines.registry import Engines
 from backends.workers.observer import WorkerObserver
 from backends.workers.pool import KeepsReplicas, WorkerPool
@@ -20,6 +20,9 @@ from routing.outcomes import Outcome, OutcomeSink
 from routing.upstreams.availability import Availability
 from server.observability.events import WorkerEvents
 from server.settings import Settings
+
+if TYPE_CHECKING:
+    from backends.workers.control.service import WatchedPool
 
 LOOKS = 2.0
 """Seconds between two looks at the catalogue for models that a cluster is to keep running."""

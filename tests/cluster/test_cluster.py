@@ -35,6 +35,7 @@ class Outcome:
     """The streams of a test, by gateway, and the moment of the loss."""
 
     told: list[list[Told | None]]
+    began_at: float
     lost_at: float
 
     @property
@@ -68,7 +69,7 @@ async def under_streams(cluster: Cluster, lose: Callable[[], None], *, tokens: i
         nonlocal begun
         begun += number == 1
 
-    gateways = cluster.gateways[-2:]
+    gateways, began_at = cluster.gateways[-2:], time.monotonic()
     groups = [
         asyncio.gather(*(_stream(gateway, tokens, count) for _ in range(STREAMS // 2))) for gateway in gateways
     ]
@@ -76,7 +77,7 @@ async def under_streams(cluster: Cluster, lose: Callable[[], None], *, tokens: i
     await asyncio.sleep(0.3)
     lost_at = time.monotonic()
     await asyncio.to_thread(lose)
-    return Outcome([list(await group) for group in groups], lost_at)
+    return Outcome([list(await group) for group in groups], began_at, lost_at)
 
 
 def check_only_its_own_streams_broke(outcome: Outcome, *, within: float = NOTICED) -> None:
@@ -118,13 +119,16 @@ def back(cluster: Cluster, within: float = BACK) -> float:
     return took
 
 
-def check_nothing_counts_twice(cluster: Cluster, outcome: Outcome) -> None:
-    """As many answers were completed by workers as were whole for their callers."""
+def check_nothing_counts_twice(cluster: Cluster, outcome: Outcome, *, cut_off: bool = False) -> None:
+    """Each stream was sent once, and as many were completed by workers as were whole for their callers.
+
+    A worker that is cut off completes its streams, as it cannot know.
+    """
     whole = sum(each is not None and each.whole for each in outcome.all)
-    done = [line for line in cluster.journal("done") if line["at"] >= outcome.lost_at]
-    assert len(done) >= whole
-    began = [line for line in cluster.journal("began") if line["at"] >= outcome.lost_at - 30]
-    assert len(began) <= STREAMS + 10, "a stream was sent twice"
+    began = [line for line in cluster.journal("began") if line["at"] >= outcome.began_at]
+    done = [line for line in cluster.journal("done") if line["at"] >= outcome.began_at]
+    assert len(began) == STREAMS
+    assert len(done) >= whole if cut_off else len(done) == whole
 
 
 # ---- at work
@@ -175,8 +179,8 @@ async def test_a_killed_worker(cluster: Cluster) -> None:
 
     outcome = await under_streams(cluster, lose)
     check_only_its_own_streams_broke(outcome)
-    await asyncio.to_thread(back, cluster)
     check_nothing_counts_twice(cluster, outcome)
+    await asyncio.to_thread(back, cluster)
 
 
 async def test_a_killed_node(cluster: Cluster) -> None:
@@ -186,8 +190,8 @@ async def test_a_killed_node(cluster: Cluster) -> None:
     check_only_its_own_streams_broke(outcome, within=NOTICED + 1.0)
     await soon(lambda: not machine.processes("replica_program"), within=15)
     assert not machine.processes("tests/fakes/worker.py")
-    await asyncio.to_thread(back, cluster)
     check_nothing_counts_twice(cluster, outcome)
+    await asyncio.to_thread(back, cluster)
     await asyncio.to_thread(cluster.ray.start_node, machine)
 
 
@@ -195,8 +199,8 @@ async def test_a_node_whose_cable_is_pulled(cluster: Cluster) -> None:
     machine = away_from_the_head(cluster)
     outcome = await under_streams(cluster, machine.pull)
     check_only_its_own_streams_broke(outcome)
+    check_nothing_counts_twice(cluster, outcome, cut_off=True)
     await asyncio.to_thread(back, cluster)
-    check_nothing_counts_twice(cluster, outcome)
     await asyncio.to_thread(machine.plug)
     # The part that was cut off has no gateway, and ends itself.
     await asyncio.to_thread(eventually, lambda: not _unlisted(cluster, machine), within=GRACE + 20, every=0.5)

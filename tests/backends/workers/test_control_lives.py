@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from backends.base import Life, Upstream
@@ -32,8 +32,8 @@ class ClusterStub:
         yield Upstream("worker/m", "worker", "http://10.0.0.1:1/v1", row.id, life=self.life)
 
     def snapshot(self) -> PoolSnapshot:
-        ready = {"model": "m", "engine": "fake", "device": "n1/cpu", "state": WorkerState.READY, "started_at": 5.0}
-        return of_cluster([WorkerView(**ready, replica=name, node="n1") for name in ("a", "b")], (), ())
+        ready = WorkerView("m", "fake", "n1/cpu", WorkerState.READY, started_at=5.0, node="n1")
+        return of_cluster([replace(ready, replica=name) for name in ("a", "b")], (), ())
 
     def watch(self, changed: Any) -> None: ...
 
@@ -65,7 +65,8 @@ async def test_the_end_of_a_servers_life_reaches_the_gateway_that_leased_it() ->
     stub = ClusterStub()
     async with connected(stub) as pool, pool.lease(model(), Need()) as first:
         async with pool.lease(model(), Need()) as second:
-            assert first.life is second.life is not None
+            assert first.life is second.life
+        assert first.life is not None
         ended = asyncio.Event()
         first.life.add(ended.set)
         assert not first.life.ended

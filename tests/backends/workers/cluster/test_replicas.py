@@ -148,3 +148,17 @@ async def test_a_call_that_comes_as_its_replica_leaves_goes_to_another(open_clus
         await leaving
         assert not any(isinstance(answer, Draining) for answer in answers)
         assert answers == ["m:0 "] * 4
+
+
+async def test_more_models_than_nodes_have_room_for_answer_each_as_itself(open_cluster: OpenCluster) -> None:
+    async with open_cluster(node("n1", mib=500), node("n2", mib=500), drain_delay=0.2) as cluster:
+        pools = [await cluster.gateway(), await cluster.gateway()]
+        names = ["a", "b", "c", "d"]
+
+        async def caller(number: int) -> None:
+            for turn in range(3):
+                name = names[(number + turn) % len(names)]
+                assert await ask(pools[number % 2], model(name, mib=300), Need(), tokens=1) == f"{name}:0 "
+
+        await asyncio.gather(*(caller(number) for number in range(6)))
+        assert len(cluster.placer.processes) <= 2
