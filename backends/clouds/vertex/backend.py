@@ -25,7 +25,6 @@ from backends.clouds.vertex.addresses import (
 from backends.google import embeddings as gemini_embeddings
 from backends.google.backend import GoogleBackend
 from backends.google.errors import read_google_error
-from backends.google.request import translate
 from backends.google.videos import GoogleVideos
 from backends.http import HttpClient
 from backends.http.errors import ErrorReader
@@ -170,6 +169,7 @@ class VertexGemini(GoogleBackend):
 
     def counted(self, upstream: Upstream, prompt: Json) -> Json:
         """See :class:`GoogleBackend`. Vertex AI takes the parts of a prompt as they are."""
+        del upstream
         return prompt
 
     def videos(self) -> GoogleVideos:
