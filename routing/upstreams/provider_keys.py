@@ -227,7 +227,8 @@ class KeyPools:
             return Block("no_key", f"no key is set for the endpoint '{endpoint}'; set {source}")
         uses = [entry.uses(model) for entry in pool]
         if all(any(use.used_up for use in of_key) for of_key in uses):
-            reason = f"the account of every key of '{endpoint}' is used up{whom}. One is tried again in {math.ceil(rest)} s"
+            when = f"One is tried again in {math.ceil(rest)} s"
+            reason = f"the account of every key of '{endpoint}' is used up{whom}. {when}"
             return Block("keys_used_up", reason, rest)
         if all(any(use.out for use in of_key) for of_key in uses):
             trial = any(use.on_trial for of_key in uses for use in of_key)
