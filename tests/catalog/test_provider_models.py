@@ -14,7 +14,7 @@ from catalog.model import Capability, Model, Price
 from tests.catalog.provider_models import LEFT_OUT, announced, ended, listed, missing, wrong_ends
 from tests.live.test_live import PROVIDERS
 
-CHECKED = date(2026, 11, 29)
+CHECKED = date(2026, 11, 30)
 """The day on which the rows were last compared with the providers' pages; a later one may find more."""
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ CONFIG = frozenset(
         *("responseMimeType", "responseJsonSchema", "responseModalities", "speechConfig", "imageConfig"),
     }
 )
+_DRAWS = re.compile("image|nano-banana")
 STATUSES = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"}
 STATUSES |= {429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
 
@@ -266,7 +268,7 @@ def check_modalities(config: Json, model: str) -> None:
     kinds = config.get("responseModalities")
     if kinds is None and "tts" not in model:
         return
-    if ("tts" in model) != (kinds == ["AUDIO"]) or (kinds != ["AUDIO"] and "image" not in model):
+    if ("tts" in model) != (kinds == ["AUDIO"]) or (kinds != ["AUDIO"] and not _DRAWS.search(model)):
         raise Wrong("The requested combination of response modalities is not supported by the model.")
     for one in (config.get("speechConfig") or {}).values():
         if set(one) != {"prebuiltVoiceConfig"} or set(one["prebuiltVoiceConfig"]) != {"voiceName"}:
