@@ -49,8 +49,8 @@ WEATHER: dict[str, Any] = {
 class Live:
     """A provider, and the variable with its key.
 
-    ``chat`` and the others name models to ask, each overridden by ``ROUNDHOUSE_LIVE_<PROVIDER>_<KIND>``; ``thinks``
-    reasons, ``searches`` searches the web. ``needs`` are further variables, and ``settings`` the part of
+    ``chat`` and the others name models to ask, each overridden by ``ROUNDHOUSE_LIVE_<PROVIDER>_<KIND>``.
+    ``thinks`` reasons, ``searches`` searches the web. ``needs`` are further variables, and ``settings`` the part of
     ``roundhouse.toml`` that makes it known, for a provider that the built-in catalogue does not have.
     """
 
@@ -99,8 +99,9 @@ def variable(name: str) -> str:
 PROVIDERS = [
     Live(
         "openai", "OPENAI_API_KEY",
-        chat="gpt-5.2", thinks="gpt-6-luna", searches="gpt-6-luna", embed="text-embedding-3-small", speak="gpt-4o-mini-tts",
-        transcribe="gpt-transcribe", image="gpt-image-2.6-flare", responses="gpt-6-luna",
+        chat="gpt-5.2", thinks="gpt-6-luna", searches="gpt-6-luna", responses="gpt-6-luna",
+        embed="text-embedding-3-small", speak="gpt-4o-mini-tts", transcribe="gpt-transcribe",
+        image="gpt-image-2.6-flare",
     ),
     Live(
         "anthropic", "ANTHROPIC_API_KEY",
@@ -253,9 +254,7 @@ def test_responses_are_streamed(client: openai.OpenAI, provider: Live) -> None:
     assert kinds[-1] == "response.completed"
 
 
-def test_a_reasoning_model_goes_on_after_a_tool_with_what_it_thought(
-    client: openai.OpenAI, provider: Live
-) -> None:
+def test_a_model_goes_on_after_a_tool_with_what_it_thought(client: openai.OpenAI, provider: Live) -> None:
     ask: Any = {
         "model": provider.model("thinks"),
         "tools": [{"type": "function", "function": {"name": "weather", "parameters": WEATHER}}],
@@ -353,7 +352,7 @@ def test_a_name_that_a_provider_refuses_comes_back(client: openai.OpenAI, provid
 
 
 def listed(provider: Live) -> set[str]:
-    """The models that a provider lists for this key, by its own SDK. Skips a provider whose list is another kind."""
+    """The models that a provider lists for this key, by its own SDK. Skips one without rows in it."""
     key = os.environ[provider.key].partition(",")[0]
     match provider.name:
         case "openai":
