@@ -50,8 +50,8 @@ class Live:
     """A provider, and the variable with its key.
 
     ``chat`` and the others name models to ask, each overridden by ``ROUNDHOUSE_LIVE_<PROVIDER>_<KIND>``.
-    ``thinks`` reasons, ``searches`` searches the web. ``needs`` are further variables, and ``settings`` the part of
-    ``roundhouse.toml`` that makes it known, for a provider that the built-in catalogue does not have.
+    ``thinks`` reasons, ``searches`` searches the web. ``needs`` are further variables, and ``settings`` the part
+    of ``roundhouse.toml`` that makes it known, for a provider that the built-in catalogue does not have.
     """
 
     name: str
