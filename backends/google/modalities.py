@@ -2,7 +2,8 @@
 
 Pictures come from models with "image" or "nano-banana" in their names, sound from those with "tts" or
 "native-audio"; a row whose ``parameters`` list ``modalities`` says so of any other. ``image_config``
-(``aspect_ratio``, ``image_size``) is OpenRouter's name. Source: Google's pages on image generation and speech generation, SDK types.
+(``aspect_ratio``, ``image_size``) is OpenRouter's name. Source: Google's pages on image generation and speech
+generation, SDK types.
 """
 
 from __future__ import annotations
