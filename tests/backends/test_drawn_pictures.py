@@ -14,7 +14,7 @@ from backends.http import HttpClient
 from backends.notices import Notes, collect
 from backends.openai.backend import OpenAIBackend
 from backends.wire.images import ImageEditRequest, ImageRequest
-from catalog.errors import StreamBroken, UpstreamError, UpstreamProtocolError
+from catalog.errors import AnswerInvalid, InvalidRequest, StreamBroken, UpstreamError, UpstreamProtocolError
 from catalog.types import Json
 from tests.fakes.google import FakeGoogle
 from tests.fakes.liar import FakeLiar
@@ -111,9 +111,30 @@ async def test_fewer_pictures_than_were_asked_for_are_given(
 
 async def test_as_many_as_were_asked_for_need_no_notice(liar: FakeLiar, http: HttpClient) -> None:
     liar.says(listed(PNG, PNG, PNG))
-    for request in (draw(n=3), draw(n=2), draw()):
-        events, notes = await drawn(liar, http, request)
-        assert (len(events), notes.notices, notes.dropped) == (3, [], [])
+    events, notes = await drawn(liar, http, draw(n=3))
+    assert (len(events), notes.notices, notes.dropped) == (3, [], [])
+
+
+@pytest.mark.parametrize("request_", [draw(n=2), edit(n=2)], ids=["draw", "edit"])
+async def test_pictures_beyond_those_that_were_asked_for_are_left_out_with_a_notice_and_their_usage_counts(
+    liar: FakeLiar, http: HttpClient, request_: ImageRequest
+) -> None:
+    usage = {"input_tokens": 5, "output_tokens": 9}
+    liar.says(listed(PNG, PNG, PNG, usage=usage))
+    events, notes = await drawn(liar, http, request_)
+    assert (len(events), notes.dropped) == (2, [])
+    assert notes.notices == ["'painter' drew 3 pictures; those beyond 2 are left out."]
+    assert notes.usage is not None
+    assert usage.items() <= notes.usage.items()
+
+
+async def test_the_usage_of_what_is_no_picture_counts(liar: FakeLiar, http: HttpClient) -> None:
+    liar.says(listed("@@@@", usage={"input_tokens": 5, "output_tokens": 9}))
+    notes = collect()
+    with pytest.raises(UpstreamProtocolError):
+        await anext(OpenAIBackend(http).draw(at(liar), draw()))
+    assert notes.usage is not None
+    assert notes.usage["output_tokens"] == 9
 
 
 async def test_a_fault_after_a_picture_leaves_it_to_a_whole_answer_and_ends_a_stream(
@@ -200,3 +221,49 @@ async def test_pictures_of_gemini_that_came_are_given_where_a_later_one_fails(
         events = [event async for event in backend.draw(gemini(fake), draw(n=2))]
     assert [event["b64_json"] for event in events] == [PNG]
     assert notes.notices[0].startswith("'gemini-3-pro-image' drew 1 of the 2 pictures that were asked for: ")
+
+
+async def test_an_answer_of_gemini_without_a_picture_is_counted_as_the_text_that_it_is(http: HttpClient) -> None:
+    async with FakeGoogle() as fake:
+        notes = collect()
+        backend: Any = GoogleBackend(http)
+        with pytest.raises(AnswerInvalid):
+            await anext(backend.draw(gemini(fake), draw()))
+    assert notes.usage is not None
+    assert notes.usage["output_tokens"] == notes.usage["output_tokens_details"]["text_tokens"] > 0
+
+
+async def test_the_usage_of_a_later_answer_of_gemini_without_a_picture_counts_too(http: HttpClient) -> None:
+    async with FakeGoogle() as fake:
+        fake.pictures = (PNG,)
+        notes = collect()
+        backend: Any = GoogleBackend(http)
+        events = backend.draw(gemini(fake), draw(n=2))
+        event = await anext(events)
+        fake.pictures = ()
+        assert [one async for one in events] == []
+    assert notes.usage is not None
+    assert notes.usage["output_tokens"] > event["usage"]["output_tokens"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": "moderation_blocked", "message": "not safe"},
+        {"type": "image_generation_user_error", "code": "moderation_blocked", "message": "not safe"},
+        {"type": "server_error", "code": "content_policy_violation", "message": "not safe"},
+    ],
+    ids=["code", "type", "policy"],
+)
+@pytest.mark.parametrize("within", [True, False], ids=["object", "event"])
+async def test_a_picture_that_is_refused_in_the_making_is_the_requests_fault(
+    liar: FakeLiar, http: HttpClient, error: dict[str, str], within: bool
+) -> None:
+    told = {"type": "error", "error": error} if within else {"type": "error", **error}
+    if not within and "type" in error:
+        told["type"] = error["type"]
+    liar.streams(completed(PNG, "partial_image"), told)
+    for request in (draw(stream=True, partial_images=1), draw(), edit(stream=True)):
+        with pytest.raises(InvalidRequest, match="not safe") as refused:
+            await drawn(liar, http, request)
+        assert refused.value.code == error["code"]
