@@ -240,13 +240,9 @@ class Spend:
             prompt = (0, sound, 0) if told is None else told.prompt
             usage = replace(usage, details=UsageDetails(*prompt, said, drawings, searches, facts.containers))
         exact = cost_nano(price, usage, facts.capability)
-        if exact is None or not facts.tiers:
-            return None if exact is None else exact / NANO
-        sized = (
-            facts.capability is Capability.VIDEO
-        )  # a size is no service that may be refused: it is what is made
-        factor = price.rates.factor(facts.tiers) if sized else price.rates.dearest(facts.tiers)
-        return exact * float(factor) / NANO
+        if exact is None:
+            return None
+        return exact * price.rates.dearest(facts.tiers, sized=facts.capability is Capability.VIDEO) / NANO
 
     # ---- caps
 

@@ -154,7 +154,7 @@ async def read_form(
     bounds = {"max_fields": settings.limits.form_fields, "max_part_size": settings.limits.form_field_bytes}
     try:
         if folder is None:
-            form = await MultiPartParser(request.headers, stream, max_files=files, **bounds).parse()
+            form = await _WholeForm(request.headers, stream, max_files=files, **bounds).parse()
         else:
             form = await _ToFolder(folder, request.headers, stream, max_files=files, **bounds).parse()
     except ClientDisconnect:
@@ -174,7 +174,23 @@ async def read_form(
         await form.close()
 
 
-class _ToFolder(MultiPartParser):
+class _WholeForm(MultiPartParser):
+    """Parses a form, and refuses one without its end (RFC 2046, 5.1.1): its last part may be cut, and is lost."""
+
+    _ended = False
+
+    def on_end(self) -> None:
+        self._ended = True
+
+    async def parse(self) -> FormData:
+        form = await super().parse()
+        if not self._ended:
+            await form.close()
+            raise MultiPartException("it has no closing boundary ('--BOUNDARY--'), so its end is missing.")
+        return form
+
+
+class _ToFolder(_WholeForm):
     """Parses a form and writes its files to a folder: the system's temporary one may be small, or in memory."""
 
     def __init__(self, folder: Path, *arguments: Any, **bounds: Any) -> None:

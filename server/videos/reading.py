@@ -153,6 +153,8 @@ def _parsed(form: FormData, kind: type[M], file: str) -> M:
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             continue
+        if name in fields:
+            raise InvalidRequest(f"The form has the field '{name[:64]}' twice.", param=name[:64])
         member = _MEMBER.fullmatch(name)
         if member is not None:
             inside = fields.setdefault(member[1], {})

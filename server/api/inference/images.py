@@ -26,7 +26,7 @@ from server.storage.pictures import PictureShelf
 router = APIRouter(tags=["images"])
 COMPLETED = "image_generation.completed"
 MEDIA = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/svg+xml")
-_OF_PICTURES = ("b64_json", "url", "revised_prompt", "seed")
+_OF_PICTURES = ("b64_json", "revised_prompt", "seed")
 _SHARED = ("background", "quality", "size")
 
 
@@ -73,9 +73,7 @@ async def answer_pictures(request: Request, job: Job[Json], body: ImageRequest, 
 
 
 async def _with_address(request: Request, picture: Json) -> Json:
-    """The picture with an address of ours in place of its bytes; one that came by address has it already."""
-    if "url" in picture:
-        return {name: value for name, value in picture.items() if name != "b64_json"}
+    """The picture with an address of ours in place of its bytes."""
     try:
         data = await asyncio.to_thread(base64.b64decode, picture["b64_json"], validate=True)
     except ValueError:
@@ -146,7 +144,7 @@ class Pictures:
         picture = {name: item[name] for name in _OF_PICTURES if item.get(name) is not None}
         self._format = item.get("output_format") or self._format
         self._shared |= {name: item[name] for name in _SHARED if item.get(name)}
-        if self._as_url and "url" not in picture:
+        if self._as_url:
             picture["url"] = f"data:image/{self._format};base64,{picture.pop('b64_json')}"
         self._data.append(picture)
         self._usage = item.get("usage") or self._usage
