@@ -72,6 +72,7 @@ async def create_image_variation(request: Request) -> Response:
 async def _changed(request: Request, body: ImageEditRequest) -> Response:
     body = with_stand_in(request, body)
     check_pictures(body)
+    body = await _upright(body, runtime_of(request))
     return await answer_pictures(request, image_edit_job(body, origin_of(request)), body, EDITED)
 
 
@@ -86,7 +87,23 @@ async def edit_of(body: ImageEditBody, runtime: Runtime, caller: Caller) -> Imag
             fields[name] = await _bytes(reference, name, runtime, caller)
     edit = as_model(ImageEditRequest, fields)
     check_pictures(edit)
-    return edit
+    return await _upright(edit, runtime)
+
+
+async def _upright(edit: ImageEditRequest, runtime: Runtime) -> ImageEditRequest:
+    """The edit with its photographs upright, as its mask is: a server may not look at their Exif data.
+
+    Raises UndecodableMedia.
+    """
+    try:
+        turned = [await runtime.redrawer.upright(data) for data in edit.image]
+    except UndecodableMedia as error:
+        error.param = "image"
+        raise
+    if not any(turned):
+        return edit
+    images = tuple(new or old for new, old in zip(turned, edit.image, strict=True))
+    return edit.model_copy(update={"image": images})
 
 
 async def _bytes(reference: ImageReference, where: str, runtime: Runtime, caller: Caller) -> bytes:

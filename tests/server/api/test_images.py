@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from openai.types import ImageGenCompletedEvent, ImageGenPartialImageEvent
 
+from backends.pictures.exif import UPRIGHT, orientation_of
 from backends.wire.images import ImageEditRequest, ImageRequest
+from backends.wire.pictures import read_head
 from catalog.errors import StreamBroken
 from server.api.inference.images import PictureEncoder, Pictures
 from server.storage.pictures import UNKNOWN, media_type_of
@@ -82,6 +84,26 @@ async def test_a_masks_size_is_that_of_the_upright_picture(gateway: Gateway) -> 
     lying = encoded(quarters(8, 6), "jpeg", orientation=6)
     files = [("image", ("a.jpg", lying)), ("mask", ("m.png", png_head(6, 8)))]
     assert (await edit(gateway, files=files)).status_code == 200
+    (sent,) = asked(gateway).image
+    found = read_head(sent)
+    assert found is not None
+    assert (found.width, found.height, orientation_of(sent, found.kind)) == (6, 8, UPRIGHT)
+
+
+async def test_a_photograph_within_json_is_turned_upright_too(gateway: Gateway) -> None:
+    url = f"data:image/jpeg;base64,{base64.b64encode(encoded(quarters(8, 6), 'jpeg', orientation=6)).decode()}"
+    body = {"model": "p", "prompt": "a hat", "images": [{"image_url": url}]}
+    assert (await gateway.client.post(EDITS, json=body)).status_code == 200
+    found = read_head(asked(gateway).image[0])
+    assert found is not None
+    assert (found.width, found.height) == (6, 8)
+
+
+async def test_a_prompt_of_a_variation_is_named_as_left_out(gateway: Gateway) -> None:
+    await edit(gateway, VARIATIONS, prompt="in blue")
+    await edit(gateway, VARIATIONS)
+    await edit(gateway)
+    assert gateway.dispatcher.left_out == [("prompt",), (), ()]
 
 
 async def test_a_variation_has_no_prompt(gateway: Gateway) -> None:
@@ -167,6 +189,8 @@ async def test_a_mask_that_fits_no_picture_is_refused(gateway: Gateway, mask: by
         (None, {"partial_images": "1"}, "partial_images"),
         (None, {"stream": "true", "response_format": "url"}, "response_format"),
         (None, {"background": "transparent", "output_format": "jpeg"}, "background"),
+        (None, {"output_compression": "50"}, "output_compression"),
+        (None, {"output_compression": "50", "output_format": "png"}, "output_compression"),
         (None, {"image": "data:image/png;base64,AAAA"}, "image"),
         ([("image", ("a.png", PICTURE_8X6)), ("other", ("b.png", PICTURE_8X6))], {}, "other"),
         ([("image[]", ("a.png", PICTURE_8X6))] * 17, {}, "image"),
