@@ -204,6 +204,8 @@ def _check_image(body: ImageRequest) -> None:
         raise InvalidRequest("'partial_images' is only for 'stream: true'.", param="partial_images")
     if body.stream and body.response_format == "url":
         raise InvalidRequest("A stream carries pictures as b64_json.", param="response_format")
+    if body.seed is not None and body.seed + (body.n or 1) > 2**63:
+        raise InvalidRequest("Each picture has the next seed, and the last of them is too large.", param="seed")
     if body.output_compression not in (None, 100) and body.output_format not in ("jpeg", "webp"):
         raise InvalidRequest(
             "'output_compression' is for the output_format jpeg or webp.", param="output_compression"

@@ -139,15 +139,21 @@ async def read_body(request: Request, *, any_type: bool = False) -> bytes:
 
 @asynccontextmanager
 async def read_form(
-    request: Request, *, limit: int | None = None, folder: Path | None = None, files: int = 1
+    request: Request,
+    *,
+    limit: int | None = None,
+    folder: Path | None = None,
+    files: int = 1,
+    or_json: bool = False,
 ) -> AsyncIterator[FormData]:
     """The request's multipart form, with at most so many files; leaving the block deletes its temporary files.
 
     ``limit`` is the most bytes of the body, by default that of audio. With a ``folder`` the file is written there
-    as it arrives, and has a name. Raises as :func:`read_json` does, and Unavailable for a disk that fails.
+    as it arrives, and has a name. ``or_json``: the endpoint reads that, too, and says so. Raises as
+    :func:`read_json` does, and Unavailable for a disk that fails.
     """
     _check_encoding(request.headers)
-    _check_type(request.headers, "multipart/form-data")
+    _check_type(request.headers, "multipart/form-data", or_json=or_json)
     settings = services_of(request).settings.server
     receive = counted(request, limit or settings.limits.audio_bytes, settings.timeouts)
     stream = Request(request.scope, receive).stream()
@@ -264,8 +270,9 @@ def _check_encoding(headers: Headers) -> None:
         raise UnsupportedMediaType("Compressed bodies are not read. Send the body without Content-Encoding.")
 
 
-def _check_type(headers: Headers, wanted: str) -> None:
+def _check_type(headers: Headers, wanted: str, *, or_json: bool = False) -> None:
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == wanted or (wanted == "application/json" and kind.endswith("+json")):
         return
-    raise UnsupportedMediaType(f"This endpoint reads {wanted}. Send the header 'Content-Type: {wanted}'.")
+    read = f"{wanted} or application/json" if or_json else wanted
+    raise UnsupportedMediaType(f"This endpoint reads {read}. Send the header 'Content-Type: {wanted}'.")

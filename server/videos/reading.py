@@ -118,7 +118,7 @@ async def _read(request: Request, kind: type[M], file: str, most: int) -> tuple[
     if "json" in request.headers.get("content-type", "").partition(";")[0].lower():
         body, upload = await read_json(request, kind), None
     else:
-        async with read_form(request, limit=most + FORM_OVERHEAD) as form:
+        async with read_form(request, limit=most + FORM_OVERHEAD, or_json=True) as form:
             body, upload = _parsed(form, kind, file), await _uploaded(form, file, most)
     refuse_internal(body)
     if upload is not None and getattr(body, file, None) is not None:

@@ -131,7 +131,7 @@ async def _bytes(reference: ImageReference, where: str, runtime: Runtime, caller
 
 async def _from_form(request: Request, *, variation: bool) -> ImageEditRequest:
     most = services_of(request).settings.server.limits.image_bytes
-    async with read_form(request, limit=most, files=MOST_FILES) as form:
+    async with read_form(request, limit=most, files=MOST_FILES, or_json=not variation) as form:
         parts = [(name, await _part(value)) for name, value in form.multi_items()]
     fields = fields_of(parts)
     try:

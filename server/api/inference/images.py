@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from hashlib import blake2b
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -54,8 +55,11 @@ async def download_image(request: Request, name: str) -> Response:
     headers = {
         "cache-control": "private, max-age=3600",
         "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+        "etag": f'"{blake2b(record.id.encode(), digest_size=12).hexdigest()}"',
         "x-content-type-options": "nosniff",
     }
+    if headers["etag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
     return FileResponse(files.path(record.id), media_type=record.body["media_type"], headers=headers)
 
 
@@ -84,7 +88,7 @@ async def _with_address(request: Request, picture: Json) -> Json:
 
 
 class PictureEncoder(EventEncoder):
-    """Encodes events of pictures, which get the fields that OpenAI's have and a model did not tell.
+    """Encodes events of pictures, which are named by their type, and get the fields that a model did not tell.
 
     What is not known is what was asked for, else ``auto``; a usage that is not told is of no tokens.
     """
@@ -105,7 +109,7 @@ class PictureEncoder(EventEncoder):
             item = {**self._asked, "created_at": int(time.time()), **told}
             if item["type"] == self._completed:
                 item["usage"] = _whole_usage(item.get("usage"))
-        return super().encode(item)
+        return b"event: " + str(item.get("type")).encode() + b"\n" + super().encode(item)
 
 
 def _whole_usage(told: Any) -> Json:
