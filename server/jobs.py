@@ -342,8 +342,22 @@ def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncCont
     if on_use is not None and on_use.enabled and (name := on_use.lacking(facts)) is not None:
         opening = on_use.first(name, caller, facts, opening)
     if pictures := [part["image_url"] for part in shown if part.get("image_url") is not None]:
-        return _Looking(pictures, "messages" if isinstance(request, ChatRequest) else "input", opening)
+        return _Looking(pictures, _field_of(request), opening)
     return opening
+
+
+async def look_at_pictures(request: ChatRequest) -> None:
+    """Check the pictures of a chat that is not opened. Raises as :func:`look_at`."""
+    pictures = [part["image_url"] for part in _media_of(request) if part.get("image_url") is not None]
+    await look_at([picture.get("url") for picture in pictures], _field_of(request))
+
+
+def _field_of(request: WireModel) -> str:
+    """The field of the caller's own request that has its pictures."""
+    if isinstance(request, GroundingChat):
+        return "image"
+    own = request.original if isinstance(request, TranslatedChat) else None
+    return "messages" if isinstance(request, ChatRequest) and (own is None or own.wire != "responses") else "input"
 
 
 _OPENED = frozenset({Capability.VISION, Capability.VIDEO_INPUT, Capability.AUDIO_INPUT, Capability.DOCUMENTS})
