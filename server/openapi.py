@@ -157,6 +157,8 @@ def _complete(operation: Json, route: ContractRoute, schemas: _Schemas) -> None:
             "required": not contract.optional,
             "content": {media_type: {"schema": schemas.of(contract.reads)}},
         }
+        if contract.json_too is not None:
+            operation["requestBody"]["content"]["application/json"] = {"schema": schemas.of(contract.json_too)}
         if contract.calls_model and not contract.form and contract.reads.__module__.startswith(WIRES):
             schemas.add_field(contract.reads, "routing", IntentBody)
     content = {media_type: {"schema": schemas.of(kind)} for media_type, kind in contract.media.items()}

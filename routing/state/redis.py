@@ -22,8 +22,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -44,6 +44,7 @@ from routing.state.protocol import (
     decode,
     encode,
 )
+from routing.state.redis_clients import parse_address, redis_client
 from routing.state.redis_records import RedisRecords
 from routing.state.redis_scripts import ABANDON, CHARGE, CLAIM, HOLD, ScriptBatcher, resolves_within
 
@@ -70,12 +71,15 @@ class RedisState:
         url: str,
         *,
         prefix: str = "rh",
+        password_file: Path | None = None,
         batch: int = 500,
         backlog: int = 100_000,
         keep_outcomes: float = 30 * 86_400.0,
         max_outcomes: int = 1_000_000,
     ) -> None:
         self._url = url
+        self._prefix = prefix
+        self._password_file = password_file
         self._name = "{" + prefix + "}:"
         self.records = RedisRecords(self._run_script, self._name)
         self._batch = batch
@@ -104,21 +108,25 @@ class RedisState:
 
     async def start(self) -> None:
         try:
-            from redis.asyncio import Redis
             from redis.exceptions import AuthenticationError, RedisError
         except ImportError:
             raise ConfigurationError(
                 f"State in Redis needs one more package: {install_command('redis')}"
             ) from None
         self._errors = (RedisError, OSError)
-        client = Redis.from_url(self._url, socket_connect_timeout=2.0, socket_timeout=5.0)
+        client = redis_client(
+            self._url,
+            prefix=self._prefix,
+            password_file=self._password_file,
+            socket_connect_timeout=2.0,
+            socket_timeout=5.0,
+        )
         try:
             await client.ping()
         except self._errors as error:
             await client.aclose()
             # The URL may hold a password, and so may the client's own message; neither is shown.
-            parts = urlsplit(self._url)
-            place = f"{parts.hostname or 'localhost'}:{parts.port or 6379}" if parts.netloc else "its socket"
+            place = parse_address(self._url).place
             refused = isinstance(error, AuthenticationError)
             said = "refuses the user or password" if refused else "does not answer"
             raise ConfigurationError(

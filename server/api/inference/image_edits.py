@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
@@ -50,10 +51,10 @@ CHANGES = Contract(
     calls_model=True,
     raises=(RateLimited,),
 )
-"""The contract of edits and variations."""
+"""The contract of variations, and of edits, which may be JSON."""
 
 
-@route(router, "POST", "/v1/images/edits", CHANGES)
+@route(router, "POST", "/v1/images/edits", replace(CHANGES, json_too=ImageEditBody))
 async def create_image_edit(request: Request) -> Response:
     """Change pictures by a prompt; with a mask, only where it is transparent."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":

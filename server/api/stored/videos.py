@@ -101,7 +101,13 @@ class VariantQuery(WireModel):
 def _makes(reads: type[BaseModel], *, form: bool = True) -> Contract:
     """The contract of an endpoint that makes a video."""
     return Contract(
-        reads=reads, form=form, own_reading=form, answers=VideoObject, calls_model=True, raises=(RateLimited,)
+        reads=reads,
+        form=form,
+        json_too=reads if form else None,
+        own_reading=form,
+        answers=VideoObject,
+        calls_model=True,
+        raises=(RateLimited,),
     )
 
 
