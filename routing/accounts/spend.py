@@ -232,7 +232,7 @@ class Spend:
         told = usage.details
         sound = usage.input if told is None and has_sound(facts) else 0
         said = usage.output if facts.capability is Capability.REALTIME else 0
-        if pictures and price.image is None:
+        if pictures:  # by the picture where its tokens have no price: see `cost_of`
             usage = replace(usage, output=pictures)
         drawings = usage.output if pictures else 0
         searches = searches_of(price, facts)

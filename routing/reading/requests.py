@@ -265,7 +265,7 @@ def read_image(request: ImageRequest, headers: Mapping[str, str] = NO_HEADERS, *
     return Facts(
         capability=Capability.IMAGE,
         features=frozenset({Capability.IMAGE_EDIT} if request.files else ()),
-        prompt_tokens=len(request.files) * _TOKENS_PER_EDITED,
+        prompt_tokens=len(request.files) * _TOKENS_PER_EDITED + estimate_tokens(request.prompt),
         requested=request.model,
         task=Task.IMAGE,
         units=float(request.n or 1),

@@ -23,6 +23,7 @@ from tests.routing.calling.scripted import Script, Stand, remote
 BY_TOKENS = Price(input=5, image_input=8, image_output=32, picture_tokens={"low": 400, "high": 6000})
 """As of OpenAI's image models: a picture of high quality costs 0.192 dollars, one of low 0.0128."""
 BY_PICTURE = Price(image=0.04)
+BY_BOTH = Price(image=0.04, input=5)
 PARTIAL = {"type": "image_generation.partial_image", "b64_json": "AA=="}
 DRAWN = {"type": "image_generation.completed", "b64_json": "AA=="}
 
@@ -96,8 +97,9 @@ async def left(
         (BY_TOKENS, picture(3), 0.576),
         (BY_TOKENS, picture(quality="low"), 0.0128),
         (BY_PICTURE, picture(2), 0.08),
+        (BY_BOTH, replace(picture(2), prompt_tokens=1000), 0.085),
     ],
-    ids=["by tokens", "three", "of low quality", "by picture"],
+    ids=["by tokens", "three", "of low quality", "by picture", "by both"],
 )
 @pytest.mark.parametrize("pieces", [0, 1], ids=["before anything came", "after a picture in the making"])
 async def test_a_caller_who_leaves_pays_for_the_pictures_that_were_being_drawn(
