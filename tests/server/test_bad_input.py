@@ -351,7 +351,7 @@ async def test_a_calibration_that_names_nothing_at_all_is_refused(gateway: Gatew
     assert answer.status_code in (400, 415), answer.text
 
 
-FORMS = {
+FORMS: dict[str, dict[str, Any]] = {
     "/v1/images/edits": {"model": "painter", "image": True, "prompt": "A hat"},
     "/v1/images/variations": {"model": "painter", "image": True, "n": "2"},
     "/v1/videos": {"model": "parrot", "prompt": "A fox", "seconds": "8"},
@@ -407,6 +407,6 @@ async def test_a_field_of_a_form_that_comes_twice_is_refused(
     gateway: Gateway, path: str, files: list[tuple[str, bytes | None]]
 ) -> None:
     sent = [(name, ("a", data) if data else (None, "A fox")) for name, data in files]
-    answer = await gateway.client.post(path, files=sent)  # type: ignore[arg-type]
+    answer = await gateway.client.post(path, files=sent)
     found = error(answer, 400, "invalid_request")
     assert (found["param"], "twice" in found["message"]) == ("prompt", True)

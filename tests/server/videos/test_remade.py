@@ -13,15 +13,15 @@ from tests.fakes.openai import FakeOpenAI
 from tests.server.videos.test_remote import ASK, gateway, made, row
 
 FILM = row("film", "x", price={"video": 0.1, "tiers": {"480p": 0.5}})
+LENGTHS: tuple[Any, ...] = ("x", 0, -5, [1], True, "1.5", {}, 1e300)
+SIZES: tuple[Any, ...] = (5, "x", [], {}, True)
+OTHERS = ("fps", "steps", "strength", "seed", "generate_audio", "user", "guidance_scale", "negative_prompt")
+_TEXTS = ("user", "negative_prompt")
 WRONG: list[Json] = [
-    {"seconds": wrong} for wrong in ("x", 0, -5, [1], True, "1.5", {}, 1e300)
-] + [
-    {"size": wrong} for wrong in (5, "x", [], {}, True)
-] + [
-    {name: wrong}
-    for name in ("fps", "steps", "strength", "seed", "generate_audio", "user", "guidance_scale", "negative_prompt")
-    for wrong in ("x" if name not in ("user", "negative_prompt") else 5, [], {})
-]  # fmt: skip
+    *({"seconds": wrong} for wrong in LENGTHS),
+    *({"size": wrong} for wrong in SIZES),
+    *({name: wrong} for name in OTHERS for wrong in ((5 if name in _TEXTS else "x"), [], {})),
+]
 
 
 async def remixed(client: httpx.AsyncClient, video: Json, body: Json, path: str = "") -> httpx.Response:
