@@ -75,6 +75,11 @@ def parse_address(url: str) -> RedisAddress:
     return RedisAddress(parts.scheme, nodes, user, service, number, tuple(parse_qsl(parts.query)))
 
 
+def has_password(url: str) -> bool:
+    """Whether an address has a password in it; a user's name alone is none."""
+    return ":" in url.partition("://")[2].rpartition("@")[0]
+
+
 def redis_client(url: str, *, prefix: str, password_file: Path | None = None, **options: Any) -> Redis:
     """A client by its address, not connected yet. ``options`` are those of redis-py's connections.
 
@@ -115,7 +120,7 @@ def _managed_client(address: RedisAddress, prefix: str, options: Mapping[str, An
     else:
         finder = _Finder(address.nodes, asking, partial(_slot_owner, prefix))
         kwargs["connection_class"] = _cluster_connection(tls=bool(kwargs.pop("ssl", False)))
-    return Redis.from_pool(SentinelConnectionPool(address.service, finder, **kwargs))
+    return Redis.from_pool(SentinelConnectionPool(address.service, finder, **kwargs))  # type: ignore[no-untyped-call]
 
 
 Nodes = Sequence[tuple[str, int]]

@@ -27,6 +27,7 @@ from catalog.store.store import Store
 from catalog.validation.settings_errors import explained
 from catalog.validation.wording import describe, or_known, place, shown
 from routing.beliefs.prior_files import faults
+from routing.state.redis_clients import has_password
 from server.catalog_updates import may_discover, unknown_preferred, wrong_preferences
 from server.configuration.exposure import check_exposure
 from server.configuration.origins import variable_of
@@ -142,7 +143,7 @@ class _Check:
                 yield Finding(self._at((name,)), f"Keys do not belong in the settings file: {advice}.")
         state = self._content.get("state")
         url = state.get("url") if isinstance(state, dict) else None
-        if isinstance(url, str) and "@" in url:
+        if isinstance(url, str) and has_password(url):
             message = "A password does not belong in the settings file: name its variable with url_env in [state]."
             yield Finding(self._at(("state", "url")), message)
 
