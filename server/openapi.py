@@ -228,7 +228,7 @@ class _Schemas:
     def __init__(self, contracts: Iterable[Contract]) -> None:
         kinds: list[Any] = [Error, AnthropicError, OllamaError, IntentBody]
         for contract in contracts:
-            kinds += [contract.reads, contract.answers, contract.streams, contract.lines]
+            kinds += [contract.reads, contract.json_too, contract.answers, contract.streams, contract.lines]
             kinds += contract.media.values()
         inputs: list[tuple[Any, Literal["validation"], TypeAdapter[Any]]] = [
             (kind, "validation", TypeAdapter(kind)) for kind in dict.fromkeys(kinds) if kind is not None

@@ -248,7 +248,7 @@ async def _from_video(
 
 
 def _given(body: RemixBody) -> Json:
-    """What a request says of the new video; a null says nothing."""
+    """The fields of the new video that a request names; a null names nothing."""
     told = {name: getattr(body, name) for name in body.model_fields_set - {"video"}}
     return {name: value for name, value in told.items() if value is not None} | (body.model_extra or {})
 
