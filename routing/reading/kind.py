@@ -19,14 +19,14 @@ _ALONE = 0.2
 """How likely a turn must be to go on from the turn before, for that to be read."""
 _SYSTEM = 1500
 """Characters of a system prompt that says what to do with each message. Longer ones describe an agent."""
-_SET, _BEFORE = 1.0, 1.0
+_SET, _BEFORE = 2.0, 0.8
 """Weights of a system prompt that sets a task, and of a turn from which the message goes on for sure."""
 _BRIEF = 32
 """Characters of an instruction of a word or two."""
 _WITH_DOCUMENTS = frozenset({Task.TRANSLATE, Task.SUMMARISE, Task.EXTRACT, Task.CLASSIFY})
 """Tasks that a word or two beside a document ask for."""
 _INSTRUCTED, _MEANT = 2.0, 0.45
-"""Weight of such an instruction, and the confidence from which it is one."""
+"""Weight of such an instruction, and the confidence from which it, or a system prompt, is one."""
 _ORDER = tuple(Complexity)
 
 
@@ -78,7 +78,8 @@ def _of_context(logits: Floats, text: str, system: str, before: str) -> Floats |
     found: Floats | float = 0.0
     if system and len(system) <= _SYSTEM:
         set_by = logits_of(system, _alone(system))
-        if recognise(set_by).task is not Task.CHAT:
+        read = recognise(set_by)
+        if read.task is not Task.CHAT and read.task_confidence >= _MEANT:
             found = found + _SET * set_by[: len(READ_TASKS)]
     if before and len(text) <= _LINE:
         share = goes_on(logits)
