@@ -256,7 +256,7 @@ async def _open_memory(settings: Settings, clock: Clock, live: LiveCatalog) -> A
 async def _redis_peers(state: StateSettings, runtime: Runtime) -> AsyncIterator[Peers]:
     """The gateways of all machines that share the state in Redis."""
     assert state.url is not None
-    peers = RedisPeers(state.url.get_secret_value(), prefix=state.prefix)
+    peers = RedisPeers(state.url.get_secret_value(), prefix=state.prefix, password_file=state.password_file)
     await peers.start(partial(answer_peer, runtime))
     try:
         yield peers

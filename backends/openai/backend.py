@@ -397,10 +397,10 @@ class StreamWatch:
         """Make a choice regular and note whether it has ended. Raises UpstreamProtocolError."""
         try:
             index = regular_choice(choice, chat=self._chat)
+            if self._chat and (choice["delta"].get("tool_calls") or index in self._calls):
+                self._order(index, choice)
         except WrongShape as wrong:
             raise _wrong(self._upstream, wrong) from None
-        if self._chat and (choice["delta"].get("tool_calls") or index in self._calls):
-            self._order(index, choice)
         if index in self._ended:
             choice["finish_reason"] = None
         elif choice.get("finish_reason"):
