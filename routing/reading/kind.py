@@ -70,7 +70,7 @@ def kind_of(
 
 
 def _of_context(logits: Floats, text: str, system: str, before: str) -> Floats | float:
-    """What a system prompt and the turn before add to the logits of the tasks.
+    """The logits of the tasks that a system prompt and the turn before add.
 
     A system prompt that reads as a chat describes a role or a manner: it sets no task. The turn before counts as
     much as the message is likely to go on from it.

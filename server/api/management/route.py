@@ -47,7 +47,7 @@ class RoutePrior(TypedDict):
 
 
 class RouteEvidence(TypedDict):
-    """What was observed of a model at the task: reports of answers, and signs in answers, worth so many reports.
+    """Observations of a model at the task: reports of answers, and signs in answers, worth so many reports.
 
     Old ones count less. Quality is what prior and evidence give together, with some of the model's other tasks.
     """
@@ -197,7 +197,7 @@ def reading_of(facts: Facts) -> str:
 
 
 def prior_of(estimator: Estimator, model: str, facts: Facts) -> RoutePrior | None:
-    """What was believed of a model at a request's task; ``None`` for a model that the estimator does not know."""
+    """The prior of a model at a request's task; ``None`` for a model that the estimator does not know."""
     row = estimator.index.rows.get(model)
     if row is None:
         return None
@@ -212,7 +212,7 @@ def prior_of(estimator: Estimator, model: str, facts: Facts) -> RoutePrior | Non
 
 
 def evidence_of(estimator: Estimator, model: str, facts: Facts) -> RouteEvidence | None:
-    """What was observed of a model at a request's task; ``None`` as in :func:`prior_of`."""
+    """The observations of a model at a request's task; ``None`` as in :func:`prior_of`."""
     row = estimator.index.rows.get(model)
     if row is None:
         return None
