@@ -381,7 +381,7 @@ class StreamWatch:
             self._regular_head(chunk)
         chunk["object"] = self._object
         if not self._head:
-            if PROGRESS in chunk and self._upstream.uds is not None:
+            if PROGRESS in chunk and self._upstream.ours:
                 return False
             self._head = {name: value for name, value in chunk.items() if name not in _OF_THE_FIRST}
             chunk.update(self._pending)

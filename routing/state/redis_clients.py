@@ -120,7 +120,7 @@ def _managed_client(address: RedisAddress, prefix: str, options: Mapping[str, An
     else:
         finder = _Finder(address.nodes, asking, partial(_slot_owner, prefix))
         kwargs["connection_class"] = _cluster_connection(tls=bool(kwargs.pop("ssl", False)))
-    return Redis.from_pool(SentinelConnectionPool(address.service, finder, **kwargs))
+    return Redis.from_pool(SentinelConnectionPool(address.service, finder, **kwargs))  # type: ignore[no-untyped-call]
 
 
 Nodes = Sequence[tuple[str, int]]

@@ -33,7 +33,7 @@ from backends.workers.control.service import PoolService
 from backends.workers.engines.registry import builtin_engines
 from catalog.errors import ConfigurationError, RoundhouseError
 from catalog.store.store import Store
-from server.assembly import own_workers
+from server.models.workers import own_workers
 from server.processes.data_folder import published
 from server.processes.gateway_child import GatewayChild
 from server.processes.greeting import greet

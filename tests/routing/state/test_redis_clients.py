@@ -187,7 +187,7 @@ async def test_after_a_failover_the_state_goes_on_at_the_new_master(tmp_path: Pa
         master.kill()
         await asyncio.wait_for(state.charge(charge(None, 7)), 60)
         assert (await state.counts("spend/"))[DAY.name] == 12, "what was charged meanwhile is there, once"
-        assert int(await replica.get("{rh}:c:" + DAY.name)) == 12
+        assert await replica.get("{rh}:c:" + DAY.name) == "12"
         assert await state.hold(hold(1, 60), 5.0) is None
         assert (await state.hold(hold(2, 60), 5.0)) == DAY, "limits hold at the new master"
         await state.close()
@@ -209,7 +209,7 @@ async def cluster(folder: Path, ports: list[int]) -> AsyncIterator[list[Redis]]:
             end = 16383 if node is nodes[-1] else share * (number + 1) - 1
             await node.execute_command("CLUSTER", "ADDSLOTSRANGE", share * number, end)  # type: ignore[no-untyped-call]
         for port, node in zip(ports, nodes, strict=True):
-            bus = int((await node.config_get("cluster-port"))["cluster-port"])
+            bus = (await node.config_get("cluster-port"))["cluster-port"]
             await nodes[0].execute_command("CLUSTER", "MEET", "127.0.0.1", port, bus)  # type: ignore[no-untyped-call]
         for node in nodes:
             await answers(node, "CLUSTER", "INFO", want=lambda told: "cluster_state:ok" in told)
@@ -222,7 +222,8 @@ async def test_in_a_cluster_the_state_follows_its_slot_to_another_node(tmp_path:
     async with cluster(tmp_path, ports) as nodes:
         slot = key_slot(b"rh")
         owner, other = (nodes[0], nodes[1]) if slot < 8192 else (nodes[1], nodes[0])
-        state = RedisState(f"redis+cluster://127.0.0.1:1,127.0.0.1:{other.get_connection_kwargs()['port']}")
+        to = ports[nodes.index(other)]
+        state = RedisState(f"redis+cluster://127.0.0.1:1,127.0.0.1:{to}")
         await state.start()
         peers = RedisPeers(f"redis+cluster://127.0.0.1:{ports[0]}")
         told = RedisPeers(f"redis+cluster://127.0.0.1:{ports[1]}")
@@ -237,7 +238,6 @@ async def test_in_a_cluster_the_state_follows_its_slot_to_another_node(tmp_path:
         assert await peers.ask({"n": 1}) == {"n": 1}
 
         ids = [await node.execute_command("CLUSTER", "MYID") for node in (owner, other)]  # type: ignore[no-untyped-call]
-        to = other.get_connection_kwargs()["port"]
         await other.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])  # type: ignore[no-untyped-call]
         await owner.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])  # type: ignore[no-untyped-call]
         keys = await owner.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1000)  # type: ignore[no-untyped-call]
