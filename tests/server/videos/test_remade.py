@@ -20,7 +20,9 @@ _TEXTS = ("user", "negative_prompt")
 WRONG: list[Json] = [
     *({"seconds": wrong} for wrong in LENGTHS),
     *({"size": wrong} for wrong in SIZES),
-    *({name: wrong} for name in OTHERS for wrong in ((5 if name in _TEXTS else "x"), [], {})),
+    *({name: 5 if name in _TEXTS else "x"} for name in OTHERS),
+    *({name: []} for name in OTHERS),
+    *({name: {}} for name in OTHERS),
 ]
 
 
