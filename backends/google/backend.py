@@ -93,8 +93,8 @@ class GoogleBackend:
 
     async def count(self, upstream: Upstream, request: ChatRequest) -> Json:
         """The prompt tokens by Google's own count; see :class:`backends.base.Count`."""
-        body = translate(request, upstream).body
-        prompt = {name: body[name] for name in ("contents", "systemInstruction", "tools") if name in body}
+        body: Json = translate(request, upstream).body
+        prompt: Json = {name: body[name] for name in ("contents", "systemInstruction", "tools") if name in body}
         answer = await self._client.post_json(
             upstream,
             self.path(upstream, "countTokens"),

@@ -67,8 +67,9 @@ async def test_an_interrupted_answer_without_a_new_token_is_cut_off_not_asked_fo
     assert stream.paused
     assert stream.resume({"contents": []}) == {"contents": [], "continuationToken": "dG9r"}
     list(stream.feed({"candidates": [end]}))
-    assert not stream.paused
-    assert [chunk["choices"][0]["finish_reason"] for chunk in stream.finish() if chunk["choices"]] == ["length"]
+    assert [stream.paused] == [False]
+    told = list(stream.finish())
+    assert [chunk["choices"][0]["finish_reason"] for chunk in told if chunk["choices"]] == ["length"]
 
 
 async def test_several_choices_that_google_interrupts_are_cut_off() -> None:

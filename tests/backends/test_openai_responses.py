@@ -241,7 +241,7 @@ def test_an_unknown_field_of_a_chat_is_named_unless_the_models_row_lists_it() ->
 def test_what_items_do_not_hold_of_messages_and_tools_is_named(chats: ParameterTable) -> None:
     cached = {"type": "text", "text": "S", "cache_control": {"type": "ephemeral"}, "weight": 2}
     file = {"type": "file", "file": {"file_id": "file-1"}, "citations": {"enabled": True}, "context": "old"}
-    answer = {"role": "assistant", "content": "A", "mood": "glad", "refusal": None, "annotations": []}
+    answer: Json = {"role": "assistant", "content": "A", "mood": "glad", "refusal": None, "annotations": []}
     failed = {"role": "tool", "tool_call_id": "call_1", "content": "no", "is_error": True}
     said = [
         {"role": "user", "content": [cached, file], "name": "Ada"},

@@ -345,8 +345,9 @@ def test_a_name_that_a_provider_refuses_comes_back(client: openai.OpenAI, provid
         tools=tools,
         max_completion_tokens=600,
     )
-    call = (answer.choices[0].message.tool_calls or [None])[0]
-    assert call is not None
+    calls = answer.choices[0].message.tool_calls
+    assert calls
+    call = calls[0]
     assert call.type == "function"
     assert call.function.name == "1.weather in/city"
 
