@@ -19,6 +19,7 @@ from server.advising.upgrades import Upgrades
 from server.api import ROUTERS
 from server.api.console import CONSOLE_PATHS
 from server.callers import Authenticator
+from server.configuration.capped_keys import tell_unbound_caps
 from server.configuration.exposure import check_exposure, check_lost_keys, mark_keys, may_allow_anonymous
 from server.edge.admission import InFlight
 from server.edge.auth import Keys
@@ -158,6 +159,7 @@ def _lifespan(
                 mark_keys(services.settings)
             else:
                 check_lost_keys(services.settings)
+            tell_unbound_caps(services.settings, parts.keys)
             # Workers that several processes share are reported once, by their owner.
             collector = services.metrics.watch(parts.pool) if parts.scrape is None else None
             parts.traffic = services.in_flight

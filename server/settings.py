@@ -61,6 +61,7 @@ ENV_PREFIX = "ROUNDHOUSE_"
 FILE_VARIABLE = f"{ENV_PREFIX}CONFIG"
 KEY_SETTINGS = ("api_keys", "admin_keys", "metrics_keys")
 """Settings with secrets of callers. The file may name an environment variable for each, as ``{name}_env``."""
+EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104
 STATE_FILE = "state.sqlite3"
 """Name of the SQLite file in the data folder: spend, virtual keys, breakers, learned state."""
 
@@ -231,6 +232,11 @@ class ServerSettings(Section):
     def _admin_address(self) -> Self:
         if self.admin_host is not None and self.admin_port is None:
             raise ValueError("admin_host needs admin_port")
+        same = self.admin_host in (None, self.host) or not EVERY_ADDRESS.isdisjoint((self.host, self.admin_host))
+        if self.port and self.admin_port == self.port and same:
+            raise ValueError(
+                f"port and admin_port are both {self.port}: the admin routes need a port of their own"
+            )
         return self
 
     @property

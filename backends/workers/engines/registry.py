@@ -310,6 +310,7 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
     unknown = sorted(pythons.keys() - engines.keys())
     if unknown:
         raise ConfigurationError(
-            f"[workers.python] names the engine '{unknown[0]}'; the engines are {', '.join(sorted(engines))}."
+            f"Invalid setting 'workers.python.{unknown[0]}': there is no such engine; the engines are "
+            f"{', '.join(sorted(engines))}."
         )
     return engines

@@ -213,7 +213,9 @@ async def get_model(request: Request, model_id: str) -> Response:
     router,
     "DELETE",
     "/v1/models/{model_id:path}",
-    Contract(query=DeleteQuery, answers=ModelDeleted, admin=True, raises=(InvalidRequest, ModelUnavailable)),
+    Contract(
+        query=DeleteQuery, answers=ModelDeleted, admin=True, raises=(InvalidRequest, ModelUnavailable, NotFound)
+    ),
 )
 async def delete_model(request: Request, model_id: str, query: DeleteQuery) -> Response:
     """Unregister a model that was registered, with ``files=true`` also deleting its files.
@@ -226,8 +228,9 @@ async def delete_model(request: Request, model_id: str, query: DeleteQuery) -> R
     library, registry = library_of(runtime), runtime.registry
     registered = registry is not None and registry.has(row.id)
     if not (registered or query.files is not False):
-        raise InvalidRequest(
-            f"'{row.id}' was not registered, so that only its files can be deleted: leave 'files' out.",
+        raise NotFound(
+            f"'{row.id}' was not registered, and its files stay. To delete those: roundhouse rm {row.id} (or "
+            "leave 'files' out).",
             param="files",
         )
     if not registered and row.origin == "user" and query.files is None and await library.has(row):

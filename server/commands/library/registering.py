@@ -81,8 +81,8 @@ def unregister(
     config: Config = None,
 ) -> None:
     """Remove a model that was registered; a built-in one is as it came."""
-    query = "?files=true" if files else ""
-    response = ServerClient(url, key, config).request("DELETE", f"/v1/models/{quote(model, safe='/')}{query}")
+    path = f"/v1/models/{quote(model, safe='/')}?files={'true' if files else 'false'}"
+    response = ServerClient(url, key, config).request("DELETE", path)
     gone = response.json()
     typer.echo(f"{gone['id']} is removed{'. ' + gone['note'] if gone.get('note') else ''}")
 
@@ -92,7 +92,9 @@ def _source(source: str, url_of: str | None, protocol: str, key_env: str | None)
     if url_of is not None:
         endpoint, slash, name = source.partition("/")
         if not slash:
-            raise typer.BadParameter("with --url-of it is ENDPOINT/MODEL, an id of your choice and the name there")
+            raise typer.BadParameter(
+                f"with --url-of it is ENDPOINT/MODEL, an id of your choice and the name there: lan/{source[:80]}"
+            )
         server: Json = {"id": endpoint, "base_url": url_of, "protocol": protocol}
         if key_env is not None:
             server["key_env"] = [key_env]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tomllib
@@ -167,6 +168,13 @@ def test_the_check_prints_every_error_with_its_line_and_repeats_no_secret(monkey
         ('[routing.preferred]\nchat = "nothing"\n', "roundhouse.toml:2", "does not exist"),
         ('[routing.stand_ins]\n"a" = "auto"\n"b" = "nothing"\n', "roundhouse.toml:3", "does not exist"),
         (
+            '[workers]\npython = { zz = "/bin/true" }\n',
+            "roundhouse.toml:2",
+            "no such engine; the engines are apple",
+        ),
+        ("[workers]\nmemory = { cpuu = 2000000000 }\n", "roundhouse.toml:2", "no such device"),
+        ("[server]\nport = 8000\nadmin_port = 8000\n", "roundhouse.toml:1", "need a port of their own"),
+        (
             '[[model]]\nid = "a"\ncapabilities = ["chat"]\n'
             'source = { kind = "upstream", endpoint = "none", model = "m" }\n',
             "roundhouse.toml:4",
@@ -179,6 +187,30 @@ def test_an_error_that_keeps_a_server_from_starting_is_found(text: str, where: s
     assert found.error
     assert found.where == where
     assert re.search(why, found.message), found.message
+
+
+def test_what_a_server_starts_without_is_remarked(tmp_path: Path) -> None:
+    text = '[spend]\nkeys = { key-mistyped = { day = 1.0 } }\n[workers]\npython = { vllm = "/nosuch" }\n'
+    cap, engine = check(written(text))
+    assert not cap.error
+    assert not engine.error
+    assert (cap.where, engine.where) == ("roundhouse.toml:2", "roundhouse.toml:4")
+    assert "bounds nobody" in cap.message
+    assert "/nosuch" in engine.message
+
+
+def test_a_cap_of_a_key_that_is_there_is_not_remarked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUNDHOUSE_API_KEYS", "of-the-settings")
+    made = CliRunner().invoke(app, ["keys", "create", "ada", "--admin", "--json"])
+    assert made.exit_code == 0, made.output
+    created = json.loads(made.stdout)["id"]
+    own = f"settings-{hashlib.sha256(b'of-the-settings').hexdigest()[:12]}"
+    file = written(f"[spend]\nkeys = {{ {created} = {{ day = 1.0 }}, {own} = {{ day = 1.0 }} }}\n")
+    assert check(file) == []
+    far = written(
+        f'[state]\nurl = "redis://x"\n[spend]\nkeys = {{ {created} = {{ day = 1.0 }}, k = {{ day = 1 }} }}\n'
+    )
+    assert ["k:" in each.message for each in check(far)] == [True], "keys of a store elsewhere are not known"
 
 
 def test_a_variable_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
