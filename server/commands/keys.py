@@ -89,7 +89,7 @@ def list_keys(
 
     found = _with_keys(config, read)
     if as_json:
-        typer.echo(json.dumps([info.public() for info in found], indent=1))
+        terminal.say(json.dumps([info.public() for info in found], indent=1))
         return
     table = terminal.table()
     for column in ("ID", "NAME", "BEGINS", "CREATED", "STATE", "MODELS", "LIMITS"):
@@ -115,7 +115,7 @@ def revoke(key: Annotated[str, typer.Argument(help="The key's id.")], config: Co
     async def revoke_key(keys: VirtualKeys) -> KeyInfo:
         return await keys.revoke(key)
 
-    typer.echo(f"{_with_keys(config, revoke_key).id} is revoked")
+    terminal.say(f"{_with_keys(config, revoke_key).id} is revoked")
 
 
 @app.command()
@@ -153,9 +153,9 @@ def _with_keys(config: Path | None, work: Callable[[VirtualKeys], Awaitable[T]])
 
 
 def _show_new(made: NewKey) -> None:
-    typer.echo(f"{made.info.id} ({made.info.name})", err=True)
-    typer.echo(made.secret)
-    typer.echo("Store it now: it is not shown again.", err=True)
+    terminal.say(f"{made.info.id} ({made.info.name})", err=True)
+    terminal.say(made.secret)
+    terminal.say("Store it now: it is not shown again.", err=True)
 
 
 def _state(info: KeyInfo, now: float) -> str:

@@ -94,5 +94,5 @@ async def test_an_unknown_field_reaches_the_call_that_names_or_refuses_it(
     gateway: Gateway, path: str, body: Json
 ) -> None:
     await gateway.client.post(path, json={"model": "parrot", **body, "zzz_unknown": 1, "strict": True})
-    assert gateway.chat.requests[-1].model_extra["zzz_unknown"] == 1
+    assert gateway.backend.requests[-1].model_extra["zzz_unknown"] == 1
     assert gateway.dispatcher.facts[-1].intent.strict

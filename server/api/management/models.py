@@ -290,6 +290,8 @@ async def load_model(request: Request, model_id: str, body: LoadRequest) -> Resp
         if guard is not None:
             with named_as_given(row, kv_cache=body.kv_cache, quantization=body.quantization):
                 await asyncio.to_thread(guard.check_options, chosen, options)
+            if "context" in options:
+                guard.check_context(chosen)
         check_window(chosen, row, runtime.catalog.window(row.id))
     async with Guard(request, services_of(request).in_flight):
         on_use = runtime.on_use
@@ -340,7 +342,7 @@ def describe(
         "family": row.family,
         "license": row.license,
         "capabilities": sorted(capability.value for capability in row.capabilities),
-        "context_window": row.limits.context_window,
+        "context_window": row.limits.context_window if view is None else view.context or row.limits.context_window,
         "max_output_tokens": row.limits.max_output_tokens,
         "max_input_tokens": row.limits.max_input_tokens,
         "dimensions": row.limits.dimensions,

@@ -119,16 +119,16 @@ def _answer(
     from server.commands.chat.attachments import content_of
     from server.commands.chat.display import MarkdownDisplay, PlainDisplay
 
-    body = said.body(content_of(asked, files, lambda line: typer.echo(line, err=True)))
+    body = said.body(content_of(asked, files, lambda line: terminal.say(line, err=True)))
     if as_json:
         answer = ask(client, body, lambda *_: None)
-        typer.echo(json.dumps(answer.figures(), indent=1, ensure_ascii=False))
+        terminal.say(json.dumps(answer.figures(), indent=1, ensure_ascii=False))
     else:
         with MarkdownDisplay(terminal.console()) if sys.stdout.isatty() else PlainDisplay() as display:
             answer = ask(client, body, display.show)
         if stats:
-            typer.echo(f"{answer.line()}\n{answer.reason or ''}", err=True)
+            terminal.say(f"{answer.line()}\n{answer.reason or ''}", err=True)
         if answer.notice:
-            typer.echo(answer.notice, err=True)
+            terminal.say(answer.notice, err=True)
     if answer.stopped:
         raise typer.Exit(130)

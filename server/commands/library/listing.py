@@ -110,7 +110,7 @@ def list_models(
         )
     console.print(table)
     if not lines and wanted.filters:
-        typer.echo(
+        terminal.say(
             f"no model passes these filters{'' if show_all else '; --all looks at every known one'}", err=True
         )
     for text in broken_files(settings, catalog, faults):

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import typer
 
 from catalog.types import Json
+from server.commands import terminal
 from server.commands.client import AdminKey, Config, ServerClient, Url
 from server.commands.support.options import gives
 
@@ -69,7 +70,7 @@ def register(
         row |= _source(source, url_of, protocol, key_env)
     made = ServerClient(url, key, config).post("/v1/models", row)
     state = "is ready" if made["available"] else f"is registered. {made['unavailable_reason']}"
-    typer.echo(f"{made['id']} {state}")
+    terminal.say(f"{made['id']} {state}")
 
 
 @app.command()
@@ -84,7 +85,7 @@ def unregister(
     path = f"/v1/models/{quote(model, safe='/')}?files={'true' if files else 'false'}"
     response = ServerClient(url, key, config).request("DELETE", path)
     gone = response.json()
-    typer.echo(f"{gone['id']} is removed{'. ' + gone['note'] if gone.get('note') else ''}")
+    terminal.say(f"{gone['id']} is removed{'. ' + gone['note'] if gone.get('note') else ''}")
 
 
 def _source(source: str, url_of: str | None, protocol: str, key_env: str | None) -> Json:
