@@ -177,8 +177,9 @@ def test_the_window_of_a_worker_that_is_loaded_with_less_than_its_row_says_count
     assert len(choose(chat(prompt_tokens=400, output_tokens=100), small).candidates) == 2
     made = choose(chat(prompt_tokens=600, output_tokens=10), small)
     assert [each.model.id for each in made.candidates] == ["far"]
-    assert codes(choose(chat(prompt_tokens=600, local_only=True), small))["m"] == "context"
-    assert "holds 512" in choose(chat(prompt_tokens=600, local_only=True), small).reason
+    refused = choose(chat(prompt_tokens=600, local_only=True), small)
+    assert codes(refused)["m"] == "context"
+    assert "holds 512" in refused.excluded[0].reason
 
 
 def test_a_blocked_model_is_excluded_with_the_code_of_its_block() -> None:
