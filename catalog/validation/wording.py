@@ -10,6 +10,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 LONGEST_SHOWN = 80
+LONGEST_REPEATED = 40
 MOST_NAMED = 20
 """Known names of which all are told where none is near an unknown one."""
 UNKNOWN, MISSING = "extra_forbidden", "missing"
@@ -51,6 +52,25 @@ _SAYS = {
     "path_type": "it must be a path",
     "none_required": "it must be left out",
 }
+_NO_PROSE = frozenset(
+    {
+        *(
+            "bool_type",
+            "bool_parsing",
+            "int_type",
+            "int_parsing",
+            "int_parsing_size",
+            "float_type",
+            "float_parsing",
+        ),
+        *("finite_number", "greater_than", "greater_than_equal", "less_than", "less_than_equal", "multiple_of"),
+        *("literal_error", "enum", "string_pattern_mismatch"),
+    }
+)
+_SECRET = re.compile(
+    r"(?:^|[_-])(?:api_?key|keys?|token|secret|password|passphrase|authorization|credentials?|headers?|cookies?)$",
+    re.IGNORECASE,
+)
 _PYDANTICS = re.compile(r"^(Input|Value|String|Object|List|Dictionary|Tuple|Set|URL) (should|must) ")
 
 
@@ -66,12 +86,24 @@ def allowed(error: ErrorDetails) -> str:
     return said[:-1] if said.endswith((" 1 characters", " 1 items")) else said
 
 
+def may_repeat(path: Iterable[int | str], broken: str, came: Any) -> bool:
+    """Whether a value may be repeated in the refusal of the field at ``path``.
+
+    It is a short printable text in the place of a number, a flag or one of several words, which is no one's prose,
+    and no part of the path has the name of a secret.
+    """
+    if broken not in _NO_PROSE or not isinstance(came, str) or len(came) > LONGEST_REPEATED:
+        return False
+    return bool(came) and came.isprintable() and not any(_SECRET.search(str(part)) for part in path)
+
+
 def describe(error: ErrorDetails, *, value: bool) -> str:
     """The rule that a field breaks, and its value; ``value``: a text may be repeated, else only its kind."""
     said = allowed(error)
     if error["type"] in (UNKNOWN, MISSING) or "input" not in error:
         return said
-    return f"{said} (it is {shown(error['input'], value=value)})"
+    came = error["input"]
+    return f"{said} (it is {shown(came, value=value or may_repeat(error['loc'], error['type'], came))})"
 
 
 def or_known(name: str, known: Collection[str]) -> str:
