@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp
 
 from routing.calling.answer import CHOICE_HEADERS
@@ -136,7 +137,7 @@ def _add_middleware(app: FastAPI, services: Services, telemetry: Telemetry | Non
             allow_credentials=cors.credentials,
             allow_methods=("GET", "POST", "DELETE", "OPTIONS"),
             allow_headers=("*",),
-            expose_headers=("x-request-id", *CHOICE_HEADERS),
+            expose_headers=("x-request-id", "x-roundhouse-estimate", "x-roundhouse-usage-lag", *CHOICE_HEADERS),
         )
 
 
@@ -187,8 +188,16 @@ def _real_runtime(settings: Settings, metrics: Metrics) -> AbstractAsyncContextM
     return open_runtime(settings, metrics)
 
 
+def _methods_at(request: Request) -> list[str]:
+    """The methods of all routes of a path; the router names those of the first alone."""
+    routes = [its for its in request.app.routes if its.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for its in routes for method in getattr(its, "methods", None) or ()})
+
+
 async def _http_error(request: Request, error: Exception) -> Response:
     """Answer unknown paths and methods in OpenAI's shape."""
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        error = HTTPException(405, headers={"Allow": ", ".join(_methods_at(request))})
     typed = as_error(error)
     services: Any = request.app.state.services
     services.metrics.error(typed.code)

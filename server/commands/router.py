@@ -212,7 +212,10 @@ def usage(
     table = terminal.table()
     for name in names:
         table.add_column(name.replace("_", " ").upper(), overflow="fold", no_wrap=name in ("day", "model"))
-    for row in [*rows, answer["total"]]:
+    total = dict(answer["total"])
+    if len({row.get("model") for row in rows if row.get("units")}) > 1:
+        total["units"] = ""  # pictures, characters and minutes have no sum
+    for row in [*rows, total]:
         table.add_row(*(_cell(row.get(name, "")) for name in names))
     terminal.console().print(table if rows else "no usage")
 

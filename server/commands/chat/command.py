@@ -70,6 +70,8 @@ def run(
     asked = "\n\n".join(part for part in (" ".join(words), piped) if part.strip())
     chatting = not asked and not files and sys.stdin.isatty()
     if not chatting and not asked:
+        if model != "auto":  # a name that is nowhere is the nearer mistake
+            _model(reach(url, key, config), model, model, chatting=False)
         raise typer.BadParameter("there is nothing to answer: standard input is empty.", param_hint="PROMPT")
     if chatting and not sys.stdout.isatty():
         raise typer.BadParameter("a chat needs a terminal for its output; give one prompt.", param_hint="PROMPT")
