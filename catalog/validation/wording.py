@@ -68,10 +68,15 @@ _NO_PROSE = frozenset(
     }
 )
 _SECRET = re.compile(
-    r"(?:^|[_-])(?:api_?key|keys?|token|secret|password|passphrase|authorization|credentials?|headers?|cookies?)$",
+    r"(?:^|[_-])(?:api_?key|keys?|token|secret|password|passphrase|authorization|credentials?|headers?|cookies?|key_env|url|uri|proxy)$",
     re.IGNORECASE,
 )
 _PYDANTICS = re.compile(r"^(Input|Value|String|Object|List|Dictionary|Tuple|Set|URL) (should|must) ")
+
+
+def of_request(error: ErrorDetails) -> str:
+    """As :func:`describe`, of a field of a request: its value is repeated if it :func:`may_repeat`."""
+    return describe(error, value=may_repeat(error["loc"], error["type"], error.get("input")))
 
 
 def allowed(error: ErrorDetails) -> str:
@@ -102,8 +107,7 @@ def describe(error: ErrorDetails, *, value: bool) -> str:
     said = allowed(error)
     if error["type"] in (UNKNOWN, MISSING) or "input" not in error:
         return said
-    came = error["input"]
-    return f"{said} (it is {shown(came, value=value or may_repeat(error['loc'], error['type'], came))})"
+    return f"{said} (it is {shown(error['input'], value=value)})"
 
 
 def or_known(name: str, known: Collection[str]) -> str:

@@ -56,7 +56,7 @@ class StateSettings(Section):
             return None
         parts = urlsplit(url.get_secret_value())
         if parts.scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("begins with redis://, rediss:// or unix://")
+            raise ValueError("it must begin with redis://, rediss:// or unix://")
         if parts.scheme != "unix":
             try:
                 _ = parts.port

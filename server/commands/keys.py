@@ -127,7 +127,7 @@ def list_keys(
 
 @app.command()
 def revoke(key: Annotated[str, typer.Argument(help="The key's id.")], config: Config = None) -> None:
-    """Revoke a key. A running server refuses requests with it within a second (``state.interval``)."""
+    """Revoke a key. A running server refuses requests with it within a second (``persistence.interval``)."""
 
     async def revoke_key(keys: VirtualKeys) -> KeyInfo:
         return await keys.revoke(key)

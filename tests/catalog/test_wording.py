@@ -11,7 +11,7 @@ from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.program.app import parse as parse_in_worker
 from catalog.errors import ConfigurationError, InvalidRequest
 from catalog.toml_rows import user_models
-from catalog.validation.wording import describe, shown
+from catalog.validation.wording import describe, of_request, shown
 from routing.reading.intent import read_intent
 from server.edge.json_body import parse
 
@@ -55,7 +55,14 @@ class Body(BaseModel):
 def test_what_is_allowed_and_what_came(field: str, value: Any, said: str) -> None:
     with pytest.raises(ValidationError) as wrong:
         Body.model_validate({field: value})
-    assert describe(wrong.value.errors()[0], value=False) == said
+    assert of_request(wrong.value.errors()[0]) == said
+
+
+@pytest.mark.parametrize("value", ["x", "sk-planted"])
+def test_a_text_of_the_settings_is_not_repeated_where_it_may_be_a_secret(value: str) -> None:
+    with pytest.raises(ValidationError) as wrong:
+        Body.model_validate({"mode": value})
+    assert describe(wrong.value.errors()[0], value=False) == "it must be 'a' or 'b' (it is text)"
 
 
 def test_a_value_is_repeated_only_where_it_may_be_and_is_cut_short() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from catalog.errors import UpstreamError
 from catalog.model import Capability, LibrarySource, Model
-from routing.calling.traces import Traces, TraceSettings
+from routing.calling.traces import TraceQuery, Traces, TraceSettings
 from routing.outcomes import Result, Usage
 from routing.plan import Candidate, Exclusion, Lazy, Plan, Strategy
 from routing.state.sqlite import SqliteState
