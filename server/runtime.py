@@ -207,5 +207,12 @@ class Runtime:
             rows = self.catalog.replicas(name)
         except ModelNotFound:
             return False
-        blocks = [self.unavailable(row) for row in rows]
-        return any(block is None or block.code not in NOT_SET_UP for block in blocks)
+        return any(map(self._is_complete, rows))
+
+    def has_models(self) -> bool:
+        """Whether some model is set up, though it may be resting or busy at present."""
+        return any(map(self._is_complete, self.catalog.models()))
+
+    def _is_complete(self, row: Model) -> bool:
+        block = self.unavailable(row)
+        return block is None or block.code not in NOT_SET_UP

@@ -175,7 +175,7 @@ class Attempt(Generic[T]):
             request, self.dropped, self.effort = fitted
             self._refuse(self.dropped)
             draws = facts.capability is Capability.IMAGE
-            late = draws or lease.upstream.uds is not None or lease.upstream.wire == "responses"
+            late = draws or lease.upstream.ours or lease.upstream.wire == "responses"
             self._notes = collect() if late else None
             self._unstreamed = asks_plainly(request, lease.upstream)
             self._source = aiter(self.job.operation.call(backend, lease.upstream, request))

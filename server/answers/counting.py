@@ -67,6 +67,6 @@ def _counter(runtime: Runtime, facts: Facts) -> Model | None:
         return None
     if model is None or model.engine != "llamacpp":
         return None
-    workers = runtime.pool.snapshot().workers
+    workers = runtime.pool.snapshot().models
     loaded = any(view.model == model.id and view.state is WorkerState.READY for view in workers)
     return model if loaded or not is_auto(facts.requested) else None

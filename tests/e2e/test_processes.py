@@ -347,7 +347,7 @@ async def test_kill_9_of_the_parent_leaves_neither_gateway_nor_worker(tmp_path: 
     [
         ('[[model]]\nid = "x"\nsource = { kind = "nothing" }', "Correct it in roundhouse.toml."),
         ('[state]\nurl = "redis://127.0.0.1:1"', "Redis server at 127.0.0.1:1 does not answer"),
-        ('[state]\nurl = "http://127.0.0.1:1"', "begin with redis://"),
+        ('[state]\nurl = "http://127.0.0.1:1"', "begins with redis://"),
         ('[state]\nurl = "redis://:secret@127.0.0.1"', "url_env"),
     ],
     ids=["row", "redis-away", "not-redis", "password"],

@@ -74,6 +74,16 @@ async def test_a_wrong_field_is_named(gateway: Gateway, body: Any, param: str | 
         assert param in found["message"]
 
 
+@pytest.mark.parametrize("medium", ["image_url", "video_url", "input_audio", "file"])
+async def test_a_part_has_the_medium_of_its_type_and_no_other(gateway: Gateway, medium: str) -> None:
+    other: list[dict[str, Any]] = [{"type": kind, medium: {}} for kind in ("text", "file", "video_url", "new")]
+    for part in ({"type": medium}, *other):
+        if part != {"type": medium, medium: {}}:
+            body = {"model": "auto", "messages": [{"role": "user", "content": [{"text": "Hi", **part}]}]}
+            found = error(await gateway.client.post(PATH, json=body), 400, "invalid_request")
+            assert medium in found["message"]
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -79,14 +79,14 @@ class TokenizeAnyRequest(Templated):
         given = [name for name in ("content", "prompt", "text_", "messages") if getattr(self, name) is not None]
         if len(given) != 1:
             raise InvalidRequest("Give one of 'content', 'prompt', 'text' and 'messages'.", param="content")
-        text = {
-            "model": self.model,
-            "content": self.prompt if self.prompt is not None else self.content or self.text_ or "",
-            "add_special": self.add_special if self.prompt is None else self.add_special_tokens,
-            "parse_special": self.parse_special,
-            "with_pieces": self.with_pieces or bool(self.return_token_strs) or self.text_ is not None,
-        }
-        return as_model(TokenizeRequest, {**(self.model_extra or {}), **text})
+        return TokenizeRequest(
+            model=self.model,
+            content=self.prompt if self.prompt is not None else self.content or self.text_ or "",
+            add_special=self.add_special if self.prompt is None else self.add_special_tokens,
+            parse_special=self.parse_special,
+            with_pieces=self.with_pieces or bool(self.return_token_strs) or self.text_ is not None,
+            **(self.model_extra or {}),
+        )
 
 
 @route(

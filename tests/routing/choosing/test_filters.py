@@ -285,11 +285,11 @@ def test_the_bound_on_cost_follows_long_prompts_tiers_and_pictures() -> None:
 @pytest.mark.parametrize(
     ("model", "asked", "tokens"),
     [
-        ("gemini-3.1-flash-image", {}, 1_120),
-        ("gemini-3.1-flash-image", {"size": "auto", "quality": "high"}, 1_120),
-        ("gemini-3.1-flash-image", {"size": "1536x1024"}, 1_120),
-        ("gemini-3.1-flash-image", {"size": "2048x2048"}, 1_680),
-        ("gemini-3.1-flash-image", {"size": "4096x4096"}, 2_520),
+        ("gemini-nano-banana-2.1", {}, 1_120),
+        ("gemini-nano-banana-2.1", {"size": "auto", "quality": "high"}, 1_120),
+        ("gemini-nano-banana-2.1", {"size": "1536x1024"}, 1_120),
+        ("gemini-nano-banana-2.1", {"size": "2048x2048"}, 1_680),
+        ("gemini-nano-banana-2.1", {"size": "4096x4096"}, 3_780),
         ("gemini-3-pro-image", {"size": "4096x4096"}, 2_000),
         ("gpt-image-1-mini", {"size": "1024x1024", "quality": "low"}, 408),
         ("gpt-image-1-mini", {"size": "1024x1024", "quality": "auto"}, 6_240),

@@ -11,7 +11,7 @@ from backends.base import Upstream
 from backends.wire.embeddings import EmbeddingRequest
 from catalog.errors import InvalidRequest
 from catalog.types import Json
-from server.batches.merging import COUNTED, FEW, MOST, EmbeddingMerger
+from server.batches.merging import COUNTED, FEW, FIRST, LASTS, MOST, EmbeddingMerger
 from server.batches.pacing import Pacer
 from tests.server.batches.helpers import content, jsonl, send, until
 from tests.server.conftest import Gateway
@@ -88,8 +88,9 @@ async def test_each_line_has_its_own_vector_and_tokens(
         }
     merged = [texts for texts in embedder.asked if len(texts) > 1]
     if counts:
-        assert max(map(len, embedder.asked)) == MOST
-        assert len(embedder.asked) == -(-len(TEXTS) // MOST)
+        assert len(embedder.asked[0]) == FIRST
+        assert sum(map(len, embedder.asked)) == len(TEXTS)
+        assert len(embedder.asked) == 2
     else:
         assert len(embedder.asked) - len(merged) == len(TEXTS), "a model that does not count is asked line by line"
 
@@ -126,3 +127,14 @@ async def test_fewer_lines_are_asked_together_while_interactive_requests_come(
     monkeypatch.setattr(Pacer, "talks", True)
     await answers(gateway, *(line(f"r{n}", text) for n, text in enumerate(TEXTS)))
     assert max(map(len, embedder.asked)) == FEW
+
+
+@pytest.mark.parametrize(
+    ("seconds", "size"), [(LASTS / 1000, MOST), (LASTS / 50, 50), (LASTS, FEW)], ids=["fast", "usual", "slow"]
+)
+def test_a_request_has_as_many_lines_as_the_engine_answers_in_half_a_second(seconds: float, size: int) -> None:
+    merger = EmbeddingMerger()
+    assert merger.size == FIRST
+    for _ in range(40):
+        merger.took(seconds * merger.size, merger.size)
+    assert merger.size == size
