@@ -98,11 +98,8 @@ def summarising(chat: TranslatedChat, *, natively: bool) -> ChatRequest:
     if refusal is not None and not natively:
         raise refusal
     messages: list[Any] = [message.model_dump(mode="json", exclude_unset=True) for message in chat.messages]
-    body = {
-        **(chat.model_extra or {}),
-        "model": chat.model,
-        "messages": [*messages, {"role": "user", "content": _INSTRUCTIONS}],
-    }
+    gateways = {name: value for name, value in (chat.model_extra or {}).items() if name in ("routing", "strict")}
+    body = {**gateways, "model": chat.model, "messages": [*messages, {"role": "user", "content": _INSTRUCTIONS}]}
     if chat.max_completion_tokens is not None:
         body["max_completion_tokens"] = chat.max_completion_tokens
     asked = {**body, "stream": True, "stream_options": {"include_usage": True}}

@@ -132,19 +132,13 @@ async def test_a_refused_value_is_the_callers_400_and_closes_nothing(
             assert answer.status_code == 200
 
 
-async def test_values_that_no_model_has_leave_the_default_to_everyone_else(
-    site: OpenSite, provider: FakeOpenAI
-) -> None:
-    wrong = "'vector' gives 384 dimensions, which cannot be cut to 7."
+async def test_an_unknown_field_of_a_compaction_is_named_or_refused(site: OpenSite, provider: FakeOpenAI) -> None:
+    body = {"model": "far", "input": "Hi", "zzz_unknown": 1}
     async with site() as running:
-        provider.fault = Fault(status=400, message=wrong, code="unsupported_parameter", param="dimensions")
-        for _ in range(4):
-            body = {"model": "auto", "input": "a", "dimensions": 7}
-            answer = await running.client.post("/v1/embeddings", json=body)
-            assert wrong in assert_error(answer, 400, "unsupported_parameter")["message"], "the help stays"
-        provider.fault = Fault()
-        answer = await running.client.post("/v1/embeddings", json={**body, "dimensions": 4})
-        assert answer.status_code == 200, answer.text
+        answer = await running.client.post("/v1/responses/compact", json=body)
+        assert "zzz_unknown" in answer.headers["x-roundhouse-dropped"].split(", ")
+        refused = await running.client.post("/v1/responses/compact", json={**body, "strict": True})
+        assert "zzz_unknown" in assert_error(refused, 400, "unsupported_parameter")["message"]
 
 
 async def test_a_missing_path_is_the_upstreams_fault_and_ends_when_it_heals(

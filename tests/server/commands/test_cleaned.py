@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import server
+from catalog.errors import RoundhouseError
 from server import cli
 from server.commands import terminal
 
@@ -36,7 +37,7 @@ def test_a_servers_error_is_printed_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails() -> None:
-        raise cli.RoundhouseError(HOSTILE)
+        raise RoundhouseError(HOSTILE)
 
     monkeypatch.setattr(cli, "app", fails)
     with pytest.raises(SystemExit):

@@ -201,9 +201,9 @@ def test_what_a_server_starts_without_is_remarked(tmp_path: Path) -> None:
 
 def test_a_cap_of_a_key_that_is_there_is_not_remarked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROUNDHOUSE_API_KEYS", "of-the-settings")
-    made = CliRunner().invoke(app, ["keys", "create", "ada", "--admin", "--json"])
+    made = CliRunner().invoke(app, ["keys", "create", "ada", "--admin"])
     assert made.exit_code == 0, made.output
-    created = json.loads(made.stdout)["id"]
+    created = made.stderr.split()[0]
     own = f"settings-{hashlib.sha256(b'of-the-settings').hexdigest()[:12]}"
     file = written(f"[spend]\nkeys = {{ {created} = {{ day = 1.0 }}, {own} = {{ day = 1.0 }} }}\n")
     assert check(file) == []
