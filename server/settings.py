@@ -40,7 +40,14 @@ from backends.workers.settings import WorkerSettings
 from catalog.errors import ConfigurationError
 from catalog.store.file_checks import read_regular
 from catalog.store.settings import ModelSettings
-from catalog.validation.fields import check_host, check_host_pattern, check_network, check_origin, check_path
+from catalog.validation.fields import (
+    check_apart,
+    check_host,
+    check_host_pattern,
+    check_network,
+    check_origin,
+    check_path,
+)
 from catalog.validation.named_secrets import keys_of
 from catalog.validation.section import Section
 from routing.accounts.caps import SpendSettings
@@ -62,7 +69,6 @@ ENV_PREFIX = "ROUNDHOUSE_"
 FILE_VARIABLE = f"{ENV_PREFIX}CONFIG"
 KEY_SETTINGS = ("api_keys", "admin_keys", "metrics_keys")
 """Settings with secrets of callers. The file may name an environment variable for each, as ``{name}_env``."""
-EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104
 STATE_FILE = "state.sqlite3"
 """Name of the SQLite file in the data folder: spend, virtual keys, breakers, learned state."""
 
@@ -233,11 +239,7 @@ class ServerSettings(Section):
     def _admin_address(self) -> Self:
         if self.admin_host is not None and self.admin_port is None:
             raise ValueError("admin_host needs admin_port")
-        same = self.admin_host in (None, self.host) or not EVERY_ADDRESS.isdisjoint((self.host, self.admin_host))
-        if self.port and self.admin_port == self.port and same:
-            raise ValueError(
-                f"port and admin_port are both {self.port}: the admin routes need a port of their own"
-            )
+        check_apart((self.host, self.port), (self.admin_host or self.host, self.admin_port))
         return self
 
     @property

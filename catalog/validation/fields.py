@@ -147,3 +147,13 @@ def check_path(path: str) -> str:
 def is_path(text: str) -> bool:
     """Whether a text is a path that can begin every URL of a server: no other host, no query, no dots alone."""
     return _PATH.fullmatch(text) is not None and not {".", ".."} & set(text.split("/"))
+
+
+def check_apart(own: tuple[str, int], admin: tuple[str, int | None]) -> None:
+    """Check that two addresses of one server can both be listened on; port 0 is any that is free."""
+    same = own[0] == admin[0] or not _EVERY_ADDRESS.isdisjoint((own[0], admin[0]))
+    if own[1] and own[1] == admin[1] and same:
+        raise ValueError(f"port and admin_port are both {own[1]}: the admin routes need a port of their own")
+
+
+_EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104

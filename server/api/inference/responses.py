@@ -162,9 +162,8 @@ async def compact_response(request: Request, body: ResponsesRequest) -> Response
     turn = await turn_of(runtime, asked, origin.caller, origin.trace)
     chat = await turn.chat()
     unknown = body.model_extra or {}
-    lost = tuple(
-        name for name in chat.left_out if name.startswith("input") or name in unknown
-    )  # nothing else is used
+    # The summary has no other part.
+    lost = tuple(name for name in chat.left_out if name.startswith("input") or name in unknown)
     job = chat_job(summarising(chat, natively=True), origin)
     if _is_limited(runtime, job.facts):
         job = chat_job(summarising(chat, natively=False), origin)

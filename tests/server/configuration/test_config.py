@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import tomllib
@@ -187,30 +186,6 @@ def test_an_error_that_keeps_a_server_from_starting_is_found(text: str, where: s
     assert found.error
     assert found.where == where
     assert re.search(why, found.message), found.message
-
-
-def test_what_a_server_starts_without_is_remarked(tmp_path: Path) -> None:
-    text = '[spend]\nkeys = { key-mistyped = { day = 1.0 } }\n[workers]\npython = { vllm = "/nosuch" }\n'
-    cap, engine = check(written(text))
-    assert not cap.error
-    assert not engine.error
-    assert (cap.where, engine.where) == ("roundhouse.toml:2", "roundhouse.toml:4")
-    assert "bounds nobody" in cap.message
-    assert "/nosuch" in engine.message
-
-
-def test_a_cap_of_a_key_that_is_there_is_not_remarked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROUNDHOUSE_API_KEYS", "of-the-settings")
-    made = CliRunner().invoke(app, ["keys", "create", "ada", "--admin"])
-    assert made.exit_code == 0, made.output
-    created = made.stderr.split()[0]
-    own = f"settings-{hashlib.sha256(b'of-the-settings').hexdigest()[:12]}"
-    file = written(f"[spend]\nkeys = {{ {created} = {{ day = 1.0 }}, {own} = {{ day = 1.0 }} }}\n")
-    assert check(file) == []
-    far = written(
-        f'[state]\nurl = "redis://x"\n[spend]\nkeys = {{ {created} = {{ day = 1.0 }}, k = {{ day = 1 }} }}\n'
-    )
-    assert ["k:" in each.message for each in check(far)] == [True], "keys of a store elsewhere are not known"
 
 
 def test_a_variable_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
