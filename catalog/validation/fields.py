@@ -149,11 +149,16 @@ def is_path(text: str) -> bool:
     return _PATH.fullmatch(text) is not None and not {".", ".."} & set(text.split("/"))
 
 
-def check_apart(own: tuple[str, int], admin: tuple[str, int | None]) -> None:
-    """Check that two addresses of one server can both be listened on; port 0 is any that is free."""
-    same = own[0] == admin[0] or not _EVERY_ADDRESS.isdisjoint((own[0], admin[0]))
-    if own[1] and own[1] == admin[1] and same:
-        raise ValueError(f"port and admin_port are both {own[1]}: the admin routes need a port of their own")
+def check_apart(own: tuple[str, int], admin: tuple[str | None, int | None]) -> None:
+    """Check that a server can listen on both of its addresses. The admin routes' host is else the other's."""
+    host, port = admin
+    if port is None:
+        if host is not None:
+            raise ValueError("admin_host needs admin_port")
+        return
+    same = host in (None, own[0]) or not _EVERY_ADDRESS.isdisjoint((own[0], host))
+    if port and port == own[1] and same:  # port 0 is any that is free
+        raise ValueError(f"port and admin_port are both {port}: the admin routes need a port of their own")
 
 
 _EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104
