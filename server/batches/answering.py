@@ -25,6 +25,9 @@ from server.edge.json_body import SHORT
 from server.runtime import Runtime
 from server.storage.slots import Slot
 
+AT_A_TURN = 4
+"""Lines of a merged request that are worked at in one turn of the event loop: more would hold up the next request,
+and a worker that has one at a time would stand idle."""
 MERGED_COST = 5
 """Lines that a merged request counts as."""
 
@@ -129,7 +132,9 @@ class Answering:
         assert self._merger is not None
         groups: dict[bytes | None, list[tuple[Line, Request]]] = {}
         alone: list[Line] = []
-        for line in lines:
+        for number, line in enumerate(lines):
+            if number % AT_A_TURN == 0:
+                await asyncio.sleep(0)
             try:
                 request = self._read(line.data)
             except RoundhouseError:
@@ -158,7 +163,9 @@ class Answering:
         if answers is None:
             self._merger = None
             return False
-        for (line, request), each in zip(group, answers, strict=True):
+        for number, ((line, request), each) in enumerate(zip(group, answers, strict=True)):
+            if number % AT_A_TURN == 0:
+                await asyncio.sleep(0)
             await self._answered(line, request, trace, each)
         return True
 

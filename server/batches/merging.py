@@ -17,7 +17,7 @@ from catalog.types import Json
 FIRST, MOST, FEW = 32, 128, 8
 """Lines of the first request, of any, and beside interactive requests, so that another caller's text does not wait
 long."""
-LASTS = 0.5
+LASTS = 1.0
 """Seconds that a request is to take: a fast engine gets more lines of one, a slow one is soon free for others."""
 WEIGHT = 0.3
 """Weight of the newest request in the mean time of a line."""

@@ -42,6 +42,8 @@ class Contract:
     """The body is a multipart form with these fields, not JSON."""
     any_field: bool = False
     """The handler refuses the fields that it does not know, beyond those of the body's type."""
+    json_too: type[BaseModel] | None = None
+    """The type of a JSON body that may come in place of the form."""
     own_reading: bool = False
     """The handler reads the body itself."""
     optional: bool = False

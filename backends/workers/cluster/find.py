@@ -21,6 +21,8 @@ from backends.workers.settings import WorkerSettings
 from catalog.errors import ConfigurationError, Unavailable
 from catalog.installing import install_command
 
+_HEAD = "node:__internal_head__"
+"""The resource that Ray gives to the head's node alone."""
 WITHIN = 30.0
 """Seconds for Ray to answer. A longer search is begun again: what it has started goes on in the cluster."""
 
@@ -104,8 +106,14 @@ def _ask(spec: ManagerSpec) -> tuple[str, int, str]:
         logging_level="ERROR",
         configure_logging=False,
     )
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
     from backends.workers.cluster.actors import ManagerActor
 
+    # With the head if it can be: while that is away, nothing is placed anyhow, and no other loss is then the
+    # manager's, too.
+    heads = [row["NodeID"] for row in ray.nodes() if row["Alive"] and _HEAD in row["Resources"]]
+    where = NodeAffinitySchedulingStrategy(heads[0], soft=True) if heads else "DEFAULT"
     manager = (
         ray.remote(ManagerActor)
         .options(
@@ -116,6 +124,7 @@ def _ask(spec: ManagerSpec) -> tuple[str, int, str]:
             num_cpus=0,
             max_restarts=-1,
             max_concurrency=64,
+            scheduling_strategy=where,
         )
         .remote(spec.model_dump_json())
     )

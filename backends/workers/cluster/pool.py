@@ -34,6 +34,8 @@ PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Seconds between tries to reach the manager; the last is repeated."""
 MANAGER_WITHIN = 60.0
 """Seconds that a call waits for the manager, where it needs it."""
+CLOSES_WITHIN = 2.0
+"""Seconds for the tasks of a pool that closes."""
 MOVES = 5
 """Replicas that a call is sent to in turn when each is just ending."""
 
@@ -84,9 +86,11 @@ class ClusterPool:
     async def close(self) -> None:
         """Close every connection. Workers stay for other gateways, and end after a grace without any."""
         self._draining = True
-        for task in tuple(self._tasks):
+        ending = tuple(self._tasks)
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if ending:  # what waits for a cluster that is gone must not hold up the end of the gateway
+            await asyncio.wait(ending, timeout=CLOSES_WITHIN)
         for link in tuple(self._links.values()):
             link.close()
         if self._manager is not None:

@@ -1,8 +1,8 @@
 """Channels between machines: TCP, with a key in the first call, and signs of life in both directions.
 
 A machine that loses its network closes no connection, so each side sends a note every :data:`TICK` seconds, and
-gives the connection up when nothing comes from the other side. Ticks are counted, not seconds: after a standstill
-of this process, what came meanwhile is read before the peer is judged.
+gives the connection up when nothing comes from the other side. Ticks are counted as well as seconds: after a
+standstill of this process, what came meanwhile is read before the peer is judged.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from backends.workers.control.codec import JsonValue
 from catalog.errors import NotAuthenticated, RoundhouseError, Unavailable
 
 TICK = 0.15
+LEAST_TICKS = 4
 SILENCE = 1.0
 """Seconds without a byte after which a peer counts as lost, where the settings name no other."""
 HELLO_WITHIN = 5.0
@@ -95,9 +96,11 @@ class ChannelServer:
 async def beat(channel: Channel, silence: float = SILENCE) -> None:
     """Send signs of life until the channel has closed; abort it when the peer is silent for ``silence`` seconds.
 
-    A tick less is waited for, and a tenth of a second, so that calls have been broken off within that time.
+    A quarter of a second less is waited for: a loss begins between two signs, and calls are broken off within that
+    time.
     """
-    silent, most = 0, max(2, int((silence - 0.1) / TICK) - 1)
+    loop = asyncio.get_running_loop()
+    silent, since = 0, loop.time()
     while not channel.closed.is_set():
         channel.tell("pulse")
         seen = channel.received
@@ -105,8 +108,11 @@ async def beat(channel: Channel, silence: float = SILENCE) -> None:
             async with asyncio.timeout(TICK):
                 await channel.closed.wait()
         await asyncio.sleep(0)
-        silent = silent + 1 if channel.received == seen else 0
-        if silent >= most:
+        if channel.received != seen:
+            silent, since = 0, loop.time()
+            continue
+        silent += 1
+        if silent >= LEAST_TICKS and loop.time() - since >= silence - 0.25:
             channel.abort()
             return
 

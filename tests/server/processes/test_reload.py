@@ -15,6 +15,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
+from structlog.testing import capture_logs
 
 from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError
@@ -145,9 +146,11 @@ async def test_the_server_starts_until_the_sources_of_models_were_asked_and_then
         starting = await client.get("/ready")
         assert (starting.status_code, starting.headers["retry-after"]) == (503, "1")
         answer.set()
-        async with asyncio.timeout(30):
-            while (told := error_of(await client.get("/ready")))["code"] == "service_unavailable":
-                await asyncio.sleep(0)
+        with capture_logs() as logs:
+            async with asyncio.timeout(30):
+                while (told := error_of(await client.get("/ready")))["code"] == "service_unavailable":
+                    await asyncio.sleep(0)
+        assert not [each for each in logs if each["event"] == "request refused"], "probes come every second"
         assert told["code"] == "no_models", "starting and empty are two things"
         assert "roundhouse pull starter" in told["message"]
         assert (await client.get("/health")).json() == {"status": "ok"}, "an empty server is no dead one"
