@@ -14,7 +14,7 @@ from typing import Literal
 
 from backends.base import Upstream
 from backends.wire.audio import ClonedSpeech, SpeechRequest
-from catalog.errors import UnsupportedParameter
+from catalog.errors import UnsupportedParameter, UnsupportedValue
 from catalog.model import Model
 
 OPENAI_VOICES: Mapping[str, Literal["female", "male"] | None] = {
@@ -133,10 +133,8 @@ def mapped(request: SpeechRequest, upstream: Upstream) -> str | None:
     return voice if voice is None else upstream.voices.get(voice.casefold(), voice)
 
 
-def unknown_voice(where: str, voice: str, known: Iterable[str]) -> UnsupportedParameter:
+def unknown_voice(where: str, voice: str, known: Iterable[str]) -> UnsupportedValue:
     """The error of a voice that a model does not have. Another model may have it, so that speech can fall back."""
     names = list(known)
     listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
-    error = UnsupportedParameter(f"{where} has no voice {voice[:80]!r}. It has: {listed}.", param="voice")
-    error.code = "unsupported_value"
-    return error
+    return UnsupportedValue(f"{where} has no voice {voice[:80]!r}. It has: {listed}.", param="voice")

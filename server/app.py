@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp
 
 from routing.calling.answer import CHOICE_HEADERS
@@ -19,6 +20,7 @@ from server.advising.upgrades import Upgrades
 from server.api import ROUTERS
 from server.api.console import CONSOLE_PATHS
 from server.callers import Authenticator
+from server.configuration.capped_keys import tell_unbound_caps
 from server.configuration.exposure import check_exposure, check_lost_keys, mark_keys, may_allow_anonymous
 from server.edge.admission import InFlight
 from server.edge.auth import Keys
@@ -135,7 +137,7 @@ def _add_middleware(app: FastAPI, services: Services, telemetry: Telemetry | Non
             allow_credentials=cors.credentials,
             allow_methods=("GET", "POST", "DELETE", "OPTIONS"),
             allow_headers=("*",),
-            expose_headers=("x-request-id", *CHOICE_HEADERS),
+            expose_headers=("x-request-id", "x-roundhouse-estimate", "x-roundhouse-usage-lag", *CHOICE_HEADERS),
         )
 
 
@@ -158,6 +160,7 @@ def _lifespan(
                 mark_keys(services.settings)
             else:
                 check_lost_keys(services.settings)
+            tell_unbound_caps(services.settings, parts.keys)
             # Workers that several processes share are reported once, by their owner.
             collector = services.metrics.watch(parts.pool) if parts.scrape is None else None
             parts.traffic = services.in_flight
@@ -185,8 +188,16 @@ def _real_runtime(settings: Settings, metrics: Metrics) -> AbstractAsyncContextM
     return open_runtime(settings, metrics)
 
 
+def _methods_at(request: Request) -> list[str]:
+    """The methods of all routes of a path; the router names those of the first alone."""
+    routes = [its for its in request.app.routes if its.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for its in routes for method in getattr(its, "methods", None) or ()})
+
+
 async def _http_error(request: Request, error: Exception) -> Response:
     """Answer unknown paths and methods in OpenAI's shape."""
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        error = HTTPException(405, headers={"Allow": ", ".join(_methods_at(request))})
     typed = as_error(error)
     services: Any = request.app.state.services
     services.metrics.error(typed.code)

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from catalog.errors import ModelNotFound, PullError, RoundhouseError
+from server.commands import terminal
 from server.commands.support.statuses import EXPLAINED, status_of
 from server.processes.standard_streams import open_standard_streams
 
@@ -139,7 +140,7 @@ def _prepare(settings: Settings) -> None:
             "This machine can run more than the starter models:",
             *advice_lines(recommended(settings)),
         ):
-            typer.echo(line, err=True)
+            terminal.say(line, err=True)
 
 
 def _print_version(asked: bool) -> None:
@@ -165,7 +166,7 @@ def version() -> None:
 
     from catalog.installing import DISTRIBUTION
 
-    typer.echo(installed(DISTRIBUTION))
+    terminal.say(installed(DISTRIBUTION))
 
 
 def _without_none(**values: Any) -> dict[str, Any]:
@@ -185,7 +186,7 @@ def main() -> None:
         app()
     except RoundhouseError as error:
         message = error.message.replace(ModelNotFound.where, "All models: roundhouse list --all")
-        typer.echo(f"roundhouse: {message}", err=True)
+        terminal.say(f"roundhouse: {message}", err=True)
         sys.exit(status_of(error))
 
 

@@ -40,7 +40,7 @@ from backends.workers.settings import WorkerSettings
 from catalog.errors import ConfigurationError
 from catalog.store.file_checks import read_regular
 from catalog.store.settings import ModelSettings
-from catalog.validation.fields import check_host, check_host_pattern, check_network, check_origin, check_path
+from catalog.validation import fields
 from catalog.validation.named_secrets import keys_of
 from catalog.validation.section import Section
 from routing.accounts.caps import SpendSettings
@@ -55,7 +55,7 @@ from routing.upstreams.discovery import DiscoverySettings
 from server.observability.settings import LogSettings, TelemetrySettings
 from server.storage.settings import RealtimeSettings, StorageSettings
 
-Host = Annotated[str, AfterValidator(check_host)]
+Host = Annotated[str, AfterValidator(fields.check_host)]
 MIB = 1024 * 1024
 FILE_NAME = "roundhouse.toml"
 ENV_PREFIX = "ROUNDHOUSE_"
@@ -142,7 +142,7 @@ class CorsSettings(Section):
     @classmethod
     def _as_browsers_send_them(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
-            check_origin(origin)
+            fields.check_origin(origin)
         return origins
 
     @model_validator(mode="after")
@@ -174,7 +174,7 @@ class ServerSettings(Section):
     insecure: bool = Field(
         default=False, description="allow serving without API keys on an address that other machines can reach"
     )
-    allowed_hosts: tuple[Annotated[str, AfterValidator(check_host_pattern)], ...] = Field(
+    allowed_hosts: tuple[Annotated[str, AfterValidator(fields.check_host_pattern)], ...] = Field(
         default=(),
         description="accepted Host headers besides loopback names and host; '*' is any",
         examples=[["models.example.com"]],
@@ -220,18 +220,17 @@ class ServerSettings(Section):
     @classmethod
     def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
         for proxy in proxies:
-            check_network(proxy)
+            fields.check_network(proxy)
         return proxies
 
     @field_validator("root_path")
     @classmethod
     def _a_path(cls, path: str) -> str:
-        return check_path(path)
+        return fields.check_path(path)
 
     @model_validator(mode="after")
     def _admin_address(self) -> Self:
-        if self.admin_host is not None and self.admin_port is None:
-            raise ValueError("admin_host needs admin_port")
+        fields.check_apart((self.host, self.port), (self.admin_host, self.admin_port))
         return self
 
     @property

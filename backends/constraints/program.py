@@ -63,12 +63,15 @@ def compiled(kind: str, text: str) -> dict[str, Any]:
     """Translate to Lark and compile."""
     lark = text
     if kind == "gbnf" and not text.lstrip().startswith("%llguidance"):
-        from llguidance.gbnf_to_lark import any_to_lark, is_lark_syntax
+        from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark, is_lark_syntax
 
         try:
             lark = _HEADER + any_to_lark(text).removeprefix(_HEADER)
-        except Exception as error:  # the converter raises what its parser happens to raise
-            raise Refused(f"the grammar cannot be read: {error!r:.200}") from None
+        except GbnfToLarkError as error:
+            said = re.sub(r", '[^']*' \^ .*", "", str(error), flags=re.DOTALL)
+            raise Refused(f"the grammar cannot be read: {said[:1].lower()}{said[1:200]}") from None
+        except Exception:  # the converter raises what its parser happens to raise
+            raise Refused("the grammar cannot be read") from None
         if not is_lark_syntax(text):
             _refuse_endless_rules(text)
     elif kind == "regex":

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from backends.wire.answers import FinishReason, TokenUsage
 from backends.wire.chat import ChatRequest
-from backends.wire.common import MAX_TEXT, Effort, Finite, Identifier, ModelName, Seed, WireModel
+from backends.wire.common import Effort, Finite, Identifier, ModelName, Seed, WireModel
 from backends.wire.seeing.places import LocatedPlace
 
 MAX_PHRASES = 64
@@ -17,7 +17,8 @@ MAX_BOXES = 200
 USUAL_BOXES = 32
 _OF_EVERY_REQUEST = frozenset({"routing", "strict", "timings"})
 Phrase = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"\S")]
-Address = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]
+Address = Annotated[str, StringConstraints(min_length=1)]
+"""Of any length, as in a chat: the limit of the body bounds it."""
 
 
 class PictureAddress(BaseModel):

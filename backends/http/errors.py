@@ -33,6 +33,7 @@ from catalog.errors import (
     Unavailable,
     UndecodableMedia,
     UnsupportedParameter,
+    UnsupportedValue,
     UpstreamError,
     UpstreamForbidden,
     UpstreamOverloaded,
@@ -297,7 +298,7 @@ def _of_model(message: str, upstream: Upstream) -> bool:
 # Codes given by OpenAI, by other Roundhouse gateways and by local workers.
 _BY_CODE: Mapping[str, type[InvalidRequest]] = {
     "unsupported_parameter": UnsupportedParameter,
-    "unsupported_value": UnsupportedParameter,
+    "unsupported_value": UnsupportedValue,
     "undecodable_media": UndecodableMedia,
     "model_capability_mismatch": CapabilityMismatch,
 }

@@ -119,6 +119,24 @@ _VALUE = (
     rf"|{_QUOTE}(?:{'|'.join(_SUBJECTS.values())}|\w{{1,40}}){_QUOTE}{_BY_VALUE})"
     rf"|{_REQUESTED}(?:{'|'.join(_SUBJECTS.values())}) (?:of type )?{_QUOTE}[\w/.+-]+{_QUOTE} {_IS_NOT}"
 )
+_VALUED = frozenset(
+    {
+        *("dimensions", "encoding_format", "format", "grammar", "input", "instructions", "language", "languages"),
+        *(
+            "messages",
+            "model",
+            "n",
+            "output_format",
+            "quality",
+            "response_format",
+            "sample_rate",
+            "seconds",
+            "size",
+        ),
+        *("speed", "style", "timestamp_granularities", "tool_choice", "voice"),
+    }
+)
+"""Parameters that are refused for one of their values. A server that lacks one says so (:data:`_PARAMETER`)."""
 _ENDPOINT = (
     rf"{_NAME}{_CANNOT} (?:the )?(?:chat|completions?|embeddings?|rerank|score|transcriptions?|translations?)\b"
     r"|this is not a chat model|the \w{1,40} operation does not work with the specified model"
@@ -140,7 +158,7 @@ def lacks(code: str, param: str | None, message: str) -> frozenset[str] | None:
     if found := _compiled(_PARAMETER).match(message):
         return frozenset(map(_snake, next(name for name in found.groups() if name).split(", ")))
     if code == "unsupported_parameter" and param and not _compiled(_VALUE).match(message):
-        return frozenset({_root_of(param)})
+        return None if _root_of(param) in _VALUED else frozenset({_root_of(param)})
     if _compiled(_ENDPOINT).match(message) or code in ("model_capability_mismatch", "OperationNotSupported"):
         return frozenset()
     return None

@@ -15,7 +15,7 @@ from backends.wire.classify import ClassifyRequest
 from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.rerank import RerankRequest
 from backends.wire.seeing.embeddings import MixedEmbeddingRequest
-from catalog.errors import UnsupportedParameter, UpstreamProtocolError
+from catalog.errors import UnsupportedValue, UpstreamProtocolError
 from catalog.types import Json
 
 
@@ -42,12 +42,10 @@ def embedding_list(document: Json, request: EmbeddingRequest | MixedEmbeddingReq
             raise _wrong(upstream, "vectors without a valid index")
         vector = encoded(row.get("embedding"), request.encoding_format or "float", upstream)
         if request.dimensions is not None and _length(vector) != request.dimensions:
-            error = UnsupportedParameter(
+            raise UnsupportedValue(
                 f"The model '{upstream.model}' makes vectors of {_length(vector)} dimensions only.",
                 param="dimensions",
             )
-            error.lacks = frozenset({"dimensions"})
-            raise error
         ordered[index] = {**row, "object": "embedding", "index": index, "embedding": vector}
         lengths.add(len(vector))
     if len(lengths) > 1:

@@ -6,6 +6,7 @@ RoundhouseError                     500 server_error
 ├── InvalidRequest                  400 invalid_request_error
 │   ├── ContextLengthExceeded       400 context_length_exceeded
 │   ├── UnsupportedParameter        400 unsupported_parameter
+│   │   └── UnsupportedValue        400 unsupported_value: the model takes the parameter, with other values
 │   ├── CapabilityMismatch          400 model_capability_mismatch: the model lacks the capability
 │   │   └── PathMissing             400 model_capability_mismatch: 404 or 405 without a reason
 │   ├── UndecodableMedia            400 undecodable_media: not readable as audio or an image
@@ -86,6 +87,7 @@ from catalog.errors.request import (
     UndecodableMedia,
     UnsupportedMediaType,
     UnsupportedParameter,
+    UnsupportedValue,
 )
 from catalog.errors.upstream import (
     AnswerInvalid,
@@ -144,6 +146,7 @@ __all__ = [
     "UndecodableMedia",
     "UnsupportedMediaType",
     "UnsupportedParameter",
+    "UnsupportedValue",
     "UpstreamError",
     "UpstreamForbidden",
     "UpstreamOverloaded",

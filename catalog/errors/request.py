@@ -79,6 +79,15 @@ class UnsupportedParameter(InvalidRequest):
     code = "unsupported_parameter"
 
 
+class UnsupportedValue(UnsupportedParameter):
+    """The model cannot give one value of a parameter, such as a voice, a language, a size or a format.
+
+    That is the request's fault, and is never remembered as a lack of the model: the next value may be given.
+    """
+
+    code = "unsupported_value"
+
+
 class CapabilityMismatch(InvalidRequest):
     """The named model lacks the requested capability; the message lists models that have it."""
 

@@ -147,3 +147,18 @@ def check_path(path: str) -> str:
 def is_path(text: str) -> bool:
     """Whether a text is a path that can begin every URL of a server: no other host, no query, no dots alone."""
     return _PATH.fullmatch(text) is not None and not {".", ".."} & set(text.split("/"))
+
+
+def check_apart(own: tuple[str, int], admin: tuple[str | None, int | None]) -> None:
+    """Check that a server can listen on both of its addresses. The admin routes' host is else the other's."""
+    host, port = admin
+    if port is None:
+        if host is not None:
+            raise ValueError("admin_host needs admin_port")
+        return
+    same = host in (None, own[0]) or not _EVERY_ADDRESS.isdisjoint((own[0], host))
+    if port and port == own[1] and same:  # port 0 is any that is free
+        raise ValueError(f"port and admin_port are both {port}: the admin routes need a port of their own")
+
+
+_EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104

@@ -27,7 +27,7 @@ def one_line(error: ValidationError, settings: type[BaseModel], file: Path | Non
 
 def explained(error: ErrorDetails, settings: type[BaseModel], *, more: str = "") -> str:
     """Describe one error; ``more`` follows what is wrong."""
-    where = place(error) or "settings"
+    where = place(error).removesuffix(".[key]") or "settings"
     if error["type"] == UNKNOWN:
         return f"There is no setting '{where}'{more}.{_suggestion(where, settings)}"
     return f"Invalid setting '{where}': {describe(error, value=not _MAY_BE_SECRET.search(where))}{more}."

@@ -157,9 +157,10 @@ class VirtualKeys:
         admin: bool = False,
         metrics: bool = False,
     ) -> NewKey:
-        """Create a key. It is stored when this returns.
+        """Create a key. It is stored when this returns; if this raises, there is no such key.
 
-        Raises InvalidRequest for an invalid name or expiry, and for a key for metrics with other rights or limits.
+        Raises Unavailable if the state cannot store it in time, InvalidRequest for an invalid name or expiry, and
+        for a key for metrics with other rights or limits.
         """
         if metrics and (admin or models or (limits is not None and limits != KeyLimits())):
             raise InvalidRequest(
@@ -206,17 +207,23 @@ class VirtualKeys:
         return info
 
     async def revoke(self, key: str) -> KeyInfo:
-        """Revoke a key for ever. Raises NotFound."""
+        """Revoke a key for ever: here at once, and for other gateways and later runs when this returns.
+
+        Raises NotFound, and Unavailable if the state cannot store it in time: it is then stored when it can be.
+        """
         info = self.get(key).model_copy(
             update={"revoked_at": self._clock.wall(), "previous": None, "previous_until": None}
         )
+        self._keep(info)
+        self._state.put(self.kind, info.id, info.stored())
         await self._store(info)
         return info
 
     async def rotate(self, key: str, *, grace: float = 0.0) -> NewKey:
         """Give a key a new secret; the old one stays valid for ``grace`` seconds.
 
-        Raises NotFound, and InvalidRequest for a revoked key.
+        Raises NotFound, InvalidRequest for a revoked key, and Unavailable if the state cannot store it in time: it
+        is then as it was.
         """
         info = self.get(key)
         if info.revoked_at is not None:
@@ -365,14 +372,14 @@ class VirtualKeys:
                 log = structlog.get_logger("roundhouse.keys")
                 log.warning("virtual_key.unreadable", key=name, problems=error.error_count())
                 continue
-            if self._keys.get(info.id) != info:
+            known = self._keys.get(info.id)
+            if known is None or (known != info and known.revoked_at is None):  # a revocation may wait to be stored
                 self._keep(info)
 
     async def _store(self, info: KeyInfo) -> None:
-        """Store a key, in memory first: a revocation takes effect here even if the store fails."""
+        """Store a key, and use it from then on. Raises Unavailable, and it stays as it was."""
+        await self._state.store(self.kind, info.id, info.stored())
         self._keep(info)
-        self._state.put(self.kind, info.id, info.stored())
-        await self._state.flush()
 
     def _keep(self, info: KeyInfo) -> None:
         old = self._keys.get(info.id)

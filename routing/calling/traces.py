@@ -2,7 +2,7 @@
 
 ``GET /v1/traces/{id}`` answers with this object; times are seconds, costs dollars::
 
-    {"id", "object": "trace", "at", "status": "running" | "done" | "failed",
+    {"id", "object": "trace", "at", "status": "running" | "done" | "failed" | "cancelled",
      "request": {"capability", "requested", "stands_for", "task", "complexity", "prompt_tokens", "stream", "key",
                  "mode", "workload"},
      "plan": {"strategy", "reason",
@@ -234,7 +234,9 @@ def _status(trace: _Trace) -> str:
     if trace.error is not None:
         return "failed"
     last = trace.attempts[-1].result if trace.attempts else None
-    if last in (Result.SUCCESS, Result.REFUSAL, Result.CANCELLED):
+    if last is Result.CANCELLED:
+        return "cancelled"
+    if last in (Result.SUCCESS, Result.REFUSAL):
         return "done"
     return "failed" if trace.finished or last is Result.REJECTED else "running"
 

@@ -106,6 +106,8 @@ def admitted_rows(facts: Facts, world: World, settings: RoutingSettings, bound: 
     if intent.tags or intent.exclude:
         return np.flatnonzero(admit(facts, world, settings, bound).admitted)
     rows = _cached_rows(facts, world, settings, index, intent)
+    if narrow := _narrow(facts, world):
+        rows = rows[~np.isin(rows, list(narrow))]
     if bound is None:
         return rows
     limit = _cost_limit(facts, world)
@@ -176,6 +178,19 @@ def context_needed(facts: Facts) -> int:
     return facts.prompt_tokens + (_RESERVED_OUTPUT if facts.output_tokens is None else facts.output_tokens)
 
 
+def _narrow(facts: Facts, world: World) -> dict[int, int]:
+    """The context window by row of loaded models that hold less than the request needs.
+
+    A worker may be loaded with a smaller context than its row says.
+    """
+    size, index = context_needed(facts), world.index
+    return {
+        row: view.context
+        for view in world.pool.workers
+        if view.context is not None and view.context < size and (row := index.rows.get(view.model)) is not None
+    }
+
+
 def _answer(facts: Facts) -> int | None:
     """The most tokens that the request lets a choice have; ``None`` if it says nothing."""
     return facts.output_tokens if facts.capability in GENERATES and not facts.tokens_only else None
@@ -189,15 +204,11 @@ def admit(facts: Facts, world: World, settings: RoutingSettings, bound: Floats |
     index, intent = world.index, facts.intent
     needs = (facts.capability, *facts.features, *intent.require)
     rules = [Filter("capability", index.capable(needs), lambda row: _missing_capabilities(facts, world, row))]
-    size = context_needed(facts)
-    if index.too_small(size):
-        rules.append(
-            Filter(
-                "context",
-                index.context >= size,
-                lambda row: f"the request needs {size} tokens, the context window holds {index.context[row]:.0f}",
-            )
-        )
+    size, narrow = context_needed(facts), _narrow(facts, world)
+    if narrow or index.too_small(size):
+        wide = index.context >= size
+        wide[list(narrow)] = False
+        rules.append(Filter("context", wide, lambda row: _too_narrow(size, narrow.get(row, index.context[row]))))
     if index.too_short(answer := _answer(facts)):
         rules.append(
             Filter(
@@ -234,6 +245,10 @@ def admit(facts: Facts, world: World, settings: RoutingSettings, bound: Floats |
     for rule in rules[1:]:
         admitted = admitted & rule.passing
     return Filtered(admitted, tuple(rules))
+
+
+def _too_narrow(size: int, window: float) -> str:
+    return f"the request needs {size} tokens, the context window holds {window:.0f}"
 
 
 def _of_auto(facts: Facts, world: World) -> list[Filter]:

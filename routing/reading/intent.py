@@ -147,6 +147,13 @@ def intent_of(request: BaseModel, headers: Mapping[str, str]) -> Intent:
     return intent
 
 
+def is_strict(request: BaseModel, headers: Mapping[str, str]) -> bool:
+    """Whether a request that asks no model has its unknown fields refused. Raises as :func:`read_intent`."""
+    extra: dict[str, Any] = request.model_extra or {}
+    asked, intent = extra.get("strict"), read_intent("auto", extra.get("routing"), headers)
+    return intent.strict or (asked is not None and _flag("strict", asked))
+
+
 def _flag(name: str, asked: Any) -> bool:
     if not isinstance(asked, bool | None):
         raise InvalidRequest(f"'{name}' must be true or false.", param=name)

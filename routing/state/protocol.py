@@ -202,6 +202,14 @@ class State(Protocol):
         """Store a JSON document under (kind, name); ``None`` deletes it. In the background."""
         ...
 
+    async def store(self, kind: str, name: str, document: Any) -> None:
+        """Store a JSON document under (kind, name), which survives the death of this process when this returns.
+
+        Raises Unavailable when the store does not answer in time (:data:`routing.state.records.STORE_TIMEOUT`);
+        the document is then not stored, also not later, except if the store had begun to.
+        """
+        ...
+
     async def document(self, kind: str, name: str) -> Any:
         """One document, or ``None``."""
         ...

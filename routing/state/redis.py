@@ -45,6 +45,7 @@ from routing.state.protocol import (
     decode,
     encode,
 )
+from routing.state.records import STORE_TIMEOUT, unanswered
 from routing.state.redis_clients import parse_address, redis_client
 from routing.state.redis_records import RedisRecords
 from routing.state.redis_scripts import ABANDON, CHARGE, CLAIM, COUNT, HOLD, ScriptBatcher, resolves_within
@@ -169,6 +170,17 @@ class RedisState:
             return
         body = encode([expires_at, document])
         self._append(_PipelineJob(lambda pipe: pipe.hset(where, name, body)))
+
+    async def store(self, kind: str, name: str, document: Any) -> None:
+        where, body = f"{self._name}d:{kind}", encode([None, document])
+        given_up = False
+        try:
+            async with asyncio.timeout(STORE_TIMEOUT):
+                await self._append_awaited(lambda pipe: pipe.ping() if given_up else pipe.hset(where, name, body))
+        except OSError as error:  # TimeoutError is one
+            raise unanswered() from error
+        finally:
+            given_up = True
 
     async def document(self, kind: str, name: str) -> Any:
         body = await self._execute("HGET", f"{self._name}d:{kind}", name)

@@ -120,6 +120,10 @@ class SqliteState:
         row = (kind, name, encode(document), expires_at)
         self._writer.submit(lambda db: db.execute("REPLACE INTO documents VALUES (?, ?, ?, ?)", row))
 
+    async def store(self, kind: str, name: str, document: Any) -> None:
+        row = (kind, name, encode(document), None)
+        await self.records.write(lambda db: db.execute("REPLACE INTO documents VALUES (?, ?, ?, ?)", row).rowcount)
+
     async def document(self, kind: str, name: str) -> Any:
         now = time.time()
 

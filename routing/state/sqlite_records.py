@@ -81,7 +81,7 @@ class SqliteRecords:
 
         short = needed <= _SHORT and len(records) <= _FEW
         added = self._writer.at_once(insert_few) if short else DECLINED
-        if not (await self._write(insert) if isinstance(added, Declined) else added):
+        if not (await self.write(insert) if isinstance(added, Declined) else added):
             raise StorageFull.of(room or 0)
 
     async def get(self, kind: str, name: str, owner: str | None = None) -> Record | None:
@@ -134,7 +134,7 @@ class SqliteRecords:
             _grow(db, record.owner, size - found[0])
             return True
 
-        return replace(record, version=record.version + 1) if await self._write(swap) else None
+        return replace(record, version=record.version + 1) if await self.write(swap) else None
 
     async def delete(self, kind: str, name: str, owner: str | None = None) -> bool:
         def remove(db: sqlite3.Connection) -> bool:
@@ -143,7 +143,7 @@ class SqliteRecords:
             found = db.execute(sql, (kind, name, owner, owner)).fetchone()
             return found is not None and _forget(db, found[0]) > 0
 
-        return await self._write(remove)
+        return await self.write(remove)
 
     async def place(self, kind: str, name: str, owner: str | None = None) -> tuple[int, str] | None:
         now = time.time()
@@ -174,7 +174,7 @@ class SqliteRecords:
             )
             return changed.rowcount > 0
 
-        return await self._write(take)
+        return await self.write(take)
 
     async def prune(self, now: float) -> int:
         def remove(db: sqlite3.Connection) -> int:
@@ -183,11 +183,11 @@ class SqliteRecords:
             return sum(_forget(db, sequence) for (sequence,) in expired)
 
         removed = 0
-        while count := await self._write(remove):
+        while count := await self.write(remove):
             removed += count
         return removed
 
-    async def _write(self, apply: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(self, apply: Callable[[sqlite3.Connection], T]) -> T:
         """Run a job within ``STORE_TIMEOUT`` seconds. Raises Unavailable, and the job does not run later."""
         given_up = False
 

@@ -251,6 +251,9 @@ class SqliteWriter:
         assert connection is not None
         file_written, changes = time_of_change(self.path), connection.total_changes
         connection.execute("BEGIN IMMEDIATE")
+        if self._failing_since is not None:  # jobs that only read, or were given up, would show no room to write
+            connection.execute("CREATE TABLE room_to_write (it)")
+            connection.execute("DROP TABLE room_to_write")
         results: list[tuple[asyncio.Future[Any], BaseException | None, Any]] = []
         for job in jobs:
             error, result = self._apply(connection, job)

@@ -67,6 +67,7 @@ class BatchWork:
         self._longest_line = longest_line
         self.kind = dialect.kind
         self.at_once = settings.batches
+        self.keeps_slot = False
 
     async def run(self, record: Record, slot: Slot) -> None:
         """Bring a batch to its end, from wherever it is. It rests from its slot while no line is in flight."""

@@ -54,6 +54,7 @@ class Calibrations:
     kind = KIND
     unfinished: Sequence[str] = (RUNNING,)
     at_once = 1
+    keeps_slot = False
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime

@@ -217,4 +217,4 @@ def _write(client: ServerClient, file_id: str | None, path: Path) -> None:
         raise RoundhouseError(f"{path} cannot be written ({error.strerror}).") from error
     finally:
         part.unlink(missing_ok=True)
-    typer.echo(path)
+    terminal.say(path)

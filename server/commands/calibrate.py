@@ -52,7 +52,7 @@ def calibrate(
     if told is not None and cancel:
         told = client.post(f"{_PLACE}/{told['id']}/cancel")
     elif told is None and cancel:
-        typer.echo("no calibration is running")
+        terminal.say("no calibration is running")
         return
     elif told is None:
         body: dict[str, Any] = {"budget": budget, "questions": questions, "seed": seed, "fresh": fresh}
@@ -63,14 +63,14 @@ def calibrate(
         }
         told = client.post(_PLACE, body)
     else:
-        typer.echo(f"following {told['id']}, which is running already; run again for other models", err=True)
+        terminal.say(f"following {told['id']}, which is running already; run again for other models", err=True)
     try:
         told = _follow(client, told)
     except KeyboardInterrupt:
-        typer.echo("\nIt goes on in the server. Follow it: roundhouse calibrate. Stop it: --cancel", err=True)
+        terminal.say("\nIt goes on in the server. Follow it: roundhouse calibrate. Stop it: --cancel", err=True)
         raise typer.Exit(130) from None
     if as_json:
-        typer.echo(json.dumps(told, indent=1))
+        terminal.say(json.dumps(told, indent=1))
     else:
         _print(told)
     if told["status"] == "failed":
@@ -139,7 +139,7 @@ def _print(told: Any) -> None:
     if told["status"] == "out_of_budget":
         console.print("Run it again with a larger --budget: results so far are used.", markup=False)
     if told["error"]:
-        typer.echo(f"{told['error']['code']}: {told['error']['message']}", err=True)
+        terminal.say(f"{told['error']['code']}: {told['error']['message']}", err=True)
     console.print(f"{told['status'].replace('_', ' ')}; ${told['spent']:.4f} spent", highlight=False)
 
 

@@ -44,7 +44,7 @@ def show(
     if changed:
         found = [each for each in found if each["origin"] != "default"]
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        terminal.say(json.dumps(found, indent=1))
         return
     table = terminal.table()
     for column in ("SETTING", "VALUE", "FROM"):
@@ -61,12 +61,12 @@ def check_settings(config: Config = None) -> None:
 
     findings = check(config)
     for each in findings:
-        typer.echo(str(each), err=each.error)
+        terminal.say(str(each), err=each.error)
     errors = sum(each.error for each in findings)
     if errors:
-        typer.echo(f"{errors} error{'s' if errors > 1 else ''}", err=True)
+        terminal.say(f"{errors} error{'s' if errors > 1 else ''}", err=True)
         raise typer.Exit(1)
-    typer.echo(f"{find_file(config) or 'No settings file, and the environment'}: no errors")
+    terminal.say(f"{find_file(config) or 'No settings file, and the environment'}: no errors")
 
 
 @app.command()
@@ -79,7 +79,7 @@ def init(
     from server.configuration.schema import SCHEMA_FILE, file_schema
 
     if str(file) == "-":
-        typer.echo(sample(), nl=False)
+        terminal.say(sample(), nl=False)
         return
     if file.exists() and not force:
         raise ConfigurationError(f"{file} is there already. Name another file, or replace it with --force.")
@@ -89,7 +89,7 @@ def init(
         beside.write_text(json.dumps(file_schema(), indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"{error.filename} cannot be written: {error.strerror}.") from error
-    typer.echo(f"{file}: every setting, commented out; {beside}: their schema, for editors")
+    terminal.say(f"{file}: every setting, commented out; {beside}: their schema, for editors")
 
 
 @app.command()
@@ -97,7 +97,7 @@ def schema() -> None:
     """Print the JSON Schema of the settings file, for editors that complete and check TOML."""
     from server.configuration.schema import file_schema
 
-    typer.echo(json.dumps(file_schema(), indent=1))
+    terminal.say(json.dumps(file_schema(), indent=1))
 
 
 def _value(value: Any) -> str:

@@ -11,6 +11,8 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from catalog.index import permits
+from catalog.validation.wording import or_known, shown
 from routing.accounts.caps import Caps
 from routing.accounts.virtual_keys import KeyInfo, KeyLimits, NewKey, Rate, VirtualKeys
 from routing.accounts.windows import Window
@@ -18,6 +20,7 @@ from routing.clock import SystemClock
 from routing.state.factory import create_state
 from server.commands import terminal
 from server.commands.client import Config
+from server.commands.library.local import catalog_and_store
 from server.configuration.exposure import mark_keys
 from server.processes.data_folder import check_data_dir
 from server.settings import STATE_FILE, load_settings
@@ -55,7 +58,7 @@ def create(
     ] = False,
     config: Config = None,
 ) -> None:
-    """Create a key and print its secret, which is shown only once."""
+    """Create a key and print its secret, which is shown only once. A running server knows it within a second."""
     limits = KeyLimits(
         requests=Rate(minute=requests_per_minute, day=requests_per_day, month=requests_per_month),
         tokens=Rate(minute=tokens_per_minute, day=tokens_per_day, month=tokens_per_month),
@@ -67,6 +70,8 @@ def create(
             total=spend_total,
         ),
     )
+    if expires_in_days == 0:
+        raise typer.BadParameter("it must be more than 0", param_hint="--expires-in-days")
     expires_at = None if expires_in_days is None else SystemClock().wall() + expires_in_days * 86_400
 
     async def create_key(keys: VirtualKeys) -> NewKey:
@@ -74,7 +79,19 @@ def create(
             name, models=tuple(model or ()), limits=limits, expires_at=expires_at, admin=admin, metrics=metrics
         )
 
-    _show_new(_with_keys(config, create_key))
+    made = _with_keys(config, create_key)
+    for pattern in made.info.models:
+        _remark_unknown(pattern, config)
+    _show_new(made)
+
+
+def _remark_unknown(pattern: str, config: Path | None) -> None:
+    """Say that a pattern of a key means no model of the catalogue, which a server may still discover."""
+    catalog, _ = catalog_and_store(load_settings(config))
+    patterns = catalog.with_aliases((pattern,))
+    if not any(permits(patterns, row.id) for row in catalog.models()):
+        near = or_known(pattern, [row.id for row in catalog.models()])
+        terminal.say(f"no model has the name {shown(pattern, value=True)} at present{near}", err=True)
 
 
 @app.command(name="list")
@@ -89,7 +106,7 @@ def list_keys(
 
     found = _with_keys(config, read)
     if as_json:
-        typer.echo(json.dumps([info.public() for info in found], indent=1))
+        terminal.say(json.dumps([info.public() for info in found], indent=1))
         return
     table = terminal.table()
     for column in ("ID", "NAME", "BEGINS", "CREATED", "STATE", "MODELS", "LIMITS"):
@@ -110,12 +127,12 @@ def list_keys(
 
 @app.command()
 def revoke(key: Annotated[str, typer.Argument(help="The key's id.")], config: Config = None) -> None:
-    """Revoke a key. Requests with it are refused from now on."""
+    """Revoke a key. A running server refuses requests with it within a second (``persistence.interval``)."""
 
     async def revoke_key(keys: VirtualKeys) -> KeyInfo:
         return await keys.revoke(key)
 
-    typer.echo(f"{_with_keys(config, revoke_key).id} is revoked")
+    terminal.say(f"{_with_keys(config, revoke_key).id} is revoked")
 
 
 @app.command()
@@ -153,9 +170,9 @@ def _with_keys(config: Path | None, work: Callable[[VirtualKeys], Awaitable[T]])
 
 
 def _show_new(made: NewKey) -> None:
-    typer.echo(f"{made.info.id} ({made.info.name})", err=True)
-    typer.echo(made.secret)
-    typer.echo("Store it now: it is not shown again.", err=True)
+    terminal.say(f"{made.info.id} ({made.info.name})", err=True)
+    terminal.say(made.secret)
+    terminal.say("Store it now: it is not shown again.", err=True)
 
 
 def _state(info: KeyInfo, now: float) -> str:

@@ -20,6 +20,7 @@ from backends.wire.audio import SpeechRequest, TranscriptionRequest
 from backends.wire.images import ImageRequest
 from catalog.errors import ConfigurationError
 from catalog.store.file_checks import read_regular
+from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
 from server.commands.running import reach
 from server.commands.support.completion import complete_model
@@ -106,7 +107,7 @@ def embed(
         else:
             with _writable(output):
                 output.write_text(text, "utf-8")
-    typer.echo(told if output is None else f"{told} -> {output}", err=True)
+    terminal.say(told if output is None else f"{told} -> {output}", err=True)
 
 
 @app.command()
@@ -165,7 +166,7 @@ def speak(
         audio.append(response.content)
         by = response.headers.get("x-roundhouse-model", by)  # one voice for the whole text
     _write_bytes(target, joined_wav(audio) if form == "wav" and len(audio) > 1 else b"".join(audio))
-    typer.echo(f"{by} spoke {counted(len(said), 'character')} -> {target}", err=True)
+    terminal.say(f"{by} spoke {counted(len(said), 'character')} -> {target}", err=True)
 
 
 @app.command()
@@ -227,7 +228,7 @@ class _Heard:
                 raise
             self.failed += 1
             told = error.message
-            typer.echo(told if told.startswith(str(file)) else f"{file}: {told}", err=True)
+            terminal.say(told if told.startswith(str(file)) else f"{file}: {told}", err=True)
 
     def add(self, file: Path, response: httpx.Response) -> None:
         """Take a recording's text, and tell the remarks of its answer."""
@@ -248,7 +249,7 @@ class _Heard:
             return
         with _writable(output):
             output.write_text("".join(self._texts), "utf-8")
-        typer.echo(output, err=True)
+        terminal.say(output, err=True)
 
 
 @app.command()
@@ -314,7 +315,7 @@ def draw(
         else:
             target = output if place == 1 else output.with_stem(f"{output.stem}-{place}")
         _write_bytes(target, base64.b64decode(picture["b64_json"]))
-        typer.echo(f"{response.headers.get('x-roundhouse-model', model)} -> {target}", err=True)
+        terminal.say(f"{response.headers.get('x-roundhouse-model', model)} -> {target}", err=True)
 
 
 def spoken_parts(text: str, most: int) -> Iterator[str]:
@@ -356,7 +357,7 @@ def _list_voices(client: ServerClient, *, as_json: bool) -> None:
 
     listed: list[dict[str, Any]] = client.get("/v1/audio/voices")["data"]
     if as_json:
-        typer.echo(json.dumps(listed, indent=1))
+        terminal.say(json.dumps(listed, indent=1))
         return
     table = terminal.table()
     for column in ("VOICE", "MODEL", "LANGUAGES", ""):

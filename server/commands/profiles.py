@@ -12,6 +12,7 @@ import typer
 
 from catalog.errors import ConfigurationError
 from catalog.types import Json
+from server.commands import terminal
 from server.commands.client import AdminKey, Config, ServerClient, Url
 
 app = typer.Typer(help="Export and import what the router has learned.", no_args_is_help=True)
@@ -36,7 +37,7 @@ def export_profile(
         file.write_text(text, "utf-8")
     except OSError as error:
         raise ConfigurationError(f"'{file}' cannot be written: {error.strerror}.") from None
-    typer.echo(f"{len(profile['models'])} models -> {file}")
+    terminal.say(f"{len(profile['models'])} models -> {file}")
 
 
 @app.command("import")
@@ -66,11 +67,11 @@ def import_profile(
     told = ServerClient(url, key, config).post(_PATH, body)
     taken, unknown = told["taken"], told.get("unknown_models", [])
     kept = sorted(name for name, was in taken.items() if not was)
-    typer.echo(f"{len(taken) - len(kept) - len(set(unknown) - set(kept))} models imported")
+    terminal.say(f"{len(taken) - len(kept) - len(set(unknown) - set(kept))} models imported")
     if unknown:
-        typer.echo(f"no model of this server, kept for one that may come: {', '.join(unknown)}")
+        terminal.say(f"no model of this server, kept for one that may come: {', '.join(unknown)}")
     if kept:
-        typer.echo(f"observed here, and kept as learned: {', '.join(kept)}")
+        terminal.say(f"observed here, and kept as learned: {', '.join(kept)}")
 
 
 def _read(file: Path) -> Json:

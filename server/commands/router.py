@@ -188,7 +188,7 @@ def outcome(
     verdict = {"accepted": accepted} if score is None else {"score": score}
     answer = ServerClient(url, key, config).post("/v1/outcomes", {"trace": trace_id, **verdict})
     quality = answer["expected_quality"]
-    typer.echo(
+    terminal.say(
         f"{answer['model']} for {answer['task']}: "
         f"expected quality {quality['before']:.3f} -> {quality['after']:.3f}"
     )
@@ -217,7 +217,7 @@ def usage(
     form = "csv" if csv else "json"
     answer = ServerClient(url, key, config).get("/v1/usage", start=start, end=end, by=by, format=form)
     if csv:
-        typer.echo(answer, nl=False)
+        terminal.say(answer, nl=False)
         return
     if as_json:
         terminal.print_json(answer)
@@ -228,7 +228,10 @@ def usage(
     table = terminal.table()
     for name in names:
         table.add_column(name.replace("_", " ").upper(), overflow="fold", no_wrap=name in ("day", "model"))
-    for row in [*rows, answer["total"]]:
+    total = dict(answer["total"])
+    if len({row.get("model") for row in rows if row.get("units")}) > 1:
+        total["units"] = ""  # pictures, characters and minutes have no sum
+    for row in [*rows, total]:
         table.add_row(*(_cell(row.get(name, "")) for name in names))
     terminal.console().print(table if rows else "no usage")
 
@@ -262,7 +265,7 @@ def pin(
             terminal.print_json(pins)
             return
         for name, pinned in sorted(pins.items()):
-            typer.echo(f"{name} -> {pinned}")
+            terminal.say(f"{name} -> {pinned}")
         return
     if (model is None) != remove:
         raise UsageError("Name the model to pin the alias to, or pass --remove.")
@@ -271,7 +274,7 @@ def pin(
         terminal.print_json(answer)
         return
     after, before = answer["model"] or "chosen by the router", answer["before"] or "not pinned"
-    typer.echo(f"{answer['alias']} -> {after} (was {before})")
+    terminal.say(f"{answer['alias']} -> {after} (was {before})")
 
 
 @app.command()
@@ -293,7 +296,7 @@ def discover(as_json: AsJson = False, config: Config = None) -> None:
         terminal.print_json(listed)
         return
     if not found:
-        typer.echo(
+        terminal.say(
             "nothing to discover: set discover = true in an [[endpoint]], or folders in [discovery]", err=True
         )
     table = terminal.table()

@@ -109,7 +109,7 @@ def stop_server(settings: Settings) -> ServerAddress:
 def stop(config: Config = None) -> None:
     """Stop the server of this machine once its running answers have ended."""
     address = stop_server(load_settings(config))
-    typer.echo(f"The server at {address.url} (process {address.pid}) has stopped")
+    terminal.say(f"The server at {address.url} (process {address.pid}) has stopped")
 
 
 def _is_ready(client: ServerClient) -> bool:

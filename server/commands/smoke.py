@@ -11,6 +11,7 @@ import httpx
 import typer
 
 from catalog.errors import RoundhouseError
+from server.commands import terminal
 from server.commands.client import Config, Key, ServerClient, Url
 
 app = typer.Typer(no_args_is_help=True, help="Test a capability end to end.")
@@ -45,11 +46,11 @@ def speech(
     ended = time.monotonic()
     said = str(heard.json()["text"]).strip()
     rate = word_error_rate(words(text), words(said))
-    typer.echo(
+    terminal.say(
         f"{_by(speech.headers)} spoke {len(speech.content)} bytes of {audio_format} in {spoken_at - began:.2f} s"
     )
-    typer.echo(f"{_by(heard.headers)} heard in {ended - spoken_at:.2f} s: {said}")
-    typer.echo(f"word error rate {rate:.2f}")
+    terminal.say(f"{_by(heard.headers)} heard in {ended - spoken_at:.2f} s: {said}")
+    terminal.say(f"word error rate {rate:.2f}")
     if rate > at_most:
         raise RoundhouseError(f"More than {at_most:.2f} of the words came back wrong.")
 

@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.segment import Segment
     from rich.table import Table
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")]
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _UNBOUNDED = 10_000
 """The width of a pipe or file, where no line is folded or cut."""
 
 
+def cleaned(text: str) -> str:
+    """A text without control characters, by which the text of others could rewrite the screen."""
+    return _CONTROLS.sub("", text)
+
+
+def say(text: object = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print a text, :func:`cleaned`. Every command prints by this or by a :func:`console`."""
+    typer.echo(cleaned(str(text)), err=err, nl=nl)
+
+
 def console(*, stderr: bool = False) -> Console:
-    """A console. Markup is off, because the output may contain square brackets."""
+    """A console for text, :func:`cleaned`. Markup is off, because the output may contain square brackets."""
     from rich.console import Console
+    from rich.segment import Segment
+
+    class Cleaning(Console):
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else Segment(cleaned(segment.text), segment.style)
 
     stream = sys.stderr if stderr else sys.stdout
     # The stream itself is asked: FORCE_COLOR makes rich take a pipe for a terminal of 80 columns.
     width = None if stream is not None and stream.isatty() else _UNBOUNDED
-    return Console(stderr=stderr, markup=False, width=width)
+    return Cleaning(stderr=stderr, markup=False, width=width)
 
 
 def print_json(document: Any) -> None:
     """Print a document as JSON, as wide as it is."""
-    typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
+    say(json.dumps(document, indent=1, ensure_ascii=False))
 
 
 def table() -> Table:

@@ -113,7 +113,7 @@ def load(
     }
     body = {name: value for name, value in given.items() if value is not None}
     document = ServerClient(url, key, config).post(f"/v1/models/{quote(model, safe='/')}/load", body)
-    typer.echo(f"{document['id']} is loaded")
+    terminal.say(f"{document['id']} is loaded")
 
 
 @app.command()
@@ -133,7 +133,8 @@ def warm(
     requested = [server.post(f"/v1/models/{quote(model, safe='/')}/load", body)["id"] for model in models]
     loaded = {w["model"] for w in server.get("/v1/admin/workers")["workers"] if w["state"] == "ready"}
     for model in requested:
-        typer.echo(f"{model} is loaded" if model in loaded else f"{model} was evicted to make room for the others")
+        told = "is loaded" if model in loaded else "was evicted to make room for the others"
+        terminal.say(f"{model} {told}")
     if not loaded.issuperset(requested):
         raise typer.Exit(1)
 
@@ -149,7 +150,7 @@ def unload(
     """Unload a model once its running requests have ended."""
     path = f"/v1/models/{quote(model, safe='/')}/unload"
     document = ServerClient(url, key, config).post(path, {"force": force})
-    typer.echo(f"{document['id']} is unloaded" if document.get("unloaded", True) else f"{model} was not loaded")
+    terminal.say(f"{document['id']} is unloaded" if document.get("unloaded", True) else f"{model} was not loaded")
 
 
 @app.command()
@@ -165,5 +166,5 @@ def logs(
     document = ServerClient(url, key, config).get(path, lines=lines)
     text = document if isinstance(document, str) else document["log"]
     if not text:
-        typer.echo(f"{model} has no log: it was never loaded, or wrote nothing", err=True)
-    typer.echo(text, nl=False)
+        terminal.say(f"{model} has no log: it was never loaded, or wrote nothing", err=True)
+    terminal.say(text, nl=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from catalog.validation.wording import describe, or_known, place, shown
 from routing.beliefs.prior_files import faults
 from routing.state.redis_clients import has_password
 from server.catalog_updates import may_discover, unknown_preferred, wrong_preferences
+from server.configuration.capped_keys import created_here, unbound
 from server.configuration.exposure import check_exposure
 from server.configuration.origins import variable_of
 from server.configuration.places import Path as Place
@@ -234,6 +236,9 @@ class _Check:
             ((), partial(check_memory, {device: size}, devices))
             for device, size in settings.workers.memory.items()
         ]
+        checks += [
+            ((), partial(builtin_engines, {engine: python})) for engine, python in settings.workers.python.items()
+        ]
         checks.append((_OF_EXPOSURE, lambda: check_exposure(settings, virtual_keys=may_have_keys)))
         for reads, each in checks:
             if self._is_wrong(reads):
@@ -242,7 +247,17 @@ class _Check:
                 each()
             except ConfigurationError as error:
                 yield self._located(error.message)
+        yield from self._of_engines(settings)
+        for name, said in unbound(settings, created_here(settings)).items():
+            yield Finding(self._at(("spend", "keys", name)), f"{said}.", error=False)
         yield from self._of_catalog(settings)
+
+    def _of_engines(self, settings: Settings) -> Iterator[Finding]:
+        """Remarks on environments of engines that cannot be used: a server starts without them."""
+        for name, python in settings.workers.python.items():
+            with suppress(ConfigurationError):  # told as an error
+                if (missing := builtin_engines({name: python}).missing(name)) is not None:
+                    yield Finding(self._at(("workers", "python", name)), missing.message, error=False)
 
     def _of_catalog(self, settings: Settings) -> Iterator[Finding]:
         """Errors and remarks of the rows together, and of the settings that name a model.

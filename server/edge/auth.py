@@ -81,6 +81,11 @@ def _callers(keys: Iterable[SecretStr], *, admin: bool = False, metrics: bool = 
     return {digest: Caller(id=f"settings-{digest[:12]}", admin=admin, metrics=metrics) for digest in digests}
 
 
+def settings_ids(settings: Settings) -> frozenset[str]:
+    """The ids of the keys of the settings, of which metrics keys call no model."""
+    return frozenset(caller.id for caller in _callers((*settings.api_keys, *settings.admin_keys)).values())
+
+
 def require_admin(request: Request) -> Caller:
     """The calling administrator.
 

@@ -21,12 +21,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from backends.headers import header_list
-from catalog.errors import RoundhouseError
+from catalog.errors import RoundhouseError, UnsupportedParameter
+from routing.reading.intent import is_strict
 from server.edge.auth import require_admin
 from server.edge.bodies import check_query, read_json, read_query
 from server.edge.callers import with_stand_in
 from server.edge.routes import DirectRoute, Handler
 
+_OF_ROUTING = frozenset({"strict", "routing"})
 JSON_LINES = "application/x-ndjson"
 
 
@@ -38,6 +40,8 @@ class Contract:
     """The type of the body."""
     form: bool = False
     """The body is a multipart form with these fields, not JSON."""
+    any_field: bool = False
+    """The handler refuses the fields that it does not know, beyond those of the body's type."""
     json_too: type[BaseModel] | None = None
     """The type of a JSON body that may come in place of the form."""
     own_reading: bool = False
@@ -112,13 +116,21 @@ def route(
 
 
 def _naming_unknown(handler: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
-    """The handler, whose answer names the fields of the body that its type lacks, as a model's answer does."""
+    """The handler, whose answer names the fields of the body that its type lacks, as a model's answer does.
+
+    Under ``strict`` they are refused before anything is done.
+    """
 
     @wraps(handler)
     async def told(request: Request, *body: BaseModel, **given: Any) -> Response:
-        response = await handler(request, *body, **given)
         read = body[0] if body else given.get("body")
-        unknown = tuple(name for name, value in ((read and read.model_extra) or {}).items() if value is not None)
+        extra = (read and read.model_extra) or {}
+        unknown = tuple(name for name, value in extra.items() if value is not None and name not in _OF_ROUTING)
+        if unknown and read is not None and is_strict(read, request.headers):
+            raise UnsupportedParameter(
+                f"This endpoint has no {header_list(unknown)}, and strict was asked for.", param=unknown[0][:256]
+            )
+        response = await handler(request, *body, **given)
         if unknown:
             response.headers["x-roundhouse-dropped"] = header_list(unknown)
         return response
@@ -132,7 +144,7 @@ def _serve(handler: Callable[..., Awaitable[Response]], contract: Contract) -> H
     parameters = list(inspect.signature(handler).parameters)
     in_path = [name for name in parameters[1:] if name not in ("body", "query")]
 
-    if reads is not None and not contract.calls_model:
+    if reads is not None and not (contract.calls_model or contract.any_field):
         handler = _naming_unknown(handler)
     exact = contract.exact or contract.admin
     further = contract.query or exact or contract.optional or contract.any_type

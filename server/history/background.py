@@ -37,6 +37,7 @@ class BackgroundResponses:
 
     kind = RESPONSE
     unfinished = (QUEUED, RUNNING)
+    keeps_slot = True
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from backends.workers.engines.common.options import paths_of
 from backends.workers.engines.registry import Engines
 from catalog.clouds import address_of
-from catalog.errors import ConfigurationError, InvalidRequest
+from catalog.errors import ConfigurationError, InvalidRequest, UnsupportedParameter
 from catalog.model import Endpoint, Model
 from catalog.store.settings import ModelSettings
 from catalog.types import Json
@@ -59,6 +59,13 @@ class RowGuard:
             )
         if kind == "path" and isinstance(source.get("path"), str):
             self._check_file(source["path"], "source.path", at_home=self._at_home)
+
+    def check_context(self, row: Model) -> None:
+        """Check that the engine of a row whose options name a context has one. Raises UnsupportedParameter."""
+        if "context" in row.options and self._engines.context(row, 1) is None:
+            having = sorted(name for name, engine in self._engines.items() if engine.context)
+            said = f"'context' is not for the engine '{row.engine}' of '{row.id}'"
+            raise UnsupportedParameter(f"{said}; these have it: {', '.join(having)}.", param="context")
 
     def check_options(self, row: Model, given: Collection[str]) -> None:
         """Check the options of a row's engine, and the files that those named in ``given`` lead to.

@@ -161,6 +161,7 @@ class PullWork:
 
     unfinished = (QUEUED, RUNNING)
     at_once = AT_ONCE
+    keeps_slot = False
 
     def __init__(self, kind: str, storage: Storage, library: Library) -> None:
         self.kind = kind

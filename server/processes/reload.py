@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from catalog.errors import ConfigurationError
 from routing.reading.stand_ins import StandIns
+from server.configuration.capped_keys import tell_unbound_caps
 from server.edge.auth import Keys
 from server.edge.services import Services
 from server.settings import Settings
@@ -151,6 +152,7 @@ async def apply_settings(services: Services, settings: Settings) -> list[str]:
     if runtime is not None and runtime.reload is not None:
         await runtime.reload(settings)
         runtime.stand_ins = StandIns(settings.routing.stand_ins)
+        tell_unbound_caps(settings, runtime.keys)
     elif changed:
         raise ConfigurationError(f"A change of {', '.join(changed)} needs a restart.")
     services.settings = settings

@@ -19,7 +19,7 @@ from catalog.errors import RoundhouseError
 from routing.clock import Clock
 from routing.state.protocol import process_name
 from routing.state.records import Record, RecordQuery, Records
-from server.storage.slots import Slot, Slots
+from server.storage.slots import Slot, Slots, leaves_room
 
 HOLD = 15.0
 """Seconds for which a process holds work without renewal."""
@@ -39,7 +39,8 @@ class BackgroundWork(Protocol):
     """The work that records of one kind stand for.
 
     ``unfinished`` are the statuses of records to work on; ``at_once`` bounds those that one process works on,
-    beside those that rest.
+    beside those that rest. A piece that ``keeps_slot`` does not rest before its end: one key's pieces then
+    leave slots free for other keys.
     """
 
     @property
@@ -50,6 +51,9 @@ class BackgroundWork(Protocol):
 
     @property
     def at_once(self) -> int: ...
+
+    @property
+    def keeps_slot(self) -> bool: ...
 
     async def run(self, record: Record, slot: Slot) -> None:
         """Do the work and store its end. Called again with the record as it is stored if a process died.
@@ -182,7 +186,12 @@ class Runner:
         mine = [slot for slot in slots if slot.owner == owner]
         if work.at_once <= 0 or len(mine) >= MOST_HELD:
             return False
-        return sum(not slot.idle for slot in slots) < work.at_once or all(slot.idle for slot in mine)
+        if all(slot.idle for slot in mine):
+            return True
+        busy = sum(not slot.idle for slot in slots)
+        if not work.keeps_slot:
+            return busy < work.at_once
+        return leaves_room(owner, sum(not slot.idle for slot in mine), busy, work.at_once)
 
     async def _take(self, work: BackgroundWork, record: Record) -> bool:
         """Hold a record and run it, if nobody else holds it."""

@@ -54,9 +54,14 @@ class StorageSettings(Section):
     videos: int = Field(
         default=16,
         ge=0,
-        description="videos that one process works on at a time, beside those that a provider works on; 0: none",
+        description="videos that one process works on at a time, beside those of providers; one key has three "
+        "quarters at most; 0: none",
     )
-    background: int = Field(default=64, ge=0, description="background responses that one process makes at a time")
+    background: int = Field(
+        default=64,
+        ge=0,
+        description="background responses that one process makes at a time; one key has three quarters at most",
+    )
 
 
 class RealtimeSettings(Section):
@@ -66,7 +71,8 @@ class RealtimeSettings(Section):
     sessions_per_key: int | None = Field(
         default=None,
         gt=0,
-        description="most open sessions with one key, in one gateway process; by default without limit",
+        description="most open sessions with one key, in one gateway process; by default three quarters of all, "
+        "less while others have some",
         examples=[8],
     )
     session_seconds: float = Field(default=3600.0, gt=0, description="seconds until a session ends")

@@ -7,8 +7,28 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from server.callers import ANONYMOUS
+
 SLICE = 10.0
 """Seconds after which work makes room for that of a key which has fewer slots."""
+
+
+PER_FREE_SLOT = 3
+"""Slots that a key may have for each that stays free, where they are kept long: three quarters, if it is alone."""
+_EVERYONE = frozenset({"", ANONYMOUS.id})
+"""Owners on a server without keys."""
+
+
+def leaves_room(owner: str, mine: int, taken: int, most: int) -> bool:
+    """Whether an owner that has ``mine`` of ``taken`` slots may take one that it will keep for long.
+
+    The bound shrinks with the slots that others have (Choudhury and Hahne, "Dynamic queue length thresholds",
+    1998), so that one stays free for a key that comes later. The first slot of a key needs nothing but a free one.
+    """
+    free = most - taken
+    if free <= 0 or mine == 0 or owner in _EVERYONE:
+        return free > 0
+    return mine < PER_FREE_SLOT * (free - 1)
 
 
 class Slots:

@@ -60,6 +60,7 @@ class VideoWork:
 
     kind = VIDEO
     unfinished = (QUEUED, RUNNING)
+    keeps_slot = True
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime

@@ -11,7 +11,7 @@ from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.program.app import parse as parse_in_worker
 from catalog.errors import ConfigurationError, InvalidRequest
 from catalog.toml_rows import user_models
-from catalog.validation.wording import describe, shown
+from catalog.validation.wording import describe, of_request, shown
 from routing.reading.intent import read_intent
 from server.edge.json_body import parse
 
@@ -22,6 +22,7 @@ class Body(BaseModel):
     share: Annotated[float, Field(ge=0, le=1)] = 0.5
     count: Annotated[int, Field(gt=0)] = 1
     mode: Literal["a", "b"] = "a"
+    api_key: Literal["a", "b"] = "a"
     flag: bool = False
     name: Annotated[str, Field(min_length=1, max_length=3, pattern="^[a-z]*$")] = "a"
     items: Annotated[list[str], Field(max_length=1)] = []
@@ -33,14 +34,17 @@ class Body(BaseModel):
     [
         ("share", 2, "it must be at most 1 (it is 2)"),
         ("share", -1, "it must be at least 0 (it is -1)"),
-        ("share", "x", "it must be a number (it is text)"),
+        ("share", "x", "it must be a number (it is 'x')"),
         ("count", 0, "it must be more than 0 (it is 0)"),
         ("count", 1.5, "it must be a whole number (it is 1.5)"),
-        ("mode", "c", "it must be 'a' or 'b' (it is text)"),
+        ("mode", "c", "it must be 'a' or 'b' (it is 'c')"),
+        ("mode", "c" * 41, "it must be 'a' or 'b' (it is text)"),
+        ("mode", "c\x1b", "it must be 'a' or 'b' (it is text)"),
+        ("api_key", "c", "it must be 'a' or 'b' (it is text)"),
         ("flag", 7, "it must be true or false (it is 7)"),
         ("name", "", "it must have at least 1 character (it is empty text)"),
         ("name", "long name", "it must have at most 3 characters (it is text)"),
-        ("name", "A", "it must match the pattern ^[a-z]*$ (it is text)"),
+        ("name", "A", "it must match the pattern ^[a-z]*$ (it is 'A')"),
         ("name", None, "it must be text (it is null)"),
         ("items", "x", "it must be a list (it is text)"),
         ("items", ["x", "y"], "it must have at most 1 item (it is a list)"),
@@ -51,7 +55,14 @@ class Body(BaseModel):
 def test_what_is_allowed_and_what_came(field: str, value: Any, said: str) -> None:
     with pytest.raises(ValidationError) as wrong:
         Body.model_validate({field: value})
-    assert describe(wrong.value.errors()[0], value=False) == said
+    assert of_request(wrong.value.errors()[0]) == said
+
+
+@pytest.mark.parametrize("value", ["x", "sk-planted"])
+def test_a_text_of_the_settings_is_not_repeated_where_it_may_be_a_secret(value: str) -> None:
+    with pytest.raises(ValidationError) as wrong:
+        Body.model_validate({"mode": value})
+    assert describe(wrong.value.errors()[0], value=False) == "it must be 'a' or 'b' (it is text)"
 
 
 def test_a_value_is_repeated_only_where_it_may_be_and_is_cut_short() -> None:

@@ -217,6 +217,18 @@ def test_an_embedding_that_cannot_be_cut_is_refused(client: openai.OpenAI) -> No
         client.embeddings.create(model="all-minilm-l6-v2", input="x", dimensions=64)
 
 
+def test_a_value_that_one_caller_cannot_have_stays_open_to_the_others(client: openai.OpenAI) -> None:
+    for _ in range(3):
+        with pytest.raises(openai.BadRequestError, match="cannot be cut to 7"):
+            client.embeddings.create(model="auto", input="x", dimensions=7)
+        with pytest.raises(openai.BadRequestError, match="speak"):
+            client.audio.speech.create(model="auto", voice="alloy", input="Hi.", extra_body={"language": "xx"})
+    assert len(client.embeddings.create(model="auto", input="x", dimensions=384).data[0].embedding) == 384
+    assert client.audio.speech.create(
+        model="auto", voice="alloy", input="Hi.", extra_body={"language": "en"}
+    ).content
+
+
 def test_spoken_mp3_is_transcribed_back(client: openai.OpenAI) -> None:
     speech = client.audio.speech.create(model="hibari", voice="alloy", input=SENTENCE, response_format="mp3")
     with av.open(io.BytesIO(speech.content), mode="r") as container:

@@ -89,7 +89,7 @@ async def test_truncation_happens_only_when_asked_for_and_is_flagged(minilm: Wor
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        ({"input": "x", "dimensions": 128}, "unsupported_parameter"),
+        ({"input": "x", "dimensions": 128}, "unsupported_value"),
         ({"input": [[30_522]]}, "invalid_request"),
         ({"input": []}, "invalid_request"),
         ({"input": ""}, "invalid_request"),

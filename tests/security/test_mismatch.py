@@ -132,6 +132,15 @@ async def test_a_refused_value_is_the_callers_400_and_closes_nothing(
             assert answer.status_code == 200
 
 
+async def test_an_unknown_field_of_a_compaction_is_named_or_refused(site: OpenSite, provider: FakeOpenAI) -> None:
+    body = {"model": "far", "input": "Hi", "zzz_unknown": 1}
+    async with site() as running:
+        answer = await running.client.post("/v1/responses/compact", json=body)
+        assert "zzz_unknown" in answer.headers["x-roundhouse-dropped"].split(", ")
+        refused = await running.client.post("/v1/responses/compact", json={**body, "strict": True})
+        assert "zzz_unknown" in assert_error(refused, 400, "unsupported_parameter")["message"]
+
+
 async def test_a_missing_path_is_the_upstreams_fault_and_ends_when_it_heals(
     site: OpenSite, provider: FakeOpenAI
 ) -> None:

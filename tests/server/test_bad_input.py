@@ -186,6 +186,10 @@ async def test_wrong_methods(gateway: Gateway) -> None:
     error(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"
     error(await gateway.client.patch("/v1/models/parrot"), 405, "method_not_allowed")
+    answer = await gateway.client.put("/v1/models")
+    assert answer.headers["allow"] == "GET, HEAD, POST", "of every route of the path (RFC 9110, section 10.2.1)"
+    assert "GET, HEAD, POST" in answer.json()["error"]["message"]
+    assert (await gateway.client.put("/v1/responses/x")).headers["allow"] == "DELETE, GET, HEAD"
 
 
 async def test_an_unknown_model_is_404_with_the_nearest_names(gateway: Gateway) -> None:

@@ -53,3 +53,38 @@ async def test_strict_at_the_top_never_loosens_what_routing_asks_for(gateway: Ga
     body = {"model": "parrot", "messages": messages, "strict": False, "routing": {"strict": True}}
     assert (await gateway.client.post("/v1/chat/completions", json=body)).is_success
     assert gateway.dispatcher.facts[-1].intent.strict
+
+
+_NO_MODEL: tuple[tuple[str, Json], ...] = (
+    ("/v1/conversations", {}),
+    ("/v1/uploads", {"filename": "a.jsonl", "purpose": "batch", "bytes": 1, "mime_type": "text/jsonl"}),
+    ("/api/show", {"model": "parrot"}),
+)
+
+
+@pytest.mark.parametrize(("path", "body"), _NO_MODEL)
+async def test_strict_refuses_an_unknown_field_where_no_model_is_asked(
+    gateway: Gateway, path: str, body: Json
+) -> None:
+    wrong = {**body, "zzz_unknown": 1}
+    told = await gateway.client.post(path, json={**wrong, "strict": False})
+    assert told.is_success, told.text
+    assert told.headers["x-roundhouse-dropped"] == "zzz_unknown"
+    for more, headers in (
+        ({"strict": True}, {}),
+        ({"routing": {"strict": True}}, {}),
+        ({}, {"x-roundhouse-strict": "true"}),
+    ):
+        refused = await gateway.client.post(path, json={**wrong, **more}, headers=headers)
+        assert refused.status_code == 400, refused.text
+        assert "zzz_unknown" in refused.text
+        assert (await gateway.client.post(path, json={**body, **more}, headers=headers)).is_success
+
+
+async def test_a_text_to_split_keeps_the_field_that_its_model_is_to_name_or_refuse(
+    gateway: Gateway,
+) -> None:
+    body = {"model": "parrot", "content": "Hi", "zzz_unknown": 1, "strict": True}
+    await gateway.client.post("/tokenize", json=body)
+    assert gateway.backend.requests[-1].model_extra["zzz_unknown"] == 1
+    assert gateway.dispatcher.facts[-1].intent.strict

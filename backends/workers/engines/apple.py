@@ -30,7 +30,6 @@ from backends.workers.program.app import parse, serve_engine, stream_response
 from backends.workers.program.threads import WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
 from catalog.errors import (
-    CapabilityMismatch,
     ContextLengthExceeded,
     EngineMissing,
     InvalidRequest,
@@ -38,6 +37,7 @@ from catalog.errors import (
     ModelUnavailable,
     RequestFailed,
     UnsupportedParameter,
+    UnsupportedValue,
 )
 from catalog.types import Json
 
@@ -242,9 +242,9 @@ class Conversation:
             elif role == "assistant" and not message.get("tool_calls"):
                 turns.append(("response", text))
             else:
-                raise CapabilityMismatch("Apple's on-device model takes no tool calls here.", param="messages")
+                raise UnsupportedValue("Apple's on-device model takes no tool calls here.", param="messages")
         if not turns or turns[-1][0] != "user":
-            raise CapabilityMismatch(
+            raise UnsupportedValue(
                 "Apple's on-device model answers a user's message, which must be the last.", param="messages"
             )
         return cls("\n\n".join(instructions) or None, turns[:-1], turns[-1][1])

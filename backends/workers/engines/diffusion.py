@@ -22,7 +22,7 @@ from backends.workers.engines.pictures.painting import Painting, PictureEngine, 
 from backends.workers.program.app import serve_engine
 from backends.workers.program.threads import CancelSignal
 from backends.workers.spec import Ready, WorkerSpec
-from catalog.errors import UnsupportedParameter
+from catalog.errors import UnsupportedValue
 from catalog.types import Json
 
 __all__ = ["DiffusionEngine", "DiffusionOptions", "serve"]
@@ -145,7 +145,7 @@ def _pictures(painting: Painting, known: frozenset[str], pipeline: Any) -> Any:
     if len(sources) == 1:
         return sources[0]
     if "strength" in known:  # image to image has one picture to begin with
-        raise UnsupportedParameter(
+        raise UnsupportedValue(
             f"{type(pipeline).__name__} changes one picture at a time; {len(sources)} were sent.", param="image"
         )
     return list(sources)

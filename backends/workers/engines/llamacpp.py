@@ -31,6 +31,8 @@ _BYTES_PER_VALUE: dict[str, float] = {
     "q4_0": 18 / 32, "iq4_nl": 18 / 32,
 }  # fmt: skip
 _COMPUTE_BUFFER = 150 * 1024 * 1024
+CONTEXT_STEP = 256
+"""Tokens to whose multiple llama.cpp rounds up the context of a slot."""
 _EMBEDS = frozenset({Capability.EMBED, Capability.RERANK})
 _GENERATES = frozenset({Capability.CHAT, Capability.COMPLETION})
 

@@ -24,7 +24,12 @@ from backends.workers.engines.common.transcripts import Transcript, answer_event
 from backends.workers.program.app import serve_engine
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
-from catalog.errors import CapabilityMismatch, EngineMissing, ModelUnavailable, UnsupportedParameter
+from catalog.errors import (
+    CapabilityMismatch,
+    EngineMissing,
+    ModelUnavailable,
+    UnsupportedValue,
+)
 from catalog.names.languages import language_of
 from catalog.types import Json
 
@@ -138,7 +143,7 @@ class OnnxAsrEngine:
             return {}
         spoken = language_of(request.language or "en")
         if spoken not in self._languages:
-            raise UnsupportedParameter(
+            raise UnsupportedValue(
                 f"'{self._spec.model_id}' knows {', '.join(sorted(self._languages))}; {request.language!r} is not "
                 "among them.",
                 param="language",

@@ -47,12 +47,13 @@ class EngineInfo:
     ``packages`` are the import names it requires; ``extra`` installs them. ``command`` is the argument list
     without ``--ready-fd``. ``devices`` are the supported kinds (the part of a device's id before the colon).
     ``slots`` gives the default number of concurrent requests for a number of cores. ``context`` tells whether it
-    has a context window. ``explain`` finds the cause of a failed start in the log. ``memory`` estimates the memory
-    before the first load; without it the row's figure is used, then :func:`files_memory`. ``environment`` is the
-    Python interpreter at the beginning of ``command``. ``options`` is the path of the model of a row's options
-    (``module:Class``), which is imported without the engine's packages. ``adds`` are further capabilities of its
-    models, by the capability that brings them. Models with one of ``single`` take one request at a time.
-    ``serves`` are the endpoints that its models may have; empty if its package decides.
+    has a context window, which it rounds up to ``context_step`` tokens. ``explain`` finds the cause of a failed
+    start in the log. ``memory`` estimates the memory before the first load; without it the row's figure is used,
+    then :func:`files_memory`. ``environment`` is the Python interpreter at the beginning of ``command``.
+    ``options`` is the path of the model of a row's options (``module:Class``), which is imported without the
+    engine's packages. ``adds`` are further capabilities of its models, by the capability that brings them. Models
+    with one of ``single`` take one request at a time. ``serves`` are the endpoints that its models may have; empty
+    if its package decides.
     """
 
     name: str
@@ -62,6 +63,7 @@ class EngineInfo:
     devices: frozenset[str]
     slots: Callable[[int], int]
     context: bool = False
+    context_step: int = 1
     explain: Callable[[str], str | None] = _nothing
     memory: Memory | None = None
     environment: Environment = field(default_factory=Environment)
@@ -129,7 +131,9 @@ class Engines(Mapping[str, EngineInfo]):
         if engine is None or not engine.context:
             return None
         chosen = model.options.get("context")
-        return chosen if isinstance(chosen, int) else min(model.limits.context_window or default, default)
+        if not isinstance(chosen, int):
+            return min(model.limits.context_window or default, default)
+        return -(-chosen // engine.context_step) * engine.context_step
 
     def own_pythons_missing(self) -> list[EngineMissing]:
         """The engines that cannot run in the interpreter that the settings name for them. Starts each of these."""
@@ -248,6 +252,7 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
         extra: str | None = None,
         children: bool = False,
         context: bool = False,
+        context_step: int = 1,
         explain: Callable[[str], str | None] = _nothing,
         memory: Memory | None = None,
         options: str,
@@ -265,6 +270,7 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
             devices=devices,
             slots=slots,
             context=context,
+            context_step=context_step,
             explain=explain,
             memory=memory,
             environment=environment,
@@ -277,7 +283,8 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
     cuda = frozenset({"cpu", "cuda"})
     engines = Engines(
         engine("llamacpp", "llamacpp", ("xllamacpp",), _GPU, _decoding,
-               context=True, explain=llamacpp.explain, memory=llamacpp.memory, options="LlamaCppOptions",
+               context=True, context_step=llamacpp.CONTEXT_STEP, explain=llamacpp.explain, memory=llamacpp.memory,
+               options="LlamaCppOptions",
                serves=_OF_TEXT, adds={Capability.CHAT: Capability.CLASSIFY}),
         engine("onnx", "onnx.engine", ("onnxruntime", "tokenizers"), cuda, _batching, options="OnnxOptions",
                serves=_OF_TEXT - _GENERATING, adds={Capability.EMBED: Capability.CLASSIFY}),
@@ -310,6 +317,7 @@ def builtin_engines(pythons: Mapping[str, Path] = MappingProxyType({})) -> Engin
     unknown = sorted(pythons.keys() - engines.keys())
     if unknown:
         raise ConfigurationError(
-            f"[workers.python] names the engine '{unknown[0]}'; the engines are {', '.join(sorted(engines))}."
+            f"Invalid setting 'workers.python.{unknown[0]}': there is no such engine; the engines are "
+            f"{', '.join(sorted(engines))}."
         )
     return engines

@@ -33,7 +33,7 @@ from catalog.errors import (
     CapabilityMismatch,
     EngineMissing,
     ModelUnavailable,
-    UnsupportedParameter,
+    UnsupportedValue,
 )
 from catalog.names.languages import language_of
 from catalog.types import Json
@@ -185,7 +185,7 @@ class WhisperEngine:
             code = language_of(tag)
             if code not in self._languages:
                 known = "English only" if english_only else f"{len(self._languages)} languages"
-                raise UnsupportedParameter(
+                raise UnsupportedValue(
                     f"'{self._spec.model_id}' knows {known}; {tag!r} is not among them.", param=named
                 )
             codes.append(code)

@@ -182,6 +182,11 @@ async def transcription_of(form: FormData, *, translate: bool) -> TranscriptionR
         request = TranscriptionRequest.model_validate(fields)
     except ValidationError as error:
         raise from_validation(error, fields) from None
+    if translate and request.response_format == "diarized_json":
+        raise InvalidRequest(
+            "A translation does not say who speaks: the response_format is json, text, srt, verbose_json or vtt.",
+            param="response_format",
+        )
     if request.stream and request.response_format in _DOCUMENTS:
         raise InvalidRequest(
             f"A stream is events: it cannot be {request.response_format}. Leave out 'stream', or ask for the "

@@ -37,6 +37,7 @@ from server.realtime.socket import SocketSession
 from server.runtime import Runtime
 from server.scope import ABORT, CALLER, SECRET, SERVICES
 from server.storage.client_secrets import ClientSecret, make_secret
+from server.storage.slots import leaves_room
 
 router = APIRouter(tags=["realtime"])
 SECONDS = 600
@@ -223,6 +224,12 @@ def check_room(in_flight: InFlight, caller: Caller, services: Services) -> None:
             f"The server has its {settings.sessions} realtime sessions (realtime.sessions). Try again later.",
             retry_after=after,
         )
-    own = settings.sessions_per_key
-    if own is not None and sum(each.key == caller.id for each in in_flight.sessions) >= own:
+    own, mine = settings.sessions_per_key, sum(each.key == caller.id for each in in_flight.sessions)
+    if own is not None and mine >= own:
         raise RateLimited(f"This key has its {own} realtime sessions. Close one.", retry_after=after)
+    if own is None and not leaves_room(caller.id, mine, len(in_flight.sessions), settings.sessions):
+        raise RateLimited(
+            f"This key has {mine} realtime sessions, and the few that are left are for others "
+            "(realtime.sessions_per_key sets a number). Close one.",
+            retry_after=after,
+        )

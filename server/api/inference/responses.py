@@ -161,7 +161,9 @@ async def compact_response(request: Request, body: ResponsesRequest) -> Response
     asked = body.model_copy(update={"background": None, "stream": None})
     turn = await turn_of(runtime, asked, origin.caller, origin.trace)
     chat = await turn.chat()
-    lost = tuple(name for name in chat.left_out if name.startswith("input"))  # the summary has no other part
+    unknown = body.model_extra or {}
+    # The summary has no other part.
+    lost = tuple(name for name in chat.left_out if name.startswith("input") or name in unknown)
     job = chat_job(summarising(chat, natively=True), origin)
     if _is_limited(runtime, job.facts):
         job = chat_job(summarising(chat, natively=False), origin)

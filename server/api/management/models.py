@@ -213,7 +213,9 @@ async def get_model(request: Request, model_id: str) -> Response:
     router,
     "DELETE",
     "/v1/models/{model_id:path}",
-    Contract(query=DeleteQuery, answers=ModelDeleted, admin=True, raises=(InvalidRequest, ModelUnavailable)),
+    Contract(
+        query=DeleteQuery, answers=ModelDeleted, admin=True, raises=(InvalidRequest, ModelUnavailable, NotFound)
+    ),
 )
 async def delete_model(request: Request, model_id: str, query: DeleteQuery) -> Response:
     """Unregister a model that was registered, with ``files=true`` also deleting its files.
@@ -226,8 +228,9 @@ async def delete_model(request: Request, model_id: str, query: DeleteQuery) -> R
     library, registry = library_of(runtime), runtime.registry
     registered = registry is not None and registry.has(row.id)
     if not (registered or query.files is not False):
-        raise InvalidRequest(
-            f"'{row.id}' was not registered, so that only its files can be deleted: leave 'files' out.",
+        raise NotFound(
+            f"'{row.id}' was not registered, and its files stay. To delete those: roundhouse rm {row.id} (or "
+            "leave 'files' out).",
             param="files",
         )
     if not registered and row.origin == "user" and query.files is None and await library.has(row):
@@ -287,6 +290,8 @@ async def load_model(request: Request, model_id: str, body: LoadRequest) -> Resp
         if guard is not None:
             with named_as_given(row, kv_cache=body.kv_cache, quantization=body.quantization):
                 await asyncio.to_thread(guard.check_options, chosen, options)
+            if "context" in options:
+                guard.check_context(chosen)
         check_window(chosen, row, runtime.catalog.window(row.id))
     async with Guard(request, services_of(request).in_flight):
         on_use = runtime.on_use
@@ -337,7 +342,7 @@ def describe(
         "family": row.family,
         "license": row.license,
         "capabilities": sorted(capability.value for capability in row.capabilities),
-        "context_window": row.limits.context_window,
+        "context_window": row.limits.context_window if view is None else view.context or row.limits.context_window,
         "max_output_tokens": row.limits.max_output_tokens,
         "max_input_tokens": row.limits.max_input_tokens,
         "dimensions": row.limits.dimensions,

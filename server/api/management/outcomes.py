@@ -37,7 +37,7 @@ class Trace(TypedDict):
     id: str
     object: Literal["trace"]
     at: float
-    status: Literal["running", "done", "failed"]
+    status: Literal["running", "done", "failed", "cancelled"]
     request: Json
     plan: Json
     attempts: list[Json]

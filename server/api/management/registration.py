@@ -41,7 +41,7 @@ class ModelRow(WireModel):
     router,
     "POST",
     "/v1/models",
-    Contract(reads=ModelRow, answers=ModelCard, admin=True, raises=(NotFound, Unavailable)),
+    Contract(reads=ModelRow, any_field=True, answers=ModelCard, admin=True, raises=(NotFound, Unavailable)),
 )
 async def register_model(request: Request, body: ModelRow) -> Response:
     """Register a model, or change one. It is in force in every gateway at once and after a restart."""

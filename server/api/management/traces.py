@@ -29,7 +29,7 @@ class TraceListQuery(WireModel):
 
     limit: Annotated[int, Field(ge=1, le=MOST_TRACES), AS_COUNT] = 50
     before: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=False)] | None = None
-    status: Literal["running", "done", "failed"] | None = None
+    status: Literal["running", "done", "failed", "cancelled"] | None = None
     model: Identifier | None = None
 
 
@@ -42,7 +42,7 @@ class TraceSummary(TypedDict):
     id: str
     object: Literal["trace.summary"]
     at: float
-    status: Literal["running", "done", "failed"]
+    status: Literal["running", "done", "failed", "cancelled"]
     capability: str
     requested: str
     task: str

@@ -70,6 +70,8 @@ def run(
     asked = "\n\n".join(part for part in (" ".join(words), piped) if part.strip())
     chatting = not asked and not files and sys.stdin.isatty()
     if not chatting and not asked:
+        if model != "auto":  # a name that is nowhere is the nearer mistake
+            _model(reach(url, key, config), model, model, chatting=False)
         raise typer.BadParameter("there is nothing to answer: standard input is empty.", param_hint="PROMPT")
     if chatting and not sys.stdout.isatty():
         raise typer.BadParameter("a chat needs a terminal for its output; give one prompt.", param_hint="PROMPT")
@@ -119,16 +121,16 @@ def _answer(
     from server.commands.chat.attachments import content_of
     from server.commands.chat.display import MarkdownDisplay, PlainDisplay
 
-    body = said.body(content_of(asked, files, lambda line: typer.echo(line, err=True)))
+    body = said.body(content_of(asked, files, lambda line: terminal.say(line, err=True)))
     if as_json:
         answer = ask(client, body, lambda *_: None)
-        typer.echo(json.dumps(answer.figures(), indent=1, ensure_ascii=False))
+        terminal.say(json.dumps(answer.figures(), indent=1, ensure_ascii=False))
     else:
         with MarkdownDisplay(terminal.console()) if sys.stdout.isatty() else PlainDisplay() as display:
             answer = ask(client, body, display.show)
         if stats:
-            typer.echo(f"{answer.line()}\n{answer.reason or ''}", err=True)
+            terminal.say(f"{answer.line()}\n{answer.reason or ''}", err=True)
         if answer.notice:
-            typer.echo(answer.notice, err=True)
+            terminal.say(answer.notice, err=True)
     if answer.stopped:
         raise typer.Exit(130)

@@ -12,6 +12,8 @@ from rich.markdown import Markdown
 from rich.segment import Segment
 from rich.text import Text
 
+from server.commands.terminal import cleaned
+
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
@@ -20,7 +22,6 @@ _FRAMES = 12
 """Renderings per second."""
 _SPARE = 2
 """Lines of the terminal that the open block leaves free."""
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def closed_blocks(text: str) -> int:
@@ -63,7 +64,7 @@ class PlainDisplay:
     def show(self, piece: str, reasoning: bool) -> None:
         """Add a piece of the answer, or of its reasoning."""
         if not reasoning:
-            sys.stdout.write(_CONTROLS.sub("", piece) if self._terminal else piece)
+            sys.stdout.write(cleaned(piece) if self._terminal else piece)
             sys.stdout.flush()
 
 
@@ -101,7 +102,7 @@ class MarkdownDisplay:
 
     def show(self, piece: str, reasoning: bool) -> None:
         """Add a piece of the answer, or of its reasoning, which is shown until the answer begins."""
-        piece = _CONTROLS.sub("", piece)
+        piece = cleaned(piece)
         if reasoning:
             self._thought += piece
             return

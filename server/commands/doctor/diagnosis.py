@@ -17,6 +17,7 @@ from catalog.types import Json
 from server.advising.models import as_json, recommended, upgrades
 from server.commands.library.local import broken_files, catalog_and_store, faults_of, state_of
 from server.commands.terminal import bytes_of
+from server.configuration.capped_keys import created_here, unbound
 from server.program import program
 from server.settings import Settings
 
@@ -63,7 +64,7 @@ def diagnose(settings: Settings) -> Json:
         ],
         "upgrades": {name: choice.entry.id for name, choice in upgrades(settings, installed, engines).items()},
         "problems": [*broken_files(settings, catalog, faults), *_disk(settings.data_dir), *_cluster(settings)],
-        "remarks": list(catalog.remarks()),
+        "remarks": [*catalog.remarks(), *unbound(settings, created_here(settings)).values()],
         "data_dir": str(settings.data_dir),
     }
 

@@ -110,7 +110,7 @@ def list_models(
         )
     console.print(table)
     if not lines and wanted.filters:
-        typer.echo(
+        terminal.say(
             f"no model passes these filters{'' if show_all else '; --all looks at every known one'}", err=True
         )
     for text in broken_files(settings, catalog, faults):
@@ -143,7 +143,8 @@ def _filter(**given: object) -> ModelFilter:
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise typer.BadParameter(f"{place(first)}: {describe(first, value=True)}") from None
+        option = f"--{place(first).partition('.')[0].replace('_', '-')}"
+        raise typer.BadParameter(describe(first, value=True), param_hint=option) from None
 
 
 def _check_provider(name: str, catalog: Catalog, lines: Iterable[Listed]) -> None:

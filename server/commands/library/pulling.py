@@ -24,6 +24,7 @@ from catalog.model import Capability
 from catalog.store.store import Store
 from server.advising.models import recommended, wanted_of
 from server.catalog_updates import read_catalog
+from server.commands import terminal
 from server.commands.library.local import Config, ModelId, catalog_and_store
 from server.commands.support.completion import complete_pull
 from server.commands.support.progress import PullProgress
@@ -88,7 +89,7 @@ def pull(
                 wanted=replace(wanted, engines=frozenset({engine})), token=token, revision=revision,
                 model_id=name or f"{form.entry.id}-{engine}", known=catalog.get,
             )  # fmt: skip
-        typer.echo(f"{row.id} is ready")
+        terminal.say(f"{row.id} is ready")
         return
     names = [what] if what != "recommended" else _recommended(settings, store, capability, yes)
     memory = max((device.budget for device in machine.devices), default=None)
@@ -99,7 +100,7 @@ def pull(
                 revision=revision, token=token, memory=memory, model_id=name, wanted=lambda: wanted,
             )  # fmt: skip
         for one in ready:
-            typer.echo(f"{one} is ready")
+            terminal.say(f"{one} is ready")
 
 
 def _check_options(
@@ -150,10 +151,10 @@ def _recommended(settings: Settings, store: Store, capabilities: list[str] | Non
     here = {stored.id for stored in store.list()}
     missing = [choice for name, choice in chosen.items() if name not in here]
     if not missing:
-        typer.echo("The recommended models are on this machine." if chosen else "Nothing of the catalogue fits.")
+        terminal.say("The recommended models are on this machine." if chosen else "Nothing of the catalogue fits.")
         return []
     for choice in missing:
-        typer.echo(
+        terminal.say(
             f"{choice.entry.id:<28} {choice.quantization or '':<10} about {bytes_of(choice.size)}", err=True
         )
     total = sum(choice.size for choice in missing)
@@ -189,7 +190,7 @@ def remove(model: ModelId, config: Config = None) -> None:
     if (row := catalog.get(name)) is not None and name not in {stored.id for stored in store.list()}:
         raise not_removable(row)
     freed = store.remove(name)
-    typer.echo(f"removed {name}, {bytes_of(freed)} freed")
+    terminal.say(f"removed {name}, {bytes_of(freed)} freed")
 
 
 def stored_id(model: str, catalog: Catalog, store: Store) -> str:

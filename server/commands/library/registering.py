@@ -11,6 +11,7 @@ from urllib.parse import quote
 import typer
 
 from catalog.types import Json
+from server.commands import terminal
 from server.commands.client import AdminKey, Config, ServerClient, Url
 from server.commands.support.options import gives
 
@@ -69,7 +70,7 @@ def register(
         row |= _source(source, url_of, protocol, key_env)
     made = ServerClient(url, key, config).post("/v1/models", row)
     state = "is ready" if made["available"] else f"is registered. {made['unavailable_reason']}"
-    typer.echo(f"{made['id']} {state}")
+    terminal.say(f"{made['id']} {state}")
 
 
 @app.command()
@@ -81,10 +82,10 @@ def unregister(
     config: Config = None,
 ) -> None:
     """Remove a model that was registered; a built-in one is as it came."""
-    query = "?files=true" if files else ""
-    response = ServerClient(url, key, config).request("DELETE", f"/v1/models/{quote(model, safe='/')}{query}")
+    path = f"/v1/models/{quote(model, safe='/')}?files={'true' if files else 'false'}"
+    response = ServerClient(url, key, config).request("DELETE", path)
     gone = response.json()
-    typer.echo(f"{gone['id']} is removed{'. ' + gone['note'] if gone.get('note') else ''}")
+    terminal.say(f"{gone['id']} is removed{'. ' + gone['note'] if gone.get('note') else ''}")
 
 
 def _source(source: str, url_of: str | None, protocol: str, key_env: str | None) -> Json:
@@ -92,7 +93,9 @@ def _source(source: str, url_of: str | None, protocol: str, key_env: str | None)
     if url_of is not None:
         endpoint, slash, name = source.partition("/")
         if not slash:
-            raise typer.BadParameter("with --url-of it is ENDPOINT/MODEL, an id of your choice and the name there")
+            raise typer.BadParameter(
+                f"with --url-of it is ENDPOINT/MODEL, an id of your choice and the name there: lan/{source[:80]}"
+            )
         server: Json = {"id": endpoint, "base_url": url_of, "protocol": protocol}
         if key_env is not None:
             server["key_env"] = [key_env]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import httpx
-import typer
+
+from server.commands import terminal
 
 
 class Remarks:
@@ -17,7 +18,7 @@ class Remarks:
         for line in remarks_of(response):
             if line not in self._told:
                 self._told.add(line)
-                typer.echo(f"{of}: {line}" if of else line, err=True)
+                terminal.say(f"{of}: {line}" if of else line, err=True)
 
 
 def remarks_of(response: httpx.Response) -> list[str]:

@@ -156,6 +156,24 @@ def test_a_refused_value_lets_another_model_answer_and_shows_no_lack(message: st
         assert error.message == message
 
 
+@pytest.mark.parametrize(
+    ("param", "message"),
+    [
+        ("dimensions", "'m' gives 384 dimensions, which cannot be cut to 7."),
+        ("language", "The voice 'alloy' does not speak 'xx'; here one can speak en."),
+        ("voice", "The voices of this model cannot be blended."),
+        ("output_format", "Models of this machine make no svg pictures: ask for png, jpeg or webp."),
+        ("size", "'m' draws at 512x512 alone."),
+    ],
+)
+@pytest.mark.parametrize("code", ["unsupported_parameter", "unsupported_value"])
+def test_one_value_that_cannot_be_had_is_no_lack_of_the_parameter(param: str, message: str, code: str) -> None:
+    body = {"error": {"message": message, "param": param, "code": code}}
+    error = read_error(400, {}, orjson.dumps(body), UPSTREAM)
+    assert isinstance(error, UnsupportedParameter), "so that another model is asked"
+    assert (error.lacks, error.param, error.code) == (None, param, code)
+
+
 def test_a_mistake_in_fastapis_form_names_the_field_and_the_text() -> None:
     extra = {"type": "extra_forbidden", "loc": ["body", "tools"], "msg": "Extra inputs are not permitted"}
     error = read_error(422, {}, orjson.dumps({"detail": [extra]}), UPSTREAM)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from catalog.errors import InvalidRequest, NotFound, RateLimited
+from catalog.errors import InvalidRequest, NotFound, RateLimited, Unavailable
 from routing.accounts.caps import Caps
 from routing.accounts.reservations import TokenGrant
 from routing.accounts.virtual_keys import KeyLimits, Rate, VirtualKeys
@@ -40,6 +42,31 @@ def keys(state: SqliteState, clock: ManualClock) -> VirtualKeys:
 
 def bytes_in(folder: Path) -> bytes:
     return b"".join(part.read_bytes() for part in folder.iterdir())
+
+
+async def test_a_store_that_cannot_write_is_waited_for_briefly_and_leaves_no_key_behind(
+    keys: VirtualKeys, state: SqliteState, clock: ManualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, leaked = await keys.create("old"), await keys.create("leaked")
+    monkeypatch.setattr("routing.state.sqlite_records.STORE_TIMEOUT", 0.05)
+    locker = sqlite3.connect(tmp_path / "state.sqlite", isolation_level=None)
+    locker.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Unavailable):
+        await keys.create("never")
+    with pytest.raises(Unavailable):
+        await keys.rotate(old.info.id)
+    with pytest.raises(Unavailable):
+        await keys.revoke(leaked.info.id)
+    await keys.sync()
+    assert keys.authenticate(leaked.secret) is None, "a revocation is in force, although it is not stored"
+    locker.close()
+    await asyncio.wait_for(state.flush(), 30)
+    again = VirtualKeys(state, clock)
+    await again.start()
+    for each in (keys, again):
+        assert {info.name for info in each.list()} == {"old", "leaked"}
+        assert each.authenticate(old.secret) is not None, "its secret is as it was"
+        assert each.authenticate(leaked.secret) is None
 
 
 async def limited(keys: VirtualKeys, requests: Rate | None = None, tokens: Rate | None = None) -> str:

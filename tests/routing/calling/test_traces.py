@@ -10,7 +10,7 @@ import pytest
 
 from catalog.errors import UpstreamError
 from catalog.model import Capability, LibrarySource, Model
-from routing.calling.traces import Traces, TraceSettings
+from routing.calling.traces import TraceQuery, Traces, TraceSettings
 from routing.outcomes import Result, Usage
 from routing.plan import Candidate, Exclusion, Lazy, Plan, Strategy
 from routing.state.sqlite import SqliteState
@@ -75,6 +75,17 @@ def test_a_trace_tells_each_attempt_and_who_answered() -> None:
     assert told["plan"]["excluded"] == [{"model": "out0", "code": "breaker_open", "reason": "failed"}]
     assert told["request"]["key"] == "alice"
     json.dumps(told)
+
+
+def test_a_request_that_its_caller_left_was_cancelled() -> None:
+    kept = traces()
+    kept.start("t", CHAT, plan("a"))
+    kept.record(outcome(Result.CANCELLED, trace="t", model="a"))
+    kept.finish("t")
+    told = kept.get("t")
+    assert told is not None
+    assert told["status"] == "cancelled"
+    assert [each["id"] for each in kept.recent(TraceQuery(limit=9, status="cancelled"))] == ["t"]
 
 
 def test_a_request_that_no_candidate_could_answer_has_failed_with_its_error() -> None:

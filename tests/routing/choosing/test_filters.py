@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from backends.wire.images import ImageRequest
-from backends.workers.pool import DeviceView, PoolSnapshot
+from backends.workers.pool import DeviceView, PoolSnapshot, WorkerState, WorkerView
 from catalog.catalog import Catalog
 from catalog.errors import InvalidRequest, ModelNotFound
 from catalog.index import Index
@@ -169,6 +169,17 @@ def test_a_model_that_no_device_can_hold_is_excluded_also_when_pinned_to_a_small
     made = choose(chat(), world(rows, pool=PoolSnapshot(devices=devices)))
     assert [c.model.id for c in made.candidates] == ["small"]
     assert set(codes(made).items()) == {("large", "memory"), ("misplaced", "memory"), ("homeless", "memory")}
+
+
+def test_the_window_of_a_worker_that_is_loaded_with_less_than_its_row_says_counts() -> None:
+    narrow = WorkerView("m", "llamacpp", "cpu", WorkerState.READY, context=512)
+    small = world([local("m"), remote("far")], pool=PoolSnapshot(workers=(narrow,)))
+    assert len(choose(chat(prompt_tokens=400, output_tokens=100), small).candidates) == 2
+    made = choose(chat(prompt_tokens=600, output_tokens=10), small)
+    assert [each.model.id for each in made.candidates] == ["far"]
+    refused = choose(chat(prompt_tokens=600, local_only=True), small)
+    assert codes(refused)["m"] == "context"
+    assert "holds 512" in refused.excluded[0].reason
 
 
 def test_a_blocked_model_is_excluded_with_the_code_of_its_block() -> None:

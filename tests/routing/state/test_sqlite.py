@@ -181,6 +181,30 @@ async def test_a_full_disk_is_logged_once_and_charges_are_written_when_there_is_
     await state.close()
 
 
+async def test_a_write_that_is_given_up_is_no_recovery(tmp_path: Path, failures: list[BaseException]) -> None:
+    state = SqliteState(tmp_path / "s.sqlite")
+    await state.start()
+    pages, fill = "PRAGMA max_page_count = ", "PRAGMA page_count"
+    await state._writer.request(lambda db: db.execute(pages + str(db.execute(fill).fetchone()[0])))
+    given_up = False
+    with capture_logs() as logs:
+        big = state._writer.request(
+            lambda db: (
+                None if given_up else db.execute("REPLACE INTO documents VALUES ('a', 'b', zeroblob(99999), 0)")
+            )
+        )
+        await until(lambda: len(failures) >= 1)
+        given_up = True
+        await until(lambda: len(failures) >= 4)
+        assert [entry["event"] for entry in logs] == ["state.not_written"]
+        assert state.lag > 0
+        assert state._writer._connection is not None
+        state._writer._connection.execute(pages + "1000000")
+        await asyncio.wait_for(big, 30)
+    assert [entry["event"] for entry in logs] == ["state.not_written", "state.written_again"]
+    await state.close()
+
+
 @pytest.mark.parametrize("trouble", ["locked", "full"])
 async def test_reads_go_around_writes_that_cannot_be_made(
     tmp_path: Path, failures: list[BaseException], trouble: str

@@ -44,6 +44,8 @@ async def test_documents_are_put_replaced_deleted_and_outlive_the_process(opener
     assert await again.documents("nothing") == {}
     assert await again.document("pin", "auto") == {"model": "b"}
     assert [await again.document("pin", name) for name in ("old", "gone", "never")] == [None] * 3
+    await again.store("pin", "auto", {"model": "c"})
+    assert await again.document("pin", "auto") == {"model": "c"}
 
 
 async def test_counters_add_up_across_gateways(opener: Opener) -> None:

@@ -96,6 +96,14 @@ async def test_diarization_is_refused_by_a_model_without_it(gateway: Gateway) ->
     error(await transcribe(gateway, response_format="diarized_json"), 400, "unsupported_parameter")
 
 
+async def test_a_translation_with_speakers_is_refused_as_openai_does(gateway: Gateway) -> None:
+    answer = await gateway.client.post(
+        "/v1/audio/translations", data={"model": "auto", "response_format": "diarized_json"}, files=FILE
+    )
+    error(answer, 400, "invalid_request")
+    assert answer.json()["error"]["param"] == "response_format"
+
+
 @pytest.mark.parametrize("form", ["text", "srt", "vtt"])
 async def test_a_stream_in_a_format_of_whole_transcripts_is_refused(gateway: Gateway, form: str) -> None:
     told = error(await transcribe(gateway, stream="true", response_format=form), 400, "invalid_request")

@@ -91,7 +91,9 @@ def test_a_model_of_another_server_comes_with_its_endpoint(sent: list[tuple[str,
 def test_a_row_is_removed_with_its_files_or_without(sent: list[tuple[str, str, Json | None]]) -> None:
     assert run("unregister", "a/b c") == "m is removed. The files stay.\n"
     run("unregister", "m", "--files")
-    assert [path for _, path, _ in sent] == ["/v1/models/a/b%20c", "/v1/models/m?files=true"]
+    assert [path for _, path, _ in sent] == ["/v1/models/a/b%20c?files=false", "/v1/models/m?files=true"], (
+        "without 'files' the server deletes those of a model that was pulled"
+    )
 
 
 def test_a_model_is_loaded_with_options(sent: list[tuple[str, str, Json | None]]) -> None:

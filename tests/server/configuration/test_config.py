@@ -167,6 +167,13 @@ def test_the_check_prints_every_error_with_its_line_and_repeats_no_secret(monkey
         ('[routing.preferred]\nchat = "nothing"\n', "roundhouse.toml:2", "does not exist"),
         ('[routing.stand_ins]\n"a" = "auto"\n"b" = "nothing"\n', "roundhouse.toml:3", "does not exist"),
         (
+            '[workers]\npython = { zz = "/bin/true" }\n',
+            "roundhouse.toml:2",
+            "no such engine; the engines are apple",
+        ),
+        ("[workers]\nmemory = { cpuu = 2000000000 }\n", "roundhouse.toml:2", "no such device"),
+        ("[server]\nport = 8000\nadmin_port = 8000\n", "roundhouse.toml:1", "need a port of their own"),
+        (
             '[[model]]\nid = "a"\ncapabilities = ["chat"]\n'
             'source = { kind = "upstream", endpoint = "none", model = "m" }\n',
             "roundhouse.toml:4",

@@ -6,7 +6,7 @@ import pytest
 
 from backends.workers.engines.registry import builtin_engines
 from catalog.catalog import Catalog
-from catalog.errors import InvalidRequest
+from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.store.settings import ModelSettings
 from server.models.guard import RowGuard
 from server.models.loading import load_options, named_as_given
@@ -31,6 +31,25 @@ def test_a_wrong_number_format_of_the_cache_is_the_field_kv_caches() -> None:
     assert error.param == "kv_cache"
     assert error.message.startswith("'kv_cache': it must be ")
     assert "cache_type_k" not in error.message
+
+
+@pytest.mark.parametrize("name", ["kokoro", "doodle", "all-minilm-l6-v2"])
+def test_a_context_is_refused_where_the_engine_has_none(name: str) -> None:
+    row = Catalog.load().resolve(name)
+    guard = RowGuard(ModelSettings(), builtin_engines(), at_home=True)
+    with pytest.raises(UnsupportedParameter, match="llamacpp") as refused:
+        guard.check_context(row.model_copy(update={"options": {**row.options, "context": 128}}))
+    assert refused.value.param == "context"
+    guard.check_context(row)
+    chat = Catalog.load().resolve("smollm2-135m-instruct")
+    guard.check_context(chat.model_copy(update={"options": {"context": 128}}))
+
+
+def test_a_context_is_told_as_the_engine_rounds_it() -> None:
+    chat = Catalog.load().resolve("smollm2-135m-instruct")
+    engines = builtin_engines()
+    for asked, held in ((128, 256), (300, 512), (512, 512)):
+        assert engines.context(chat.model_copy(update={"options": {"context": asked}}), 8192) == held
 
 
 def test_the_engines_own_option_keeps_its_name() -> None:

@@ -296,7 +296,7 @@ async def test_only_files_of_this_machine_can_be_deleted_of_a_model_that_was_not
     begun = (await shop.client.post(PULLS, json={"model": ADDRESS})).json()
     await shop.ended(begun["id"])
     refused = await shop.client.delete("/v1/models/tiny-q4_k_m?files=false")
-    error(refused, 400, "invalid_request")
+    error(refused, 404, "not_found")
     assert refused.json()["error"]["param"] == "files"
     assert "tiny-q4_k_m" in await shop.listed()
 

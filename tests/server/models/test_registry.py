@@ -28,7 +28,9 @@ def refused(answer: httpx.Response, param: str) -> str:
 
 async def test_a_registered_row_is_in_force_at_once_and_after_a_restart(open_shop: OpenShop) -> None:
     async with open_shop() as shop:
-        made = (await shop.client.post("/v1/models", json={**TINY, "aliases": ["small"]})).json()
+        answer = await shop.client.post("/v1/models", json={**TINY, "aliases": ["small"], "tags": ["mine"]})
+        assert "x-roundhouse-dropped" not in answer.headers, "a row has more fields than the body's type names"
+        made = answer.json()
         assert (made["id"], made["registered"], made["origin"]) == ("tiny", True, "user")
         assert (made["downloaded"], made["available"]) == (False, False)
         assert "roundhouse pull tiny" in made["unavailable_reason"]

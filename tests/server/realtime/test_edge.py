@@ -7,7 +7,7 @@ import base64
 import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import orjson
@@ -250,6 +250,17 @@ async def test_sessions_are_bounded_in_all_and_per_key(serve: Start) -> None:
             await receive(connection)
     async with serve(realtime={"sessions": 0}) as gateway:
         assert await refusal(gateway) == (503, "service_unavailable")
+
+
+async def test_one_key_does_not_take_every_session(serve: Start) -> None:
+    async with serve(realtime={"sessions": 4}) as gateway, AsyncExitStack() as stack:
+        weak, other = await gateway.keys.create("weak"), await gateway.keys.create("other")
+        greedy = {"authorization": f"Bearer {weak.secret}"}
+        for _ in range(3):
+            await receive(await stack.enter_async_context(socket(gateway, additional_headers=greedy)))
+        assert await refusal(gateway, additional_headers=greedy) == (429, "rate_limit_exceeded")
+        modest = {"authorization": f"Bearer {other.secret}"}
+        await receive(await stack.enter_async_context(socket(gateway, additional_headers=modest)))
 
 
 async def test_a_session_ends_after_its_time_and_after_silence(serve: Start) -> None:

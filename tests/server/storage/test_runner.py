@@ -26,9 +26,10 @@ class Sums:
     kind = "sum"
     unfinished = ("queued", "running")
 
-    def __init__(self, records: Records, *, at_once: int = 10) -> None:
+    def __init__(self, records: Records, *, at_once: int = 10, keeps_slot: bool = False) -> None:
         self.records = records
         self.at_once = at_once
+        self.keeps_slot = keeps_slot
         self.go = asyncio.Event()
         self.began: list[str] = []
         self.fails: BaseException | None = None
@@ -141,6 +142,32 @@ async def test_no_more_is_done_at_once_than_the_bound(records: Records, run: Sta
     work.go.set()
     for n in range(5):
         await ended(records, f"w{n}", "done")
+
+
+async def test_one_keys_work_that_does_not_rest_leaves_slots_for_other_keys(records: Records, run: Start) -> None:
+    work = Sums(records, at_once=8, keeps_slot=True)
+    run(work)
+    await records.add([replace(queued(f"a{n}"), owner="key-a") for n in range(20)])
+    await ended(records, "a0", "running")
+    await looked(records)
+    assert len(work.began) == 6, "three quarters"
+    for other in ("key-b", "key-c"):
+        await records.add([replace(queued(f"{other}{n}"), owner=other) for n in range(5)])
+        await ended(records, f"{other}0", "running")
+    await looked(records)
+    assert len(work.began) == 8
+    work.go.set()
+    for n in range(20):
+        await ended(records, f"a{n}", "done")
+
+
+async def test_work_of_a_server_without_keys_may_have_every_slot(records: Records, run: Start) -> None:
+    work = Sums(records, at_once=8, keeps_slot=True)
+    run(work)
+    await records.add([replace(queued(f"w{n}"), owner="anonymous") for n in range(20)])
+    await ended(records, "w7", "running")
+    await looked(records)
+    assert len(work.began) == 8
 
 
 async def test_the_work_of_a_process_that_died_is_done_by_another(records: Records, run: Start) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 
-from server.storage.slots import SLICE, Slot, Slots
+from server.storage.slots import SLICE, Slot, Slots, leaves_room
 
 
 async def settled() -> None:
@@ -97,3 +98,20 @@ async def test_work_that_is_cancelled_while_it_waits_leaves_no_slot_taken(grante
         slots.give("a")
     async with asyncio.timeout(5):
         await slots.take("c")
+
+
+@pytest.mark.parametrize("most", [2, 3, 8, 16, 64])
+def test_slots_that_are_kept_long_never_run_out_for_one_more_key(most: int) -> None:
+    held = Counter[str]()
+    for owner in ("a", "b"):
+        for _ in range(most):
+            if leaves_room(owner, held[owner], held.total(), most):
+                held[owner] += 1
+        assert held[owner] >= 1, "a first slot needs nothing but a free one"
+    assert held.total() < most or most < 8
+    assert held["a"] <= max(1, most * 3 // 4)
+
+
+def test_a_server_without_keys_uses_every_slot() -> None:
+    assert all(leaves_room("anonymous", taken, taken, 8) for taken in range(8))
+    assert not leaves_room("anonymous", 8, 8, 8)

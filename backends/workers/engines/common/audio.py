@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.wire.audio import SpeechFormat
-from catalog.errors import PayloadTooLarge, UndecodableMedia, UnsupportedParameter
+from catalog.errors import PayloadTooLarge, UndecodableMedia, UnsupportedValue
 
 if TYPE_CHECKING:
     from av import AudioFrame, Packet
@@ -175,7 +175,7 @@ def check_rate(audio_format: SpeechFormat, rate: int) -> None:
     rates = av.Codec(codec.name, "w").audio_rates if codec else None
     if rates and rate not in rates:
         listed = ", ".join(str(each) for each in sorted(rates) if 8000 <= each <= 48000)
-        raise UnsupportedParameter(
+        raise UnsupportedValue(
             f"{audio_format} cannot be written at {rate} Hz. Possible are {listed}.", param="sample_rate"
         )
 

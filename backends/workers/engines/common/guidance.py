@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catalog.errors import UnsupportedParameter
+from catalog.errors import UnsupportedValue
 
 
 def matcher_factory(tokenizer: Any, grammar: str) -> Callable[[], Any]:
@@ -21,7 +21,7 @@ def matcher_factory(tokenizer: Any, grammar: str) -> Callable[[], Any]:
     matcher = LLMatcher(tokenizer, grammar, log_level=0)
     if matcher.is_error():
         reason = " ".join(matcher.get_error().split())[:300]
-        raise UnsupportedParameter(f"This grammar cannot be enforced: {reason}", param="grammar")
+        raise UnsupportedValue(f"This grammar cannot be enforced: {reason}", param="grammar")
     fresh: Callable[[], Any] = matcher.deep_copy
     return fresh
 

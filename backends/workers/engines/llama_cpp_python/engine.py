@@ -34,7 +34,7 @@ from backends.workers.engines.llama_cpp_python.model import LlamaModel, LlamaSam
 from backends.workers.program.app import json_response, parse, serve_engine, stream_response
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
-from catalog.errors import CapabilityMismatch, ConfigurationError, ContextLengthExceeded, UnsupportedParameter
+from catalog.errors import ConfigurationError, ContextLengthExceeded, UnsupportedParameter
 from catalog.store.file_checks import read_regular
 from catalog.types import Json
 
@@ -188,7 +188,7 @@ class LlamaCppPythonEngine:
 
     async def _infill(self, http: Request) -> Response:
         del http
-        raise CapabilityMismatch(f"'{self._spec.model_id}' cannot fill in text before a suffix.", param="suffix")
+        raise UnsupportedParameter(f"'{self._spec.model_id}' cannot fill in text before a suffix.", param="suffix")
 
     async def _tokenize(self, http: Request) -> Response:
         request = parse(TokenizeRequest, await http.body())

@@ -41,6 +41,7 @@ from catalog.errors import (
     InvalidRequest,
     ModelUnavailable,
     UnsupportedParameter,
+    UnsupportedValue,
 )
 from catalog.model import Capability
 from catalog.types import Json
@@ -158,9 +159,7 @@ class MlxEngine:
         request = parse(ChatRequest, await http.body())
         extra = request.model_extra or {}
         if request.tool_choice not in (None, "auto", "none"):
-            raise UnsupportedParameter(
-                "The engine mlx cannot require a tool call of this model.", param="tool_choice"
-            )
+            raise UnsupportedValue("The engine mlx cannot require a tool call of this model.", param="tool_choice")
         tools = [tool.model_dump(exclude_none=True) for tool in request.tools or ()]
         if request.tool_choice == "none":
             tools = []
@@ -310,7 +309,7 @@ class MlxEngine:
 
     async def _infill(self, http: Request) -> Response:
         del http
-        raise CapabilityMismatch(f"'{self._spec.model_id}' cannot fill in text before a suffix.", param="suffix")
+        raise UnsupportedParameter(f"'{self._spec.model_id}' cannot fill in text before a suffix.", param="suffix")
 
     async def _props(self, http: Request) -> Response:
         del http

@@ -18,7 +18,7 @@ from backends.workers.engines.common.chunks import Token
 from backends.workers.engines.common.messages import messages_of
 from backends.workers.engines.mlx.decoder import MlxSampling, likeliest, processors, sampler
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
-from catalog.errors import CapabilityMismatch, UndecodableMedia
+from catalog.errors import UndecodableMedia, UnsupportedValue
 from catalog.types import Json
 
 PACKAGE = "mlx_vlm"
@@ -132,7 +132,7 @@ def _prompt(loaded: LoadedToSee, text: str, pictures: Sequence[bytes]) -> SeenPr
             add_special_tokens=False,
         )
     except ValueError as error:
-        raise CapabilityMismatch(
+        raise UnsupportedValue(
             f"The model's chat template and its processor do not agree on these pictures: {str(error)[:200]}",
             param="messages",
         ) from error

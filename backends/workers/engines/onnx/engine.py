@@ -48,7 +48,7 @@ from catalog.errors import (
     EngineMissing,
     InvalidRequest,
     ModelUnavailable,
-    UnsupportedParameter,
+    UnsupportedValue,
 )
 
 SHARPNESS = 20.0
@@ -208,7 +208,7 @@ class OnnxEngine:
         if asked is None or asked == self._width:
             return self._width
         if not self._options.matryoshka:
-            raise UnsupportedParameter(
+            raise UnsupportedValue(
                 f"'{self._spec.model_id}' gives {self._width} dimensions, which cannot be cut to {asked}: "
                 "leave 'dimensions' out, or name a model that can.",
                 param="dimensions",

@@ -33,7 +33,7 @@ from backends.workers.engines.onnx_painter.subjects import Motif, choose, read_r
 from backends.workers.program.app import dropped, parse, serve_engine, sse_event, stream_response
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
-from catalog.errors import EngineMissing, InvalidRequest, UnsupportedParameter
+from catalog.errors import EngineMissing, InvalidRequest, UnsupportedValue
 from catalog.types import Json
 
 _WEIGHTS = Path(catalog.starter_image.__file__).parent
@@ -143,7 +143,7 @@ def _form(request: ImageRequest) -> ImageFormat:
         case "png" | "jpeg" | "webp" as form:
             return form
         case other:
-            raise UnsupportedParameter(
+            raise UnsupportedValue(
                 f"Models of this machine make no {other} pictures: ask for png, jpeg or webp.",
                 param="output_format",
             )

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.errors import UnsupportedParameter
+from catalog.errors import UnsupportedValue
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 Pixels = NDArray[np.float32]
@@ -135,7 +135,7 @@ def _encoded(pixels: NDArray[np.uint8], kind: Literal["jpeg", "webp"], quality: 
     try:
         import av
     except ImportError:
-        raise UnsupportedParameter(
+        raise UnsupportedValue(
             f"{kind} needs the package 'av' (extra 'speech'); ask for png.", param="output_format"
         ) from None
     height, width, channels = pixels.shape
@@ -143,7 +143,7 @@ def _encoded(pixels: NDArray[np.uint8], kind: Literal["jpeg", "webp"], quality: 
     try:
         encoder = av.CodecContext.create(name, "w")
     except ValueError:
-        raise UnsupportedParameter(
+        raise UnsupportedValue(
             f"This build of 'av' writes no {kind}; ask for png.", param="output_format"
         ) from None
     assert isinstance(encoder, av.VideoCodecContext)

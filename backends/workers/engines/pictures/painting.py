@@ -33,7 +33,7 @@ from backends.workers.program.app import (
     stream_response,
 )
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
-from catalog.errors import UnsupportedMediaType, UnsupportedParameter
+from catalog.errors import UnsupportedMediaType, UnsupportedValue
 from catalog.types import Json
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class PictureEngine(ABC):
         self, http: Request, request: ImageRequest, kind: Literal["image_generation", "image_edit"]
     ) -> Response:
         if request.output_format in ("gif", "svg"):
-            raise UnsupportedParameter(
+            raise UnsupportedValue(
                 f"Models of this machine make no {request.output_format} pictures: ask for png, jpeg or webp.",
                 param="output_format",
             )

@@ -34,7 +34,7 @@ from backends.workers.engines.speech.voices import spoken as speaks
 from backends.workers.program.app import dropped, json_response, parse, serve_engine, stream_response
 from backends.workers.program.threads import CancelSignal, ThreadRunner, WorkerStats
 from backends.workers.spec import Ready, WorkerSpec
-from catalog.errors import EngineMissing, ModelUnavailable, UnsupportedParameter
+from catalog.errors import EngineMissing, ModelUnavailable, UnsupportedValue
 
 
 class SpeechOptions(EngineOptions):
@@ -183,23 +183,23 @@ class SpeechEngine:
                 unread=self._synthesizer.unread,
             )
         if not isinstance(self._synthesizer, Cloner):
-            raise UnsupportedParameter(
+            raise UnsupportedValue(
                 f"'{self._spec.model_id}' cannot speak with the voice of a recording.", param="voice"
             )
         own = self._synthesizer.language
         if request.language is not None and speaks(Voice("", (own,)), request.language) is None:
-            raise UnsupportedParameter(f"'{self._spec.model_id}' speaks {own!r} alone.", param="language")
+            raise UnsupportedValue(f"'{self._spec.model_id}' speaks {own!r} alone.", param="language")
         return Choice(Voice(request.voice_name or "recording", (own,)), own, ())
 
     def _checked(self, request: WorkerSpeech, script: Script) -> tuple[Choice, list[str]]:
         """Choose the voice and list parameters without effect. Raises UnsupportedParameter."""
         if request.response_format not in self._options.formats:
-            raise UnsupportedParameter(f"{request.response_format} is not offered here.", param="response_format")
+            raise UnsupportedValue(f"{request.response_format} is not offered here.", param="response_format")
         if request.timestamp_granularities and (
             not self._synthesizer.timed or "character" in request.timestamp_granularities
         ):
             told = "of words alone" if self._synthesizer.timed else "of nothing"
-            raise UnsupportedParameter(
+            raise UnsupportedValue(
                 f"'{self._spec.model_id}' tells the times {told} that it speaks.", param="timestamp_granularities"
             )
         text = "".join(part for part in script.parts if isinstance(part, str))
@@ -212,14 +212,14 @@ class SpeechEngine:
         if scripts is not None:
             letters, foreign = foreign_letters(text, scripts)
             if foreign and foreign == letters:
-                raise UnsupportedParameter(  # a voice of another model may read it
+                raise UnsupportedValue(  # a voice of another model may read it
                     f"The voice {choice.voice.name!r} speaks {choice.language}, and cannot read this script.",
                     param="input",
                 )
             if foreign:
                 unused.append("input")
         if unused and request.strict:
-            raise UnsupportedParameter(
+            raise UnsupportedValue(
                 f"'{self._spec.model_id}' cannot honour {', '.join(unused)}, and strict was asked for.",
                 param=unused[0].partition(".")[0],
             )

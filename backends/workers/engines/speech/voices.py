@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 from backends.voices import KOKORO_VOICES, OPENAI_VOICES, openai_voice, unknown_voice
 from backends.workers.engines.common.audio import Samples
 from backends.workers.engines.speech.phonemes.words import Piece
-from catalog.errors import UnsupportedParameter
+from catalog.errors import UnsupportedValue
 
 NO_VOICES: Mapping[str, str] = MappingProxyType({})
 
@@ -120,7 +120,7 @@ def choose(
     and for a language that no voice, or not the named one, speaks.
     """
     if default is None:
-        raise UnsupportedParameter("This model speaks with voices of recordings alone: name one.", param="voice")
+        raise UnsupportedValue("This model speaks with voices of recordings alone: name one.", param="voice")
     known = {voice.name.lower(): voice for voice in voices}
     usual = known[default.lower()]
     own = None if name is None else known.get(name.lower()) or _blend(name, known, blends=blends)
@@ -130,7 +130,7 @@ def choose(
     elif own is not None:
         found = own
     elif name in unread:
-        raise UnsupportedParameter(
+        raise UnsupportedValue(
             f"The language of the voice {name!r} is not read here. To read it: {unread[name]}", param="voice"
         )
     else:
@@ -156,7 +156,7 @@ def _speaking(
         if tag := spoken(voice, language):
             return Choice(voice, tag, dropped)
     languages = _listed(sorted({tag for voice in voices for tag in voice.languages}))
-    raise UnsupportedParameter(
+    raise UnsupportedValue(
         f"The voice {found.name!r} does not speak {language!r}; here one can speak {languages}.", param="language"
     )
 
@@ -178,7 +178,7 @@ def _blend(name: str, known: Mapping[str, Voice], *, blends: bool) -> Voice | No
     if "+" not in name:
         return None
     if not blends:
-        raise UnsupportedParameter("The voices of this model cannot be blended.", param="voice")
+        raise UnsupportedValue("The voices of this model cannot be blended.", param="voice")
     parts: dict[str, float] = {}
     for each in name.split("+"):
         found = _PART.fullmatch(each.strip())
@@ -188,7 +188,7 @@ def _blend(name: str, known: Mapping[str, Voice], *, blends: bool) -> Voice | No
         parts[voice.name] = parts.get(voice.name, 0.0) + float(found[2] or 1)
     total = sum(parts.values())
     if total <= 0 or len(parts) > MOST_PARTS:
-        raise UnsupportedParameter(
+        raise UnsupportedValue(
             f"A blend has at most {MOST_PARTS} voices, and not all of their weights are 0.", param="voice"
         )
     first = known[next(iter(parts)).lower()]

@@ -27,7 +27,7 @@ from backends.workers.engines.stable_diffusion_cpp.child import Pixels
 from backends.workers.program.app import serve_engine
 from backends.workers.program.threads import CancelSignal
 from backends.workers.spec import Ready, WorkerSpec
-from catalog.errors import EngineMissing, ModelUnavailable, RequestFailed, UnsupportedParameter
+from catalog.errors import EngineMissing, ModelUnavailable, RequestFailed, UnsupportedValue
 from catalog.types import Json
 
 _CHILD = "backends.workers.engines.stable_diffusion_cpp.child"
@@ -248,7 +248,7 @@ class StableDiffusionCppEngine(PictureEngine):
     def _job(self, painting: Painting, seed: int) -> Json:
         canvas, reference = painting.canvas, self._options.reference
         if len(canvas.sources) > 1 and not reference:
-            raise UnsupportedParameter(
+            raise UnsupportedValue(
                 f"'{self._spec.model_id}' changes one picture at a time; {len(canvas.sources)} were sent.",
                 param="image",
             )

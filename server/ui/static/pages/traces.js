@@ -45,7 +45,7 @@ function List() {
   };
   return html`<${Page} title="Traces" wide>
     <div class="filters">
-      <${Select} label="Status" value=${status} onInput=${setStatus} options=${[["", "any"], ["done", "done"], ["failed", "failed"], ["running", "running"]]} />
+      <${Select} label="Status" value=${status} onInput=${setStatus} options=${[["", "any"], ["done", "done"], ["failed", "failed"], ["cancelled", "cancelled"], ["running", "running"]]} />
       <${Text} label="Model, as asked or answered" type="search" value=${model} onInput=${setModel} placeholder="any" />
       <${Check} label="Follow" checked=${live} onInput=${setLive} />
     </div>

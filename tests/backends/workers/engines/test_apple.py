@@ -152,7 +152,7 @@ async def test_the_sdks_errors_are_ours(
         ({"logprobs": True}, "unsupported_parameter"),
         ({"grammar": "root ::= x"}, "unsupported_parameter"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "unsupported_parameter"),
-        ({"messages": [*HELLO, {"role": "assistant", "content": "Hi"}]}, "model_capability_mismatch"),
+        ({"messages": [*HELLO, {"role": "assistant", "content": "Hi"}]}, "unsupported_value"),
     ],
 )
 async def test_what_the_system_cannot_do_is_refused(

@@ -191,7 +191,7 @@ async def test_a_size_that_cannot_be_drawn_is_refused(client: httpx.AsyncClient,
 async def test_formats_that_no_engine_writes_are_refused(client: httpx.AsyncClient, kind: str) -> None:
     body = {"model": "m", "prompt": "p", "output_format": kind}
     answer = await client.post("/v1/images/generations", json=body)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_parameter")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_value")
 
 
 @pytest.mark.parametrize(
