@@ -25,6 +25,7 @@ from routing.calling.traces import Traces
 from routing.choosing.pins import Pins
 from routing.deferred.calls import DeferredCalls
 from routing.facts import Facts
+from routing.outcomes import Usage
 from routing.plan import NOT_SET_UP, Block, Plan
 from routing.reading.intent import is_auto
 from routing.reading.stand_ins import StandIn, StandIns
@@ -53,6 +54,8 @@ class Dispatches(Protocol):
     def open(self, job: Job[T]) -> AbstractAsyncContextManager[Answer[T]]: ...
 
     def explain(self, facts: Facts) -> Plan: ...
+
+    def book(self, job: Job[Any], usage: Usage, came: int = 0) -> None: ...
 
 
 class Samples(Protocol):
