@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -54,6 +54,11 @@ class Dispatches(Protocol):
     def open(self, job: Job[T]) -> AbstractAsyncContextManager[Answer[T]]: ...
 
     def explain(self, facts: Facts) -> Plan: ...
+
+
+@runtime_checkable
+class Books(Protocol):
+    """A dispatcher that also books what was done without it; those of batches, which hold no sessions, do not."""
 
     def book(self, job: Job[Any], usage: Usage, came: int = 0) -> None: ...
 

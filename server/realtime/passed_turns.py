@@ -21,6 +21,7 @@ from routing.calling.watching.observers import RealtimeObserver
 from server.callers import Origin
 from server.jobs import realtime_turn_job
 from server.realtime.context import SessionContext
+from server.runtime import Books
 
 
 @dataclass(eq=False, slots=True)
@@ -174,7 +175,8 @@ class PassedTurns:
         context = self._context
         body = RealtimeTurn(model=self.model, prompt_tokens=prompt)
         job = realtime_turn_job(body, Origin(context.caller, token_hex(16), {}, None))
-        context.runtime.dispatcher.book(job, seen.usage, seen.streamed)
+        assert isinstance(dispatcher := context.runtime.dispatcher, Books)
+        dispatcher.book(job, seen.usage, seen.streamed)
 
     def broke(self) -> None:
         """End every response: the provider's connection is closed."""

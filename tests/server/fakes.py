@@ -298,9 +298,6 @@ class FakeDispatcher:
         self.spent: list[float] = []
         self.plan: Callable[[Facts], Plan] = lambda _: PLAN
 
-    def book(self, job: Job[Any], usage: Usage, came: int = 0) -> None:
-        raise NotImplementedError("no session of a provider's runs over this dispatcher")
-
     @asynccontextmanager
     async def open(self, job: Job[T]) -> AsyncIterator[Answer[T]]:
         self.facts.append(job.facts)
