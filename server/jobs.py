@@ -53,6 +53,7 @@ from routing.reading.mixed import read_mixed_embedding
 from routing.reading.realtime import read_realtime
 from routing.reading.stand_ins import StandIn, embeds_by_choice
 from routing.reading.videos import read_discard, read_video
+from server.answers.voices import voiced
 from server.callers import Caller, Origin
 from server.functions import check_results, with_tools
 from server.runtime import Dispatches, Runtime
@@ -313,7 +314,8 @@ def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncCont
     """Hand a job to the dispatcher, within the models and limits of the caller's key.
 
     Raises as :func:`permitted`, and InvalidRequest where a request that is no chat, or the text of a chat, names
-    an object of a provider's that the caller may not name (:mod:`server.history.files` reads chats' parts).
+    an object of a provider's that the caller may not name (:mod:`server.history.files` reads chats' parts), and as
+    :func:`voiced` for the voice of speech.
     Entering raises RateLimited when the key's own limits are used up, and InvalidRequest for a bound of the answer
     above a whole limit.
     """
@@ -331,6 +333,8 @@ def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncCont
     if shown:
         refuse_addresses(runtime.storage, caller, shown)
     facts = permitted(job.facts, caller, runtime.catalog)
+    if isinstance(request, SpeechRequest):
+        facts = voiced(runtime, facts, request, caller)
     job = job if facts is job.facts else replace(job, facts=facts)
     opening: AbstractAsyncContextManager[Answer[T]]
     if caller.key is None or runtime.keys is None or not caller.key.limits.rates:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -26,6 +26,7 @@ from routing.calling.traces import Traces
 from routing.choosing.pins import Pins
 from routing.deferred.calls import DeferredCalls
 from routing.facts import Facts
+from routing.outcomes import Usage
 from routing.plan import NOT_SET_UP, Block, Plan
 from routing.reading.intent import is_auto
 from routing.reading.stand_ins import StandIn, StandIns
@@ -54,6 +55,13 @@ class Dispatches(Protocol):
     def open(self, job: Job[T]) -> AbstractAsyncContextManager[Answer[T]]: ...
 
     def explain(self, facts: Facts) -> Plan: ...
+
+
+@runtime_checkable
+class Books(Protocol):
+    """A dispatcher that also books what was done without it; those of batches, which hold no sessions, do not."""
+
+    def book(self, job: Job[Any], usage: Usage, came: int = 0) -> None: ...
 
 
 class Samples(Protocol):

@@ -78,8 +78,9 @@ class TokenGrant:
         """Add an attempt's tokens. Unknown ones are the prompt's estimate and the text that came."""
         if outcome.usage.known:
             self._used += outcome.usage.input + outcome.usage.output
-        elif outcome.result in _ANSWERED or self._characters:
-            self._used += self.facts.prompt_tokens + -(-self._characters // _CHARACTERS_PER_TOKEN)
+        elif outcome.result in _ANSWERED or self._characters or outcome.usage.output:
+            came = -(-self._characters // _CHARACTERS_PER_TOKEN) or outcome.usage.output
+            self._used += self.facts.prompt_tokens + came
 
 
 _ANSWERED = (Result.SUCCESS, Result.REFUSAL, Result.CANCELLED)

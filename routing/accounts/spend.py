@@ -286,7 +286,7 @@ class Spend:
         at = self._wall()
         room = [
             counter.limit - self._totals.get(counter.name, 0)
-            for counter in self._counters(key, at)
+            for counter in self.counters_of(key, at)
             if counter.limit is not None
         ]
         room.extend(to_nano(caps.request) for _, caps in self._scopes(key) if caps.request is not None)
@@ -299,7 +299,7 @@ class Spend:
         now = self._wall()
         rooms = [
             Left(max(0, counter.limit - self._totals.get(counter.name, 0)) / NANO, ends_in(counter, now))
-            for counter in self._counters(key, now)
+            for counter in self.counters_of(key, now)
             if counter.limit is not None
         ]
         return min(rooms, key=lambda room: room.dollars, default=None)
@@ -382,7 +382,7 @@ class Spend:
         self._known_scopes[key] = own, scopes
         return scopes
 
-    def _counters(self, key: str, now: float) -> tuple[Counter, ...]:
+    def counters_of(self, key: str, now: float) -> tuple[Counter, ...]:
         found = []
         for scope, caps in self._scopes(key):
             for window, cap in caps.windows:
@@ -402,7 +402,7 @@ class Spend:
         if not scopes:
             return (), 0
         held = 0 if call.amount is None else to_nano(call.amount)
-        counters = self._counters(call.key, now)
+        counters = self.counters_of(call.key, now)
         if call.amount is None:
             if not self.unknown_price_allowed:
                 raise PriceUnknown(f"This model cannot answer: {PriceUnknown.reason}.", param="model")
@@ -452,7 +452,7 @@ class Spend:
         """
         amount = known + estimated
         if self._reconfigured and hold is None:  # the cap may be younger than the call
-            counters = self._counters(call.key, self._wall())
+            counters = self.counters_of(call.key, self._wall())
         self._add(counters, amount - (hold.amount if hold else 0))
         row = UsageRow(
             day=call.day,
@@ -478,7 +478,7 @@ class Spend:
         """
         if not self._scopes(key):
             return
-        await self._store.charge(Charge(name, self._counters(key, at), 0, UsageRow(day_of(at), "", "", key)))
+        await self._store.charge(Charge(name, self.counters_of(key, at), 0, UsageRow(day_of(at), "", "", key)))
         await self.refresh()
 
     def release(self, hold: Hold) -> asyncio.Future[None]:

@@ -143,6 +143,8 @@ def bound_of(model: Model, facts: Facts, spend: Spend, given: Bound | None, spen
         return None
     most, limits, price = facts.intent.max_cost, [] if given is None else [given], spend.now_of(model.price)
     if facts.capability not in (Capability.CHAT, Capability.COMPLETION):
+        if most is not None and facts.capability is Capability.REALTIME:
+            _check_spoken(model, spend.estimate(model.price, facts, LONGEST_SPOKEN), most)
         if most is not None and spent:
             _check_rest(model, spend.estimate(model.price, facts), most, spent)
         return None
@@ -210,6 +212,21 @@ def _check_rest(model: Model, estimate: float | None, most: float, spent: float)
             "request, and the rest may not pay for another. Allow more.",
             param="routing.max_cost",
         )
+
+
+def _check_spoken(model: Model, estimate: float | None, most: float) -> None:
+    """Raises UnsupportedParameter for a response of a provider's session that may cost more than ``max_cost``."""
+    if estimate is None or estimate > most:
+        costs = "has an unknown price" if estimate is None else f"may cost ${estimate:.6f}"
+        raise UnsupportedParameter(
+            f"A response of '{model.id}' {costs}, and ${most:.6f} are allowed. Bound it with max_output_tokens, "
+            "or allow more.",
+            param="routing.max_cost",
+        )
+
+
+LONGEST_SPOKEN = 4096
+"""Tokens of the longest response of a realtime model. Source: OpenAI's ``max_output_tokens`` of a session."""
 
 
 def _by_cost(

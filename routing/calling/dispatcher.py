@@ -36,6 +36,7 @@ from catalog.model import Model
 from routing.accounts.spend import Spend
 from routing.calling.answer import Answer
 from routing.calling.attempt import Attempt
+from routing.calling.booking import booked
 from routing.calling.context import AttemptContext
 from routing.calling.job import Job
 from routing.calling.lease import Leases
@@ -45,7 +46,7 @@ from routing.calling.traces import Traces
 from routing.calling.watching.endings import EndWarnings
 from routing.clock import Clock
 from routing.facts import Facts
-from routing.outcomes import BatchedSink, Outcome, OutcomeSink
+from routing.outcomes import BatchedSink, Outcome, OutcomeSink, Usage
 from routing.plan import (
     KEYS_FORBIDDEN,
     KEYS_REJECTED,
@@ -370,6 +371,15 @@ class Dispatcher:
         """Publish an outcome to every sink. Called once per attempt."""
         for sink in self._sinks:
             sink.record(outcome)
+
+    def book(self, job: Job[Any], usage: Usage, came: int = 0) -> None:
+        """Charge and record what a job cost that no limit could refuse, as it was done already.
+
+        ``came`` are the estimated tokens of an answer without its usage.
+        """
+        model = self._model(job.facts.requested)
+        if model is not None:
+            self._record(booked(self._context, job, model, usage, came))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task that outlives its request; :meth:`settle` waits for it."""

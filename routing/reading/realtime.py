@@ -25,6 +25,7 @@ def read_realtime(
         capability=Capability.REALTIME,
         requested=request.model,
         prompt_tokens=0 if turn is None else turn.prompt_tokens,
+        # The connection costs nothing, and holds no money while it lasts.
         output_tokens=0 if turn is None else turn.most,
         stream=True,
         key=key,

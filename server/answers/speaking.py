@@ -18,14 +18,14 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from backends.headers import header_list
-from backends.voices import openai_voice, unknown_voice
 from backends.wire.audio import AudioFormat, SpeechRequest, VoiceId
 from backends.wire.chat import ChatRequest
-from catalog.errors import InvalidRequest, NoCandidate, RoundhouseError, UnsupportedParameter
+from catalog.errors import InvalidRequest, NoCandidate, NotFound, RoundhouseError, UnsupportedParameter
 from catalog.types import Json
 from routing.calling.answer import Answer
 from routing.calling.job import Job
 from server.answers.pieces import TextPieces, speakable
+from server.answers.voices import voiced
 from server.answers.wrapping import Wrapping, with_notice
 from server.callers import Caller, Origin
 from server.jobs import Opens, open_job, permitted, speech_job
@@ -178,21 +178,20 @@ class Speaking(Wrapping):
         return replace(job, facts=replace(job.facts, intent=intent), further=True, spent=spent)
 
     def _check_voice(self) -> None:
-        facts = permitted(self._speech_job("A", "auto", 0.0).facts, self._caller, self._runtime.catalog)
-        candidates = self._runtime.dispatcher.explain(facts).candidates
-        if not candidates:
+        job = self._speech_job("A", "auto", 0.0)
+        facts = permitted(job.facts, self._caller, self._runtime.catalog)
+        if not self._runtime.dispatcher.explain(facts).candidates:
             raise NoCandidate(
                 "No voice that may speak here is set up: GET /v1/audio/voices lists those that are. Ask for "
                 '"modalities": ["text"], or for a model that answers with sound.',
                 param="modalities",
             )
-        voice = self.voicing.voice
-        known = [name for each in candidates for name in (*each.model.voices, *each.model.voice_map)]
-        listed = all(each.model.voices for each in candidates)
-        if not isinstance(voice, str) or not listed or openai_voice(voice) is not None:
-            return
-        if voice.casefold() not in {name.casefold() for name in known}:
-            raise unknown_voice("The speaker of this server", voice, known)
+        assert isinstance(job.request, SpeechRequest)
+        try:
+            voiced(self._runtime, facts, job.request, self._caller)
+        except (NotFound, UnsupportedParameter) as error:
+            error.param = "audio.voice"
+            raise
 
 
 class SpokenAnswer(Answer[Json]):

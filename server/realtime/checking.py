@@ -12,8 +12,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from backends.voices import openai_voice, unknown_voice
-from backends.wire.audio import SpeechRequest, TranscriptionRequest
+from backends.wire.audio import SpeechRequest, TranscriptionRequest, VoiceId
 from backends.wire.chat import ChatRequest
 from catalog.errors import (
     CapabilityMismatch,
@@ -21,23 +20,26 @@ from catalog.errors import (
     ModelNotFound,
     ModelUnavailable,
     NoCandidate,
+    NotFound,
     NotPermitted,
     RoundhouseError,
+    UnsupportedParameter,
 )
 from routing.calling.dispatcher import nothing_left
 from routing.calling.job import Job
 from routing.plan import Candidate
 from routing.reading.intent import is_auto
+from server.answers.voices import voiced
 from server.callers import Caller, Origin
 from server.jobs import chat_job, permitted, speech_job, transcription_job
 from server.realtime.configuration import Configuration
+from server.realtime.context import within
+from server.realtime.fields import ResponseFields
 from server.runtime import Runtime
 
 _Body = TypeVar("_Body", bound=BaseModel)
 _Item = TypeVar("_Item")
 _LASTING = (CapabilityMismatch, EngineMissing, ModelUnavailable, NoCandidate)
-_VOICE = "session.audio.output.voice"
-_SPEAKER = "session.audio.output.model"
 _TRANSCRIBER = "session.audio.input.transcription.model"
 
 
@@ -57,40 +59,51 @@ class Checking:
         that no speaker has, and the error that a request of a model would have that is not set up, or that does
         other work.
         """
+        anew = before is None or made.constraints != before.constraints
         if not made.transcribes:
-            if before is None:
-                self._check_chat(made.fields.model)
-            if before is None or (before.speaker, before.voice) != (made.speaker, made.voice):
-                self._check_voice(made)
-        if made.transcriber != (None if before is None else before.transcriber):
-            self._check_transcriber(made.transcriber)
+            if anew:
+                self._check_chat(made)
+            if before is None or anew or (before.speaker, before.voice) != (made.speaker, made.voice):
+                output = made.fields.audio.output
+                self._check_voice(made, made.speaker, output.voice, "session")
+        if anew or before is None or made.transcriber != before.transcriber:
+            self._check_transcriber(made)
 
-    def _check_chat(self, model: str) -> None:
+    def check_response(self, fields: ResponseFields, session: Configuration) -> None:
+        """Check the voice of a response's own. Raises as :meth:`check`."""
+        own = None if fields.audio is None else fields.audio.output
+        if own is not None and own.voice is not None:
+            speaker = session.speaker if is_auto(own.model) else own.model
+            self._check_voice(session, speaker, own.voice, "response")
+
+    def _check_chat(self, made: Configuration) -> None:
+        model = made.fields.model
         if not is_auto(model):
             messages = [{"role": "user", "content": "Hi"}]
             chat, origin = self._asked(ChatRequest.model_validate({"model": model, "messages": messages}))
-            self._candidates(chat_job(chat, origin), model, "session.model")
+            self._candidates(self._within(chat_job(chat, origin), made), model, "session.model")
 
-    def _check_transcriber(self, model: str | None) -> None:
+    def _check_transcriber(self, made: Configuration) -> None:
+        model = made.transcriber
         if model is not None and not is_auto(model):
             body, origin = self._asked(TranscriptionRequest(model=model, file=b" "))
-            self._candidates(transcription_job(body, origin), model, _TRANSCRIBER)
+            self._candidates(self._within(transcription_job(body, origin), made), model, _TRANSCRIBER)
 
-    def _check_voice(self, made: Configuration) -> None:
-        if is_auto(made.speaker) and made.voice is None:
+    def _check_voice(self, made: Configuration, speaker: str, voice: str | VoiceId | None, place: str) -> None:
+        if is_auto(speaker) and voice is None:
             return
-        body, origin = self._asked(SpeechRequest(model=made.speaker, input="A"))
-        candidates = self._candidates(speech_job(body, origin), made.speaker, _SPEAKER)
-        voice = made.fields.audio.output.voice
-        if not isinstance(voice, str) or "+" in voice or openai_voice(voice) is not None:
-            return  # an id of a voice, or a mixture, which the speaker itself knows
-        if not candidates or not all(each.model.voices for each in candidates):
+        body, origin = self._asked(SpeechRequest(model=speaker, input="A", voice=voice))
+        job = self._within(speech_job(body, origin), made)
+        if not self._candidates(job, speaker, f"{place}.audio.output.model"):
             return
-        known = [name for each in candidates for name in (*each.model.voices, *each.model.voice_map)]
-        if voice.casefold() not in {name.casefold() for name in known}:
-            error = unknown_voice("The speaker of this server", voice, known)
-            error.param = _VOICE
-            raise error
+        try:
+            voiced(self._runtime, permitted(job.facts, self._caller, self._runtime.catalog), body, self._caller)
+        except (NotFound, UnsupportedParameter) as error:
+            error.param = f"{place}.audio.output.voice"
+            raise
+
+    def _within(self, job: Job[_Item], made: Configuration) -> Job[_Item]:
+        return within(job, made.fields.routing, made.fields.strict, self._headers)
 
     def _asked(self, body: _Body) -> tuple[_Body, Origin]:
         body, stand_in = self._runtime.replaced(body)

@@ -101,6 +101,11 @@ class Configuration:
         return made
 
     @property
+    def constraints(self) -> tuple[Json | None, bool | None]:
+        """``routing`` and ``strict``, which bind the hearing, the writing and the speaking."""
+        return self.fields.routing, self.fields.strict
+
+    @property
     def voice(self) -> str | None:
         voice = self.fields.audio.output.voice
         return voice if isinstance(voice, str) or voice is None else voice.id

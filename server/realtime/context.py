@@ -14,6 +14,7 @@ from catalog.errors import InvalidRequest, NotAuthenticated, RoundhouseError
 from catalog.types import Json
 from routing.calling.answer import Answer
 from routing.calling.job import Job
+from routing.reading.intent import read_intent
 from server.callers import Caller, Origin
 from server.edge.admission import InFlight
 from server.jobs import open_job
@@ -65,6 +66,10 @@ class SessionContext:
         body, stand_in = self.runtime.replaced(body)
         return body, Origin(caller, token_hex(16), self.headers, stand_in)
 
+    def within(self, job: Job[T], routing: Json | None, strict: bool | None) -> Job[T]:
+        """See :func:`within`."""
+        return within(job, routing, strict, self.headers)
+
     def open(self, job: Job[T], caller: Caller) -> AbstractAsyncContextManager[Answer[T]]:
         """Open a job as a handler does."""
         return self.working(open_job(self.runtime, job, caller))
@@ -83,6 +88,17 @@ class SessionContext:
                 yield answer
         finally:
             self.in_flight.works.discard(work)
+
+
+def within(job: Job[T], routing: Json | None, strict: bool | None, headers: Mapping[str, str]) -> Job[T]:
+    """The job of a part of a response, under the session's ``routing`` and ``strict`` as its chat is.
+
+    What these ask of an answer's text is not asked of its sound. Raises InvalidRequest for an unknown intent.
+    """
+    asked = read_intent(job.facts.requested, routing, headers)
+    strict = asked.strict or bool(strict)
+    intent = replace(asked, strict=strict, task=None, require=frozenset(), escalate=False, timings=False)
+    return replace(job, facts=replace(job.facts, intent=intent))
 
 
 @asynccontextmanager

@@ -215,6 +215,8 @@ class ResponseRun:
                     name.removeprefix("x-roundhouse-"): value for name, value in answer.headers().items()
                 }
         if pieces is not None:
+            self._own_voice().spent += answer.spent
+        if pieces is not None:
             if rest := cut.rest():
                 await pieces.put(rest)
             await pieces.put(None)
@@ -313,8 +315,10 @@ class ResponseRun:
                 self._room.context,
                 self._form(),
                 model=output.model if own is None or own.model == "auto" else own.model,
-                voice=voice if isinstance(voice, str) or voice is None else voice.id,
+                voice=voice,
                 speed=output.speed if own is None or own.speed == 1.0 else own.speed,
+                routing=self._session.fields.routing,
+                strict=self._session.fields.strict,
             )
         return self._voice
 

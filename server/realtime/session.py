@@ -124,11 +124,14 @@ class RealtimeSession:
         if event.type.startswith("transcription_session"):
             update = {**update, "type": "transcription"}
         made = self.configuration.updated(update, spoken=self._spoken)
-        context = self.context
-        Checking(context.runtime, context.caller, context.headers).check(made, self.configuration)
+        self._checking().check(made, self.configuration)
         self.configuration = made
+        self._local_ears = None
         self._ears.listen(made.listening, made.input_form)
         await self.send({"type": "session.updated", "session": made.public()})
+
+    def _checking(self) -> Checking:
+        return Checking(self.context.runtime, self.context.caller, self.context.headers)
 
     async def _append(self, event: AudioAppend) -> None:
         long = len(event.audio) > SHORT
@@ -214,6 +217,7 @@ class RealtimeSession:
         if self._beta and event.model_extra is not None and event.response is not None:
             fields = as_model(ResponseFields, to_current(event.response.to_wire()))
         check_response(fields, self.configuration.fields)
+        self._checking().check_response(fields, self.configuration)
         await self._respond(fields)
 
     async def _cancel(self, event: ResponseCancel) -> None:
@@ -281,9 +285,7 @@ class RealtimeSession:
         if not semantic and not self._hears_here():
             return
         self._forget_early()
-        form = self.configuration.input_form
-        asked, counted = self.configuration.transcription, not self._counted
-        self._early = Transcribing(self.context, self._ears.heard(), form, asked, counted=counted)
+        self._early = Transcribing(self.context, self._ears.heard(), self.configuration, counted=not self._counted)
         if semantic:
             self._spawn(self._judge(self._early))
 
@@ -291,7 +293,7 @@ class RealtimeSession:
         """Whether the model that transcribes runs on this machine: the last one, or the one that is planned."""
         if self._local_ears is None:
             with suppress(RoundhouseError):
-                self._local_ears = planned_here(self.context, self.configuration.transcription)
+                self._local_ears = planned_here(self.context, self.configuration)
         return bool(self._local_ears)
 
     async def _judge(self, early: Transcribing) -> None:
@@ -337,9 +339,9 @@ class RealtimeSession:
         self._transcribe(item, early, counted=counted)
 
     def _transcribe(self, item: Item, early: Transcribing | None = None, *, counted: bool = True) -> None:
-        form, asked = self.configuration.input_form, self.configuration.transcription
-        work = early or Transcribing(self.context, item.audio, form, asked, counted=counted)
-        item.transcribing = self._spawn(self._transcribed(item, work, told=asked is not None))
+        work = early or Transcribing(self.context, item.audio, self.configuration, counted=counted)
+        told = self.configuration.transcription is not None
+        item.transcribing = self._spawn(self._transcribed(item, work, told=told))
 
     async def _transcribed(self, item: Item, work: Transcribing, *, told: bool) -> None:
         """Follow a transcription, and tell of it if the session asks for that."""

@@ -26,7 +26,9 @@ class FakeRealtime(FakeOpenAI):
     """``received`` are the events of clients, ``queries`` their queries.
 
     ``held`` keeps a response open until it is set; ``dies`` breaks the connection at the next event, and
-    ``refuses`` answers the session with an error event.
+    ``refuses`` answers the session with an error event. ``answers_turns``: a commit is answered by itself, as a
+    turn that the provider finds. ``too_late``: a response ends before it can be cancelled. ``busy`` refuses
+    responses. ``sounds`` are the deltas of 50 ms in an answer.
     """
 
     def __init__(self, *, key: str | None = None) -> None:
@@ -37,6 +39,10 @@ class FakeRealtime(FakeOpenAI):
         self.held: asyncio.Event | None = None
         self.dies = False
         self.refuses = False
+        self.answers_turns = False
+        self.too_late = False
+        self.busy = False
+        self.sounds = 1
         self._number = 0
 
     def routes(self) -> list[Route]:
@@ -64,9 +70,15 @@ class FakeRealtime(FakeOpenAI):
             if event["type"] == "session.update":
                 session = {**session, **event["session"]}
                 await self._send(socket, {"type": "session.updated", "session": session})
+            elif event["type"] == "response.create" and self.busy:
+                error = {"type": "invalid_request_error", "message": "Busy.", "event_id": event.get("event_id")}
+                await self._send(socket, {"type": "error", "error": error})
+            elif event["type"] == "input_audio_buffer.commit" and self.answers_turns:
+                await self._send(socket, {"type": "input_audio_buffer.committed", "item_id": "item_0"})
+                answering = asyncio.create_task(self._answer(socket, {}))
             elif event["type"] == "response.create":
                 answering = asyncio.create_task(self._answer(socket, event))
-            elif event["type"] == "response.cancel" and answering is not None:
+            elif event["type"] == "response.cancel" and answering is not None and not self.too_late:
                 answering.cancel()
                 await self._done(socket, f"resp_{self._number}", "cancelled")
             elif event["type"] == "conversation.item.create":
@@ -80,9 +92,13 @@ class FakeRealtime(FakeOpenAI):
         most = (event.get("response") or {}).get("max_output_tokens", "inf")
         response = {"id": name, "object": "realtime.response", "status": "in_progress", "max_output_tokens": most}
         await self._send(socket, {"type": "response.created", "response": response})
-        sound = base64.b64encode(bytes(480)).decode()
-        for kind, delta in (("output_audio_transcript", "Hello"), ("output_audio", sound)):
-            told = {"type": f"response.{kind}.delta", "response_id": name, "item_id": "item_1", "delta": delta}
+        item: Json = {"id": f"item_{self._number}", "type": "message", "role": "assistant", "content": []}
+        added = {"type": "response.output_item.added", "response_id": name, "output_index": 0, "item": item}
+        await self._send(socket, added)
+        await self._send(socket, {"type": "conversation.item.added", "item": item})
+        sound = base64.b64encode(bytes(2400)).decode()
+        for kind, delta in (("output_audio_transcript", "Hello"), *[("output_audio", sound)] * self.sounds):
+            told = {"type": f"response.{kind}.delta", "response_id": name, "item_id": item["id"], "delta": delta}
             await self._send(socket, {**told, "output_index": 0, "content_index": 0})
         if self.held is not None:
             await self.held.wait()

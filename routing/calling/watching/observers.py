@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from backends.wire.video.events import ACCEPTED, COMPLETED, VideoItem
 from routing.accounts.reservations import characters
@@ -188,28 +188,58 @@ class ImageObserver:
 class RealtimeObserver:
     """Observes the events of a realtime session's response, of which ``response.done`` has the usage.
 
-    An event that is no response's, such as the first one of a session, costs nothing.
+    An event that is no response's, such as the first one of a session, costs nothing. From ``response.created`` on
+    the answer may be billed: one that is cut short is told by the text and the sound that came of it.
     """
-
-    streamed = 0
 
     def __init__(self) -> None:
         self.begun = False
         self.usage = Usage()
         self.finish_reason: str | None = None
+        self._letters = 0
+        self._sound = 0
+        self._bytes_per_token = _SOUND_TOKENS["audio/pcm"]
+
+    @property
+    def streamed(self) -> int:
+        return 0 if self.usage.known else 1 + self._letters // _LETTERS + self._sound // self._bytes_per_token
 
     def see(self, item: dict[str, Any]) -> None:
         self.begun = True
-        self.finish_reason = "stop"
-        if item.get("type") != "response.done":
-            return
-        response = item.get("response")
-        told = response.get("usage") if isinstance(response, dict) else None
-        if not isinstance(told, dict):
-            self.usage = Usage(known=False)
-            return
-        usage = {**told, "output_tokens_details": told.get("output_token_details")}
-        self.usage = token_usage(usage) or Usage(known=False)
+        kind = item.get("type", "")
+        if kind == "response.created":
+            self.finish_reason, self.usage = None, Usage(known=False)
+            self._note_format(item.get("response"))
+        elif kind == "response.done":
+            self.finish_reason = "stop"
+            response = item.get("response")
+            told = response.get("usage") if isinstance(response, dict) else None
+            usage = (
+                {**told, "output_tokens_details": told.get("output_token_details")} if _is_object(told) else None
+            )
+            self.usage = (None if usage is None else token_usage(usage)) or Usage(known=False)
+        elif isinstance(delta := item.get("delta"), str):
+            if kind in _SOUND_DELTAS:
+                self._sound += len(delta) * 3 // 4
+            else:
+                self._letters += len(delta)
+        elif self.usage.known:
+            self.finish_reason = "stop"
+
+    def _note_format(self, response: Any) -> None:
+        """Note how many bytes of the response's sound are a token."""
+        for name in ("audio", "output", "format", "type"):
+            response = response.get(name) if isinstance(response, dict) else None
+        self._bytes_per_token = _SOUND_TOKENS.get(response if isinstance(response, str) else "", 2400)
+
+
+_SOUND_DELTAS = frozenset({"response.output_audio.delta", "response.audio.delta"})
+_SOUND_TOKENS: Mapping[str, int] = {"audio/pcm": 2400, "audio/pcmu": 400, "audio/pcma": 400}
+"""Bytes of 50 ms, which are a token of an answer. Source: OpenAI's guide, "Realtime costs"."""
+
+
+def _is_object(value: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
 
 
 class VideoObserver:

@@ -14,9 +14,10 @@ from catalog.types import Json
 from routing.calling.answer import Answer
 from server.edge.errors import as_error
 from server.jobs import permitted, transcription_job
+from server.realtime.configuration import Configuration
 from server.realtime.context import SessionContext, items_of
 from server.realtime.fields import InputTranscription
-from server.realtime.sound import AudioForm, wav
+from server.realtime.sound import wav
 
 
 class Transcribing:
@@ -26,16 +27,17 @@ class Transcribing:
         self,
         context: SessionContext,
         audio: bytes,
-        form: AudioForm,
-        asked: InputTranscription | None,
+        session: Configuration,
         *,
         counted: bool = True,
     ) -> None:
         """``counted`` is False for a turn whose transcription was begun and counted before."""
+        form = session.input_form
         self._counted = counted
+        self._session = session
         self._context = context
         self._form = form
-        self._asked = asked or InputTranscription()
+        self._asked = session.transcription or InputTranscription()
         self._news = asyncio.Condition()
         self._deltas: list[str] = []
         self._ended = False
@@ -100,7 +102,8 @@ class Transcribing:
                 **_given(asked),
             )
         )
-        job = replace(transcription_job(body, origin), counted=self._counted)
+        job = context.within(transcription_job(body, origin), *self._session.constraints)
+        job = replace(job, counted=self._counted)
         async with context.open(job, origin.caller) as answer:
             while True:
                 try:
@@ -125,11 +128,11 @@ class Transcribing:
             raise StreamBroken("The transcript ended before it was complete.")
 
 
-def planned_here(context: SessionContext, asked: InputTranscription | None) -> bool:
+def planned_here(context: SessionContext, session: Configuration) -> bool:
     """Whether the router would choose a model of this machine. Raises as a job does."""
-    asked = asked or InputTranscription()
+    asked = session.transcription or InputTranscription()
     body, origin = context.asked(TranscriptionRequest(model=asked.model, file=b" ", **_given(asked)))
-    job = transcription_job(body, origin)
+    job = context.within(transcription_job(body, origin), *session.constraints)
     facts = permitted(job.facts, origin.caller, context.runtime.catalog)
     candidates = context.runtime.dispatcher.explain(facts).candidates
     return bool(candidates) and candidates[0].model.local

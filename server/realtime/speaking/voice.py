@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from backends.wire.audio import SpeechRequest
+from backends.wire.audio import SpeechRequest, VoiceId
 from catalog.errors import RoundhouseError
+from catalog.types import Json
 from routing.calling.answer import Answer
 from server.jobs import speech_job
 from server.realtime.context import SessionContext, items_of
@@ -24,27 +25,47 @@ class SessionVoice:
     """Speaks the pieces of one response, which count as one request. ``model`` and ``dropped`` are of the last."""
 
     def __init__(
-        self, context: SessionContext, form: AudioForm, *, model: str, voice: str | None, speed: float
+        self,
+        context: SessionContext,
+        form: AudioForm,
+        *,
+        model: str,
+        voice: str | VoiceId | None,
+        speed: float,
+        routing: Json | None = None,
+        strict: bool | None = None,
     ) -> None:
+        """``routing`` and ``strict`` are the session's."""
         self._context = context
         self._form = form
         self._model = model
-        self.voice = voice
+        self._voice = voice
+        self._routing = routing
+        self._strict = strict
         self.speed = speed
         self._resampler = None if form.rate == PCM_RATE else Resampler(PCM_RATE, form.rate)
         self._begun = False
         self.model: str | None = None
         self.dropped: tuple[str, ...] = ()
+        self.spent = 0.0
+        """Dollars of the response so far, which its limit on cost counts."""
+
+    @property
+    def voice(self) -> str | None:
+        """The name or id of the voice."""
+        return self._voice.id if isinstance(self._voice, VoiceId) else self._voice
 
     async def speak(self, text: str) -> AsyncGenerator[bytes]:
         """Audio of a text, at most :data:`DELTA_MS` at a time. Raises the job's errors."""
         fields: dict[str, Any] = {"speed": self.speed} if self.speed != 1.0 else {}
-        if self.voice is not None:
-            fields["voice"] = self.voice
+        if self._voice is not None:
+            fields["voice"] = self._voice
         body, origin = self._context.asked(
             SpeechRequest(model=self._model, input=text, response_format="pcm", sample_rate=PCM_RATE, **fields)
         )
-        job = replace(speech_job(body, origin), counted=not self._begun)
+        job = self._context.within(speech_job(body, origin), self._routing, self._strict)
+        # The rate is that of the session's own format, into which any other is put.
+        job = replace(job, counted=not self._begun, kept=("sample_rate",), spent=self.spent)
         self._begun = True
         async with self._context.open(job, origin.caller) as answer:
             sent = False
@@ -61,6 +82,7 @@ class SessionVoice:
                         raise
                     await answer.resume(error)
             self.model, self.dropped = answer.model.id, answer.dropped
+        self.spent = answer.spent
 
     async def _pieces(self, answer: Answer[bytes]) -> AsyncGenerator[bytes]:
         rest = b""

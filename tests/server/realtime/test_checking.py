@@ -12,7 +12,7 @@ from routing.facts import Facts
 from routing.plan import Candidate, Exclusion, Plan, Strategy
 from tests.server.conftest import Start
 from tests.server.fakes import PLAN, VOICE
-from tests.server.realtime.conversing import connected, until
+from tests.server.realtime.conversing import connected, say, until
 from tests.server.realtime.test_edge import refusal
 
 SPEAKER = Plan((Candidate(VOICE, 0.9, 0.8, 1.5, 0.0, "local", "it is loaded"),), (), Strategy.PROFILE, "the best")
@@ -63,6 +63,42 @@ async def test_a_voice_that_a_speaker_may_have_is_taken(serve: Start, voice: Any
         gateway.dispatcher.plan = plans(speak=SPEAKER)
         await connection.session.update(session=output(voice=voice))
         assert (await until(connection, "session.updated", "error"))[-1].type == "session.updated"
+
+
+@pytest.mark.parametrize("voice", ["nobody", {"id": "voice_zz"}, "voice_zz"])
+async def test_a_voice_that_is_not_the_callers_is_refused_in_a_session_and_in_a_response(
+    serve: Start, voice: Any
+) -> None:
+    async with serve(api_keys=["sk-an-operator"]) as gateway:
+        gateway.dispatcher.plan = plans(speak=SPEAKER)
+        key = (await gateway.keys.create("web")).secret
+        async with connected(gateway, key=key) as connection:
+            await connection.session.update(session=output(voice=voice))
+            assert (await until(connection, "error"))[-1].error.param == "session.audio.output.voice"
+            await connection.response.create(response={"audio": {"output": {"voice": voice}}})
+            assert (await until(connection, "error"))[-1].error.param == "response.audio.output.voice"
+        assert gateway.dispatcher.spent == []  # no job was opened
+
+
+async def test_routing_binds_the_hearing_and_the_speaking(serve: Start) -> None:
+    """A model that may not be asked is refused when it is set; the facts of every part have the constraint."""
+    async with serve() as gateway:
+        remote = without("privacy", "it is remote, and only local models may be used")
+        gateway.dispatcher.plan = lambda facts: remote if facts.intent.local_only else PLAN
+        async with connected(gateway, model="auto") as connection:
+            bound: Any = {"type": "realtime", "routing": {"local_only": True, "require": ["tools"]}}
+            for session in (output(model="parrot"), heard("parrot")):
+                both: Any = {**session, **bound}
+                await connection.session.update(session=both)
+                assert (await until(connection, "error"))[-1].error.code == "no_candidate"
+            await connection.session.update(session=bound)
+            await until(connection, "session.updated")
+            await say(connection, "Hello")
+            await until(connection, "response.done")
+        assert len(gateway.dispatcher.facts) > 1
+        for facts in gateway.dispatcher.facts:
+            assert facts.intent.local_only
+            assert bool(facts.intent.require) == (facts.capability is Capability.CHAT)
 
 
 async def test_a_model_that_is_at_rest_is_no_mistake(serve: Start) -> None:

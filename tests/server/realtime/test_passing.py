@@ -13,6 +13,7 @@ import pytest
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 
+from routing.accounts.caps import Caps
 from routing.accounts.virtual_keys import KeyLimits, NewKey, Rate
 from server.app import create_app
 from server.assembly import open_runtime
@@ -20,7 +21,7 @@ from server.processes.run import GatewayServer, uvicorn_config
 from server.runtime import Runtime
 from server.settings import Settings
 from tests.fakes.openai_realtime import FakeRealtime
-from tests.server.realtime.conversing import of_type, types, until
+from tests.server.realtime.conversing import types, until
 
 PROVIDER_KEY = "sk-of-the-provider"
 ROW: dict[str, Any] = {
@@ -114,6 +115,8 @@ async def test_events_pass_both_ways_with_the_providers_key_and_name(passing: Op
         events = await until(connection, "response.done")
         assert types(events) == [
             "response.created",
+            "response.output_item.added",
+            "conversation.item.added",
             "response.output_audio_transcript.delta",
             "response.output_audio.delta",
             "response.done",
@@ -137,21 +140,122 @@ async def test_a_response_costs_what_its_sound_and_text_cost(passing: Open) -> N
         assert row.cost == 2 * (50 * 4 + 150 * 32 + 20 * 16 + 80 * 64) * 1000  # nano-dollars
 
 
-async def test_a_keys_limit_cancels_a_response_and_says_why(passing: Open) -> None:
+async def usage_of(gateway: Passing) -> Any:
+    """The usage of the one model and key, once every response is booked."""
+    async with asyncio.timeout(5):
+        while gateway.in_flight.works:
+            await asyncio.sleep(0.01)
+    (row,) = await gateway.runtime.spend.usage("2000-01-01", "2100-01-01")
+    return row
+
+
+async def test_a_response_that_a_limit_refuses_is_never_asked_for(passing: Open) -> None:
     async with passing() as gateway:
         await gateway.key(admin=True)
-        key = await gateway.key(limits=KeyLimits(requests=Rate(minute=2)))
+        key = await gateway.key(limits=KeyLimits(requests=Rate(minute=1)))
+        async with session(gateway, key.secret) as connection:  # which is no request itself
+            await connection.response.create()
+            assert (await until(connection, "response.done"))[-1].response.status == "completed"
+            await connection.response.create(event_id="mine")
+            error = (await until(connection, "error"))[-1].error
+            assert (error.code, error.event_id) == ("rate_limit_exceeded", "mine")
+        assert [event["type"] for event in gateway.provider.received] == ["response.create"]
+
+
+@pytest.mark.parametrize("too_late", [False, True], ids=["cancelled in time", "ended before it was cancelled"])
+@pytest.mark.parametrize(
+    "limits",
+    [KeyLimits(requests=Rate(minute=1)), KeyLimits(spend=Caps(day=0.07))],
+    ids=["requests", "spend"],
+)
+async def test_a_response_of_the_providers_own_accord_that_a_limit_refuses_is_withheld_and_booked(
+    passing: Open, limits: KeyLimits, too_late: bool
+) -> None:
+    async with passing() as gateway:
+        await gateway.key(admin=True)
+        key = await gateway.key(limits=limits)
+        async with session(gateway, key.secret) as connection:
+            gateway.provider.answers_turns, gateway.provider.too_late = True, too_late
+            await connection.input_audio_buffer.commit()
+            await until(connection, "response.done")
+            if not too_late:
+                gateway.provider.held = asyncio.Event()
+            await connection.input_audio_buffer.commit()
+            events = await until(connection, "response.done")
+            assert types(events) == ["input_audio_buffer.committed", "response.created", "error", "response.done"]
+            done = events[-1].response
+            assert (done.status, done.output, done.usage.total_tokens) == ("failed", [], 300)
+            assert (row := await usage_of(gateway)).input + row.output == 600
+            assert row.cost == 2 * (50 * 4 + 150 * 32 + 20 * 16 + 80 * 64) * 1000
+            # Its words are not kept at the provider, and no more sound is given to it.
+            await connection.input_audio_buffer.append(audio="AAAA")
+            await connection.input_audio_buffer.commit()
+            assert (await until(connection, "error"))[-1].error.code == events[2].error.code
+        sent = [event["type"] for event in gateway.provider.received]
+        assert sent[-3:] == ["input_audio_buffer.commit", "response.cancel", "conversation.item.delete"]
+
+
+async def test_tokens_of_a_refused_response_count_against_the_keys_limit(passing: Open) -> None:
+    async with passing() as gateway:
+        await gateway.key(admin=True)
+        key = await gateway.key(limits=KeyLimits(requests=Rate(minute=1), tokens=Rate(day=650)))
+        async with session(gateway, key.secret) as connection:
+            gateway.provider.answers_turns = gateway.provider.too_late = True
+            for _ in range(2):
+                await connection.input_audio_buffer.commit()
+                await until(connection, "response.done")
+        counted = await gateway.runtime.spend._store.counts(f"rate/{key.info.id}/tokens/")
+        assert list(counted.values()) == [600]
+
+
+@pytest.mark.parametrize("ends", ["client", "provider"])
+async def test_a_response_that_is_cut_is_booked_by_what_came_of_it(passing: Open, ends: str) -> None:
+    async with passing() as gateway:
+        await gateway.key(admin=True)
+        key = await gateway.key(limits=KeyLimits(tokens=Rate(day=100_000)))
         async with session(gateway, key.secret) as connection:
             gateway.provider.held = asyncio.Event()
-            gateway.provider.held.set()
-            await connection.response.create()  # the connection was the first request
-            assert (await until(connection, "response.done"))[-1].response.status == "completed"
-            gateway.provider.held.clear()
+            gateway.provider.sounds = 20
+            await connection.conversation.item.create(item=_said("How are you today, my dear old friend?"))
             await connection.response.create()
-            events = await until(connection, "response.done")
-            assert events[-1].response.status == "cancelled"
-            (error,) = of_type(events, "error")
-            assert error.error.code == "rate_limit_exceeded"
+            for _ in range(20):
+                await until(connection, "response.output_audio.delta")
+            if ends == "provider":
+                gateway.provider.dies = True
+                await connection.send({"type": "response.cancel"})
+                assert (await until(connection, "error"))[-1].error.code == "stream_broken"
+        row = await usage_of(gateway)
+        assert row.input >= 9  # the words
+        assert row.output >= 20  # a second of sound is twenty tokens
+        assert row.estimated >= 20 * 64 * 1000
+
+
+async def test_a_response_that_the_provider_refuses_costs_nothing(passing: Open) -> None:
+    async with passing() as gateway:
+        await gateway.key(admin=True)
+        key = await gateway.key()
+        async with session(gateway, key.secret) as connection:
+            gateway.provider.busy = True
+            await connection.response.create(event_id="mine")
+            assert (await until(connection, "error"))[-1].error.event_id == "mine"
+            row = await usage_of(gateway)
+            assert (row.output, row.cost, row.estimated) == (0, 0, 0)
+
+
+async def test_a_constraint_that_the_model_does_not_meet_is_refused_and_goes_to_no_provider(passing: Open) -> None:
+    async with passing() as gateway, session(gateway) as connection:
+        for routing in ({"local_only": True}, {"exclude": ["cloud/voice"]}):
+            await connection.send({"type": "session.update", "session": {"routing": routing}})  # type: ignore[arg-type]
+            assert (await until(connection, "error"))[-1].error.code == "no_candidate"
+        await connection.send(
+            {"type": "session.update", "session": {"routing": {"max_cost": 0.01}, "strict": True}}  # type: ignore[arg-type]
+        )
+        await until(connection, "session.updated")
+        assert gateway.provider.received == [{"type": "session.update", "session": {}}]
+        await connection.response.create()
+        assert (await until(connection, "error"))[-1].error.param == "routing.max_cost"
+        await connection.response.create(response={"max_output_tokens": 10})
+        await until(connection, "response.done")
 
 
 async def test_a_refused_key_of_the_provider_is_told(passing: Open) -> None:
@@ -197,7 +301,25 @@ async def test_objects_of_the_providers_account_are_refused(passing: Open) -> No
             await connection.send(stored)
             error = (await until(connection, "error"))[-1].error
             assert "pmpt_1" in error.message
+            picture = {"type": "input_image", "file_id": "file_1"}
+            await connection.send({"type": "conversation.item.create", "item": _message(picture)})
+            assert "file_1" in (await until(connection, "error"))[-1].error.message
+            tool = {"type": "mcp", "server_label": "x", "server_url": "http://169.254.169.254/"}
+            inside: Any = {"type": "session.update", "session": {"tools": [tool]}}
+            await connection.send(inside)
+            assert "private network" in (await until(connection, "error"))[-1].error.message
+            other: Any = {"type": "session.update", "session": {"model": "another"}}
+            await connection.send(other)
+            assert (await until(connection, "error"))[-1].error.param == "session.model"
             unknown: Any = {"type": "guess"}
             await connection.send(unknown)
             assert (await until(connection, "error"))[-1].error.param == "type"
         assert gateway.provider.received == []
+
+
+def _message(part: Any) -> Any:
+    return {"type": "message", "role": "user", "content": [part]}
+
+
+def _said(text: str) -> Any:
+    return _message({"type": "input_text", "text": text})
