@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from backends.pictures.redrawing import Redrawer
 from backends.workers.pool import WorkerPool
 from catalog.catalog import Catalog
 from catalog.errors import ModelNotFound
@@ -139,7 +140,8 @@ class Runtime:
     takes answers for the judge. ``fault`` asks what keeps an endpoint from being called, such as missing
     credentials of a cloud. ``traffic`` counts the requests of clients; the app sets it. ``hops`` refuses
     those that came through this server before. ``stand_ins`` are those of the settings, of which :meth:`stand_in`
-    says which apply. ``heard`` has what sounds of chats said, for a while.
+    says which apply. ``heard`` has what sounds of chats said, for a while. ``redrawer`` turns
+    photographs upright.
     """
 
     live: HasCatalog
@@ -172,6 +174,7 @@ class Runtime:
     hops: Hops | None = None
     stand_ins: StandIns = field(default_factory=lambda: StandIns({}))
     heard: HeardSounds = field(default_factory=HeardSounds)
+    redrawer: Redrawer = field(default_factory=Redrawer)
 
     @property
     def catalog(self) -> Catalog:

@@ -467,7 +467,9 @@ def checked(document: Any, event: str, upstream: Upstream) -> Json:
 
 
 def regular(event: Json, upstream: Upstream) -> None:
-    """Check an event with a type. Raises UpstreamProtocolError."""
+    """Check an event with a type. Raises UpstreamProtocolError, and the error that the event tells of."""
+    if event.get("type") == "error":
+        raise stream_error(event, upstream)
     try:
         regular_event(event)
     except WrongShape as wrong:

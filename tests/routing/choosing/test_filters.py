@@ -291,7 +291,8 @@ def test_a_picture_costs_the_tokens_that_its_model_has_for_its_size_or_quality(
     row = Catalog.builtin().resolve(model)
     here = world([row])
     facts = read_image(ImageRequest(model="auto", prompt="a house", n=2, **asked))  # type: ignore[arg-type]
-    dollars = 2 * tokens * float(row.price.image_output or 0) * 1e-6
+    words = facts.prompt_tokens * float(row.price.input or 0)
+    dollars = (2 * tokens * float(row.price.image_output or 0) + words) * 1e-6
     assert float(here.estimator.cost(facts)[0]) == pytest.approx(dollars)
     assert choose(replace(facts, intent=Intent(max_cost=dollars * 1.01)), here).candidates
     assert not choose(replace(facts, intent=Intent(max_cost=dollars * 0.99)), here).candidates
