@@ -19,6 +19,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # else a replica gets nothing of a machine that is busy
     "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "1000",  # ten seconds by default, for a node that is cut off
     "RAY_health_check_failure_threshold": "3",
     "PYTHONPATH": str(ROOT),
 }

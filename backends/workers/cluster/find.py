@@ -23,6 +23,8 @@ from catalog.installing import install_command
 
 _HEAD = "node:__internal_head__"
 """The resource that Ray gives to the head's node alone."""
+_MEMORY = 128 * 1024 * 1024
+"""Bytes of the manager. Ray places an actor that asks for nothing anywhere, whatever is preferred."""
 WITHIN = 30.0
 """Seconds for Ray to answer. A longer search is begun again: what it has started goes on in the cluster."""
 
@@ -122,6 +124,7 @@ def _ask(spec: ManagerSpec) -> tuple[str, int, str]:
             lifetime="detached",
             get_if_exists=True,
             num_cpus=0,
+            memory=_MEMORY,
             max_restarts=-1,
             max_concurrency=64,
             scheduling_strategy=where,
