@@ -55,7 +55,6 @@ def asked_to_open(address: str) -> dict[str, tuple[str, Json]]:
         "chat image": chat({"type": "image_url", "image_url": {"url": address}}),
         "chat video": chat({"type": "video_url", "video_url": {"url": address}}),
         "chat file": chat({"type": "file", "file": {"file_url": address}}),
-        "chat text": chat({"type": "text", "text": "x", "image_url": {"url": address}}),
         "chat answer": (
             "/v1/chat/completions",
             {"model": "gpt", "messages": [picture, {"role": "user", "content": "Hi"}]},
