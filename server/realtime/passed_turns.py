@@ -175,7 +175,8 @@ class PassedTurns:
         context = self._context
         body = RealtimeTurn(model=self.model, prompt_tokens=prompt)
         job = realtime_turn_job(body, Origin(context.caller, token_hex(16), {}, None))
-        assert isinstance(dispatcher := context.runtime.dispatcher, Books)
+        dispatcher = context.runtime.dispatcher
+        assert isinstance(dispatcher, Books)
         dispatcher.book(job, seen.usage, seen.streamed)
 
     def broke(self) -> None:
