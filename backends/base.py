@@ -9,7 +9,7 @@ connection, which cancels the call.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
@@ -38,6 +38,37 @@ def _nothing() -> Mapping[str, str]:
     return MappingProxyType({})
 
 
+class Life:
+    """Tells calls in progress that their server is gone, where its connections may stay silent instead.
+
+    A machine that loses its network closes no connection. What watches the machine ends its life; each call in
+    progress is then broken at once.
+    """
+
+    __slots__ = ("_callbacks", "ended")
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._callbacks: set[Callable[[], None]] = set()
+
+    def add(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` at the end; at once if that is past."""
+        if self.ended:
+            callback()
+        else:
+            self._callbacks.add(callback)
+
+    def discard(self, callback: Callable[[], None]) -> None:
+        """Forget a callback."""
+        self._callbacks.discard(callback)
+
+    def end(self) -> None:
+        """Call every callback, once."""
+        self.ended = True
+        while self._callbacks:
+            self._callbacks.pop()()
+
+
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """The clocks of a call, in seconds. ``idle`` runs between two chunks, ``first_byte`` up to the first.
@@ -63,7 +94,7 @@ class Upstream:
     model has a chat template. ``voices`` are the voice maps of the row and its endpoint, ``options`` those of a
     remote row, ``moderation`` the labels of a row that moderates. ``asked`` remembers which forms of a request the
     server refused; the upstreams of a row's keys share it. ``cloud`` is the account of an endpoint that
-    authenticates by more than a key.
+    authenticates by more than a key. ``life`` ends with a server whose loss its connections may not show.
     """
 
     endpoint: str
@@ -89,6 +120,12 @@ class Upstream:
     moderation: Moderation | None = None
     asked: AskedForms = field(default_factory=AskedForms, repr=False, compare=False)
     cloud: CloudAccount = NO_ACCOUNT
+    life: Life | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is a worker, of this machine or of the cluster, and no server of somebody else."""
+        return self.protocol == "worker"
 
 
 class Backend(Protocol):

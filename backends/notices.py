@@ -2,7 +2,8 @@
 
 ``x-roundhouse-dropped`` lists the first. A worker says it in that header: whether its model has a prompt for
 ``input_type``, or its voice takes instructions. An upstream of the Responses API says which reasoning it cannot
-read. ``x-roundhouse-notice`` has the sentences of the second.
+read. ``x-roundhouse-notice`` has the sentences of the second. The usage of a drawing that came to nothing is
+collected, too: no event has it, and it is paid.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+from catalog.types import Json
+
 DROPPED = "x-roundhouse-dropped"
 
 
 @dataclass(slots=True)
 class Notes:
-    """The names of what is left out, and sentences about the answer."""
+    """The names of what is left out, sentences about the answer, and a usage that no event has."""
 
     dropped: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    usage: Json | None = None
 
 
 _notes: ContextVar[Notes | None] = ContextVar("notes_of_call", default=None)
@@ -45,3 +49,10 @@ def tell(sentence: str) -> None:
     notes = _notes.get()
     if notes is not None and sentence not in notes.notices:
         notes.notices.append(sentence)
+
+
+def bill(usage: Json) -> None:
+    """Report the usage of a call, of which no event that passes has the last, to the notes of the present task."""
+    notes = _notes.get()
+    if notes is not None:
+        notes.usage = usage

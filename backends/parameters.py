@@ -392,6 +392,11 @@ def _clean(body: Json, unknown: Set[str]) -> None:
         for holder in (message, *parts, *(message.get("tool_calls") or ())):
             for name in [name for name, value in holder.items() if name in unknown or _says_nothing(name, value)]:
                 del holder[name]
+        if content is None and message.get("role") == "assistant" and message.keys() <= _ALONE:
+            message["content"] = ""  # what it was is left out, and a null is for tool calls alone
+
+
+_ALONE = frozenset({"role", "content", "name"})
 
 
 def _says_nothing(name: str, value: Any) -> bool:

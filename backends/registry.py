@@ -77,6 +77,7 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
             "backends.google.backend.GoogleBackend",
             trusted=True,
             genai_name="gcp.gemini",
+            counts=True,
             batches="backends.google.batches.GeminiBatches",
         ),
         "bedrock": Provider(

@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from catalog.benchmarks import check_published
 from catalog.clouds import CloudAccount, address_of, checked_account_field
+from catalog.clouds.cluster import Replicas, Resources
 from catalog.moderation.categories import Moderation
 from catalog.pins import TarballPin, WheelPin
 from catalog.prices.price import FREE as FREE
@@ -326,6 +327,8 @@ class Model(Section):
     keep_alive: float | None = Field(
         default=None, description="idle seconds before unloading; negative: never; by default that of [workers]"
     )
+    replicas: Replicas = Replicas()
+    resources: Resources = Resources()
     optional: bool = Field(default=False, description="a starter model that is pulled by name only")
     mlx_twin: str | None = Field(default=None, description="id of the same weights for MLX, for Apple silicon")
     successor: str | None = Field(default=None, description="id of the model that is better at the same work")

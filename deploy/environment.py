@@ -136,7 +136,7 @@ def create(venv: Path, reason: str) -> None:
         free = shutil.disk_usage(venv.parent).free
     except OSError as error:
         raise Problem(
-            f"{shown} cannot be written: {error.strerror}. Name another folder with VENV=FOLDER."
+            f"{shown} cannot be written: {error.strerror or error}. Name another folder with VENV=FOLDER."
         ) from None
     if free < ROOM:
         raise Problem(

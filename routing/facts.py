@@ -118,7 +118,8 @@ class Facts:
     server's own that measures models: it teaches their speed and reliability, and neither their quality nor the
     usual length of answers. ``stands_for`` is the name that the caller wrote where ``requested`` stands in for
     it. ``languages`` are the codes of those that sound is said to be in; none: it is not known. ``picture`` is the
-    ``size`` and the ``quality`` of pictures to be drawn, as the caller wrote them.
+    ``size`` and the ``quality`` of pictures to be drawn, as the caller wrote them. ``media_margin`` is how
+    many more tokens the prompt's pictures may have than ``prompt_tokens`` says: models count them in many ways.
     """
 
     capability: Capability
@@ -147,5 +148,6 @@ class Facts:
     stands_for: str | None = None
     languages: frozenset[str] = frozenset()
     picture: tuple[str, str] = ("", "")
+    media_margin: int = 0
     intent: Intent = field(default_factory=Intent)
     prefix: Prefix | None = field(default=None, compare=False, repr=False)

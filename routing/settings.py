@@ -97,13 +97,14 @@ class Learning(Section):
         default=4000.0, description="observations of a task and complexity after which an old one weighs 1/e"
     )
     optimism: Amount = Field(
-        default=0.62,
-        description="standard deviations above its mean at which a quality is sampled",
+        default=0.42,
+        description="how far above its mean a quality is sampled: so many standard deviations, times log(1 + "
+        "horizon / strength)",
     )
     horizon: Positive = Field(
-        default=120.0, description="observations up to which exploring a model pays; optimism fades beyond"
+        default=100.0, description="observations up to which exploring a model pays; optimism fades beyond"
     )
-    spread: Share = Field(default=0.5, description="share of itself by which optimism varies between requests")
+    spread: Share = Field(default=0.3, description="share of itself by which optimism varies between requests")
     retrial: Share = Field(
         default=0.05,
         description="share of requests for a name with replicas that retry one that failed lately",

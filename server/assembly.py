@@ -24,11 +24,8 @@ from backends.http import HttpClient
 from backends.pictures.films import Films
 from backends.registry import backends
 from backends.workers.engines.registry import Engines, builtin_engines
-from backends.workers.observer import WorkerObserver
 from backends.workers.pool import WorkerPool
-from backends.workers.supervisor import Supervisor
 from catalog.errors import ConfigurationError
-from catalog.hardware import detect, device_ids
 from catalog.model import Endpoint, Model
 from catalog.store.store import Store
 from routing.accounts.caps import CapUsage
@@ -46,6 +43,7 @@ from routing.choosing.pins import Pins
 from routing.choosing.planner import Planner
 from routing.clock import Clock, SystemClock
 from routing.deferred.calls import DeferredCalls
+from routing.outcomes import OutcomeSink
 from routing.persistence import Persistence
 from routing.plan import Block
 from routing.state.factory import StateSettings, create_state
@@ -61,7 +59,8 @@ from server.catalog_updates import CatalogUpdates, LiveCatalog, log_remarks, rea
 from server.models.on_use import PullOnUse
 from server.models.opening import live_models
 from server.models.rows import RegisteredRows
-from server.observability.events import AttemptLog, WorkerEvents
+from server.models.workers import availability_of, keep_wanted, own_workers, sinks_of
+from server.observability.events import AttemptLog
 from server.observability.metrics import Metrics
 from server.observability.telemetry import TelemetryProxy
 from server.observability.totals import RequestTotals
@@ -103,7 +102,7 @@ async def open_runtime(
         memory.breakers.follow(lambda model: workers.snapshot().process(model))
         calls = await stack.enter_async_context(_open_calls(settings, clock, models.live))
         routing = _open_routing(settings, clock, models, memory, pool, calls)
-        dispatcher = _dispatcher(clock, metrics, memory, calls, routing)
+        dispatcher = _dispatcher(clock, metrics, memory, calls, routing, sinks_of(settings, pool))
         stack.push_async_callback(dispatcher.settle)
         series = metrics.watch_routing(
             memory.breakers.states,
@@ -140,7 +139,12 @@ async def open_runtime(
             runtime.peers = await stack.enter_async_context(_redis_peers(settings.state, runtime))
         runtime.runner = Runner(memory.storage.records, clock, works(runtime, settings))
         async with _background(
-            memory.persistence.run(), updates.watch_disk(), updates.discover(), files.sweep_always(), sampler.run()
+            memory.persistence.run(),
+            updates.watch_disk(),
+            updates.discover(),
+            files.sweep_always(),
+            sampler.run(),
+            keep_wanted(pool, models.live.snapshot),
         ):
             runtime.runner.start()
             try:
@@ -203,7 +207,7 @@ async def _open_models(settings: Settings, engines: Engines) -> _Models:
     pulled = await asyncio.to_thread(store.rows)
     live = LiveCatalog(await asyncio.to_thread(read_catalog, settings, store, engines, None))
     log_remarks(live.current)
-    availability = Availability(store, engines.missing, engines.missing_file, device_ids)
+    availability = availability_of(settings, store, engines)
     _, unusable = await asyncio.gather(
         asyncio.to_thread(availability.refresh, tuple(live.current)),
         asyncio.to_thread(engines.own_pythons_missing),
@@ -256,7 +260,7 @@ async def _open_memory(settings: Settings, clock: Clock, live: LiveCatalog) -> A
 async def _redis_peers(state: StateSettings, runtime: Runtime) -> AsyncIterator[Peers]:
     """The gateways of all machines that share the state in Redis."""
     assert state.url is not None
-    peers = RedisPeers(state.url.get_secret_value(), prefix=state.prefix)
+    peers = RedisPeers(state.url.get_secret_value(), prefix=state.prefix, password_file=state.password_file)
     await peers.start(partial(answer_peer, runtime))
     try:
         yield peers
@@ -310,7 +314,14 @@ def _open_routing(
     return _Routing(planner, leases, RetryBudget(settings.retries, clock))
 
 
-def _dispatcher(clock: Clock, metrics: Metrics, memory: _Memory, calls: _Calls, routing: _Routing) -> Dispatcher:
+def _dispatcher(
+    clock: Clock,
+    metrics: Metrics,
+    memory: _Memory,
+    calls: _Calls,
+    routing: _Routing,
+    others: tuple[OutcomeSink, ...],
+) -> Dispatcher:
     return Dispatcher(
         planner=routing.planner,
         model=routing.planner.model,
@@ -331,7 +342,7 @@ def _dispatcher(clock: Clock, metrics: Metrics, memory: _Memory, calls: _Calls, 
             RequestTotals(),
             calls.telemetry,
         ),
-        batched_sinks=(memory.learner, memory.persistence, memory.prefixes),
+        batched_sinks=(memory.learner, memory.persistence, memory.prefixes, *others),
         after_batch=memory.estimator.refresh,
         clock=clock,
         frames=Films(Fetcher(calls.http.settings.fetch)).in_frames,
@@ -460,18 +471,6 @@ def _runtime(
         ),
         attach=calls.telemetry.attach,
         scrape=scrape,
-    )
-
-
-def own_workers(settings: Settings, store: Store, engines: Engines, observer: WorkerObserver) -> Supervisor:
-    """The workers of this machine, not started yet; they end with the process that owns them."""
-    logs = settings.workers.logs or settings.data_dir / "logs"
-    return Supervisor(
-        store=store,
-        settings=settings.workers.model_copy(update={"logs": logs}),
-        devices=detect().devices,
-        engines=engines,
-        observer=WorkerEvents(observer),
     )
 
 

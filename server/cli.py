@@ -172,9 +172,15 @@ def _without_none(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _end(number: int, _: object) -> None:
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Entry point. A RoundhouseError is one line on standard error, and its kind the exit status."""
     open_standard_streams()
+    # What a command has begun ends with it: a download by pip, a folder of parts. The server has its own handler.
+    signal.signal(signal.SIGTERM, _end)
     try:
         app()
     except RoundhouseError as error:

@@ -182,7 +182,7 @@ def image_job(body: ImageRequest, origin: Origin) -> Job[Json]:
     """Draw pictures; items are ``image_generation`` events.
 
     Raises InvalidRequest for options that contradict each other: those of a stream without one, URLs in a stream,
-    a transparent background in a format without transparency.
+    a transparent background in a format without transparency, a compression of one that is not compressed so.
     """
     _check_image(body)
     return _job(reading.read_image, operations.DRAW, body, origin)
@@ -196,7 +196,8 @@ def image_edit_job(body: ImageEditRequest, origin: Origin) -> Job[Json]:
     _check_image(body)
     if not body.prompt and not body.variation:
         raise InvalidRequest("An edit needs a 'prompt' that says what to change.", param="prompt")
-    return _job(reading.read_image, operations.EDIT, body, origin)
+    job = _job(reading.read_image, operations.EDIT, body, origin)
+    return replace(job, left_out=("prompt",)) if body.variation and body.prompt else job
 
 
 def _check_image(body: ImageRequest) -> None:
@@ -204,6 +205,12 @@ def _check_image(body: ImageRequest) -> None:
         raise InvalidRequest("'partial_images' is only for 'stream: true'.", param="partial_images")
     if body.stream and body.response_format == "url":
         raise InvalidRequest("A stream carries pictures as b64_json.", param="response_format")
+    if body.seed is not None and body.seed + (body.n or 1) > 2**63:
+        raise InvalidRequest("Each picture has the next seed, and the last of them is too large.", param="seed")
+    if body.output_compression not in (None, 100) and body.output_format not in ("jpeg", "webp"):
+        raise InvalidRequest(
+            "'output_compression' is for the output_format jpeg or webp.", param="output_compression"
+        )
     if body.background == "transparent" and body.output_format == "jpeg":
         raise InvalidRequest(
             "A JPEG has no transparency: ask for the output_format png or webp.", param="background"
@@ -339,8 +346,22 @@ def open_job(runtime: Runtime, job: Job[T], caller: Caller) -> AbstractAsyncCont
     if on_use is not None and on_use.enabled and (name := on_use.lacking(facts)) is not None:
         opening = on_use.first(name, caller, facts, opening)
     if pictures := [part["image_url"] for part in shown if part.get("image_url") is not None]:
-        return _Looking(pictures, "messages" if isinstance(request, ChatRequest) else "input", opening)
+        return _Looking(pictures, _field_of(request), opening)
     return opening
+
+
+async def look_at_pictures(request: ChatRequest) -> None:
+    """Check the pictures of a chat that is not opened. Raises as :func:`look_at`."""
+    pictures = [part["image_url"] for part in _media_of(request) if part.get("image_url") is not None]
+    await look_at([picture.get("url") for picture in pictures], _field_of(request))
+
+
+def _field_of(request: WireModel) -> str:
+    """The field of the caller's own request that has its pictures."""
+    if isinstance(request, GroundingChat):
+        return "image"
+    own = request.original if isinstance(request, TranslatedChat) else None
+    return "messages" if isinstance(request, ChatRequest) and (own is None or own.wire != "responses") else "input"
 
 
 _OPENED = frozenset({Capability.VISION, Capability.VIDEO_INPUT, Capability.AUDIO_INPUT, Capability.DOCUMENTS})

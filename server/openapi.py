@@ -157,6 +157,8 @@ def _complete(operation: Json, route: ContractRoute, schemas: _Schemas) -> None:
             "required": not contract.optional,
             "content": {media_type: {"schema": schemas.of(contract.reads)}},
         }
+        if contract.json_too is not None:
+            operation["requestBody"]["content"]["application/json"] = {"schema": schemas.of(contract.json_too)}
         if contract.calls_model and not contract.form and contract.reads.__module__.startswith(WIRES):
             schemas.add_field(contract.reads, "routing", IntentBody)
     content = {media_type: {"schema": schemas.of(kind)} for media_type, kind in contract.media.items()}
@@ -226,7 +228,7 @@ class _Schemas:
     def __init__(self, contracts: Iterable[Contract]) -> None:
         kinds: list[Any] = [Error, AnthropicError, OllamaError, IntentBody]
         for contract in contracts:
-            kinds += [contract.reads, contract.answers, contract.streams, contract.lines]
+            kinds += [contract.reads, contract.json_too, contract.answers, contract.streams, contract.lines]
             kinds += contract.media.values()
         inputs: list[tuple[Any, Literal["validation"], TypeAdapter[Any]]] = [
             (kind, "validation", TypeAdapter(kind)) for kind in dict.fromkeys(kinds) if kind is not None

@@ -63,6 +63,15 @@ class StateReport(TypedDict):
     lag_seconds: float
 
 
+class ClusterReport(TypedDict):
+    """The cluster that runs the workers: ``fault`` says why its manager cannot be reached."""
+
+    address: str
+    nodes: int
+    workers: int
+    fault: str | None
+
+
 class Report(TypedDict):
     """The state of the server; ``scenarios`` has the router's choice for each sample request.
 
@@ -80,6 +89,7 @@ class Report(TypedDict):
     prior_files: Json
     speech: Json
     state: StateReport
+    cluster: ClusterReport | None
     settings: Json
 
 
@@ -122,12 +132,22 @@ def report(runtime: Runtime, settings: Settings, *, lag: float, faults: Mapping[
         "prior_files": _prior_files(rows, runtime),
         "speech": _speech(runtime, usable, settings.routing),
         "state": {"lag_seconds": round(lag, 3)},
+        "cluster": _cluster(runtime, settings),
         "settings": settings.model_dump(mode="json", exclude=_NOT_SHOWN),
     }
 
 
+def _cluster(runtime: Runtime, settings: Settings) -> ClusterReport | None:
+    address = settings.workers.cluster
+    if address is None:
+        return None
+    snapshot = runtime.pool.snapshot()
+    fault = None if snapshot.nodes else "its manager has not been reached; the log says why"
+    return {"address": address, "nodes": len(snapshot.nodes), "workers": len(snapshot.workers), "fault": fault}
+
+
 def _model(row: Model, runtime: Runtime) -> Json:
-    views = {view.model: view.state.value for view in runtime.pool.snapshot().workers}
+    views = {view.model: view.state.value for view in runtime.pool.snapshot().models}
     return {
         "model": row.id,
         "runs": row.engine or row.endpoint_name,

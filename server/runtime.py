@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel
 
+from backends.pictures.redrawing import Redrawer
 from backends.workers.pool import WorkerPool
 from catalog.catalog import Catalog
 from catalog.errors import ModelNotFound
@@ -147,7 +148,8 @@ class Runtime:
     takes answers for the judge. ``fault`` asks what keeps an endpoint from being called, such as missing
     credentials of a cloud. ``traffic`` counts the requests of clients; the app sets it. ``hops`` refuses
     those that came through this server before. ``stand_ins`` are those of the settings, of which :meth:`stand_in`
-    says which apply. ``heard`` has what sounds of chats said, for a while.
+    says which apply. ``heard`` has what sounds of chats said, for a while. ``redrawer`` turns
+    photographs upright.
     """
 
     live: HasCatalog
@@ -180,6 +182,7 @@ class Runtime:
     hops: Hops | None = None
     stand_ins: StandIns = field(default_factory=lambda: StandIns({}))
     heard: HeardSounds = field(default_factory=HeardSounds)
+    redrawer: Redrawer = field(default_factory=Redrawer)
 
     @property
     def catalog(self) -> Catalog:
@@ -215,5 +218,12 @@ class Runtime:
             rows = self.catalog.replicas(name)
         except ModelNotFound:
             return False
-        blocks = [self.unavailable(row) for row in rows]
-        return any(block is None or block.code not in NOT_SET_UP for block in blocks)
+        return any(map(self._is_complete, rows))
+
+    def has_models(self) -> bool:
+        """Whether some model is set up, though it may be resting or busy at present."""
+        return any(map(self._is_complete, self.catalog.models()))
+
+    def _is_complete(self, row: Model) -> bool:
+        block = self.unavailable(row)
+        return block is None or block.code not in NOT_SET_UP

@@ -49,6 +49,7 @@ from routing.calling.traces import TraceSettings
 from routing.persistence import PersistenceSettings
 from routing.settings import RoutingSettings
 from routing.state.factory import StateSettings
+from routing.state.redis_clients import has_password
 from routing.upstreams.breaker import BreakerSettings
 from routing.upstreams.discovery import DiscoverySettings
 from server.observability.settings import LogSettings, TelemetrySettings
@@ -391,10 +392,9 @@ class _SettingsFile(TomlConfigSettingsSource):
                 )
         state = data.get("state")
         url = state.get("url") if isinstance(state, dict) else None
-        if isinstance(url, str) and "@" in url:
+        if isinstance(url, str) and has_password(url):
             raise ConfigurationError(
-                "A password does not belong in the settings file: name an environment variable that holds the "
-                "state's URL with url_env in [state]."
+                "A password does not belong in the settings file: name its variable with url_env in [state]."
             )
         if self.settings_cls is not Settings:
             self.settings_cls.file_content = data  # type: ignore[attr-defined]

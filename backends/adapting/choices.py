@@ -32,6 +32,11 @@ def allowed_tools(request: ChatRequest) -> tuple[str, tuple[str, ...]] | None:
                 f"tool_choice.allowed_tools names {name[:80]!r}, which is not among the tools.",
                 param="tool_choice.allowed_tools",
             )
+    if mode == "required" and not names:
+        raise InvalidRequest(
+            "tool_choice.allowed_tools demands a call and allows no tool; name one, or let its mode be 'auto'.",
+            param="tool_choice.allowed_tools",
+        )
     return mode, names
 
 

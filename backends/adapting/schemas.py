@@ -134,3 +134,46 @@ def _all_closed(node: Any) -> bool:
         if node.get("additionalProperties") is not False or set(needed or ()) != set(known):
             return False
     return all(map(_all_closed, node.values()))
+
+
+def closed(schema: Json) -> Json:
+    """The schema without room for properties that an object does not name, where it says nothing of others.
+
+    llama.cpp's own grammars, and so Ollama, read a schema like this. One with ``allOf`` stays as it is: its
+    branches name properties for each other.
+    """
+    made, composed = _closed(schema, alone=True)
+    return schema if composed else made
+
+
+def _closed(node: Any, *, alone: bool) -> tuple[Any, bool]:
+    """A node, closed if it stands ``alone``, and whether there is an ``allOf`` in it."""
+    if not isinstance(node, dict):
+        return node, False
+    made, composed = dict(node), "allOf" in node
+    whole = alone and _OPEN.isdisjoint(node)
+    for name, value in node.items():
+        if name in _SCHEMAS_BY_NAME and isinstance(value, dict):
+            found = {key: _closed(each, alone=True) for key, each in value.items()}
+            made[name] = {key: each for key, (each, _) in found.items()}
+            composed = composed or any(with_all for _, with_all in found.values())
+        elif name in _SCHEMAS_IN_LIST and isinstance(value, list):
+            listed = [_closed(each, alone="properties" not in node) for each in value]
+            made[name] = [each for each, _ in listed]
+            composed = composed or any(with_all for _, with_all in listed)
+        elif name in ("items", "additionalProperties"):
+            made[name], with_all = _closed(value, alone=True)
+            composed = composed or with_all
+    if whole and isinstance(node.get("properties"), dict):
+        made["additionalProperties"] = False
+    return made, composed
+
+
+_SCHEMAS_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions"})
+_SCHEMAS_IN_LIST = frozenset({"anyOf", "oneOf", "prefixItems"})
+_OPEN = frozenset(
+    {
+        "additionalProperties", "unevaluatedProperties", "patternProperties", "propertyNames", "$ref", "anyOf",
+        "oneOf", "if", "dependentSchemas", "minProperties",
+    }
+)  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from backends.wire.schema import looks_around
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
 
@@ -65,6 +66,7 @@ def _prepared(node: Any, path: str, param: str) -> Any:
         return node  # true, false, or something that llguidance refuses
     prepared: Json = {}
     for keyword, value in node.items():
+        _refuse_look_around(keyword, value, path, param)
         if keyword in _SILENT or (keyword.startswith("x-") and keyword != "x-guidance"):
             # The root of a reference and its draft are still needed.
             if keyword.startswith("$"):
@@ -100,6 +102,17 @@ def _prepared(node: Any, path: str, param: str) -> Any:
                 param=param,
             )
     return prepared
+
+
+def _refuse_look_around(keyword: str, value: Any, path: str, param: str) -> None:
+    """Raises UnsupportedParameter for an expression that looks ahead or behind."""
+    names = value if keyword == "patternProperties" and isinstance(value, dict) else ()
+    if any(map(looks_around, [value] if keyword == "pattern" and isinstance(value, str) else names)):
+        raise UnsupportedParameter(
+            f"The keyword '{keyword}' at {path[:300]} cannot be enforced on a local model, as it looks around "
+            "(look-ahead or look-behind): no grammar can. Say the same without it.",
+            param=param,
+        )
 
 
 def _format(node: Json, value: Any, path: str, param: str) -> Json:

@@ -30,7 +30,7 @@ from catalog.types import Json
 
 
 class GoogleBackend:
-    """Chat, embeddings, pictures and videos. ``base_url`` includes the version:
+    """Chat, counting its tokens, embeddings, pictures and videos. ``base_url`` includes the version:
     ``https://generativelanguage.googleapis.com/v1beta``.
 
     ``now`` returns Unix seconds. A subclass is a place that serves the same models at other paths.
@@ -59,26 +59,51 @@ class GoogleBackend:
         """The chunks of the answer; see :class:`backends.base.Chat`."""
         translated = translate(request, upstream)
         body, restorer = translated.body, restorer_of(translated.restoration)
-        answer = GeminiStream(upstream, created=int(self._now()), wav=wants_wav(request))
-        async with self._client.open(
+        config = body.get("generationConfig", {})
+        answer = GeminiStream(
             upstream,
-            "POST",
-            self.path(upstream, "streamGenerateContent"),
-            json=body,
-            query={"alt": "sse"},
-            key_header=self.key_header,
-            errors=self.read_error,
-        ) as response:
-            answer.service_tier = response.headers.get("x-gemini-service-tier")
-            try:
-                async for event in response.events():
-                    for chunk in answer.feed(event.json()):
-                        yield chunk if restorer is None else restorer.restore(chunk)
-            except UpstreamError:
-                if not answer.finished:  # an error after its end does not change the answer
-                    raise
+            created=int(self._now()),
+            wav=wants_wav(request),
+            bound=config.get("maxOutputTokens"),
+            resumes=config.get("candidateCount", 1) == 1,
+        )
+        while True:
+            async with self._client.open(
+                upstream,
+                "POST",
+                self.path(upstream, "streamGenerateContent"),
+                json=body,
+                query={"alt": "sse"},
+                key_header=self.key_header,
+                errors=self.read_error,
+            ) as response:
+                answer.service_tier = response.headers.get("x-gemini-service-tier")
+                try:
+                    async for event in response.events():
+                        for chunk in answer.feed(event.json()):
+                            yield chunk if restorer is None else restorer.restore(chunk)
+                except UpstreamError:
+                    if not answer.finished and not answer.paused:  # an error after the end changes no answer
+                        raise
+            if not answer.paused:
+                break
+            body = answer.resume(body)
         for chunk in answer.finish():
             yield chunk if restorer is None else restorer.restore(chunk)
+
+    async def count(self, upstream: Upstream, request: ChatRequest) -> Json:
+        """The prompt tokens by Google's own count; see :class:`backends.base.Count`."""
+        body: Json = translate(request, upstream).body
+        prompt: Json = {name: body[name] for name in ("contents", "systemInstruction", "tools") if name in body}
+        answer = await self._client.post_json(
+            upstream,
+            self.path(upstream, "countTokens"),
+            self.counted(upstream, prompt),
+            key_header=self.key_header,
+            errors=self.read_error,
+        )
+        with reading("Google"):
+            return {"input_tokens": int(answer["totalTokens"])}
 
     async def list_models(self, upstream: Upstream, server: Endpoint) -> list[Model]:
         """The rows of ``models.list``, of all its pages; see :class:`backends.base.Discover`."""
@@ -140,6 +165,10 @@ class GoogleBackend:
     def videos(self) -> GoogleVideos:
         """The calls for videos."""
         return GoogleVideos(self._client, key_header=self.key_header, errors=self.read_error, path=self.path)
+
+    def counted(self, upstream: Upstream, prompt: Json) -> Json:
+        """The body that asks for the tokens of a prompt: instructions and tools stand in a whole request only."""
+        return {"generateContentRequest": {"model": embeddings.model_path(upstream.model), **prompt}}
 
     def path(self, upstream: Upstream, method: str) -> str:
         """The path of a method of the model."""

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from backends.google.models import PICTURES
 from catalog.discovery import FoundRows, discovered_rows, is_positive
 from catalog.model import Capability, Endpoint, Limits
 from catalog.types import Json
 
 DRAWS = frozenset({Capability.IMAGE, Capability.IMAGE_EDIT})
-_PICTURES = re.compile(r"^gemini-.*-image\b")
 PAGE = "1000"
 """Models asked for at once, which is the most."""
 MAX_PAGES = 10
@@ -44,7 +44,7 @@ def described(entry: Json) -> Mapping[str, Any] | None:
     context, most = entry.get("inputTokenLimit"), entry.get("outputTokenLimit")
     if _FILMS.match(name):
         return {"name": name, "capabilities": _VIDEOS}
-    if "generateContent" in actions and _PICTURES.search(name) is not None:
+    if "generateContent" in actions and PICTURES.search(name) is not None:
         return {"name": name, "context": context, "capabilities": DRAWS, "limits": Limits()}
     if "generateContent" in actions and _OTHER_ANSWERS.search(name) is None:
         capabilities = _GEMINI if name.startswith("gemini") else frozenset({Capability.CHAT})

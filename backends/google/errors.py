@@ -44,6 +44,8 @@ _USED_UP = re.compile(
     re.IGNORECASE,
 )
 
+_PER_DAY = re.compile(r"'quotaId': '\w*PerDay")
+
 
 def read_google_error(status: int, headers: Mapping[str, str], body: bytes, upstream: Upstream) -> RoundhouseError:
     """The typed error of ``{"error": {"code", "message", "status", "details"}}``, alone or in a list of one."""
@@ -55,6 +57,11 @@ def read_google_error(status: int, headers: Mapping[str, str], body: bytes, upst
     reasons = {str(one.get("reason")) for one in details}
     if "BILLING_DISABLED" in reasons or (status in (400, 403, 429) and _USED_UP.search(message)):
         return quota_exceeded(status, message, upstream)
+    of_model = "PerModel" in str(details)
+    if status == 429 and _PER_DAY.search(str(details)):  # its delay, if it has one, is no midnight
+        used_up = quota_exceeded(status, message, upstream)
+        used_up.scope = "model" if of_model else "key"
+        return used_up
     if reasons & _KEY_REASONS or (status in (400, 403) and _KEY_TEXT.match(message)):
         rejected = UpstreamRejectedKey(f"{where} refused the key.", upstream_status=status)
         rejected.scope = "key"
@@ -64,7 +71,7 @@ def read_google_error(status: int, headers: Mapping[str, str], body: bytes, upst
         wait = next((one for one in (_retry_delay(details), retry_after(headers)) if one is not None), None)
         wait = delay_in(message) if wait is None else wait
         limited = UpstreamRateLimited(text, upstream_status=status, retry_after=wait)
-        limited.scope = "model" if "PerModel" in str(details) else limit_scope(message, upstream)
+        limited.scope = "model" if of_model else limit_scope(message, upstream)
         return limited
     if status == 400 and error.get("status") == "FAILED_PRECONDITION":
         return UpstreamError(f"{where} does not serve this account or place: {message}", upstream_status=status)

@@ -1,8 +1,9 @@
 """Translates ``modalities`` and ``audio`` of a chat, so that Gemini answers with pictures or with sound.
 
-Pictures come from models with "image" in their names, sound from those with "tts" or "native-audio"; a row whose
-``parameters`` list ``modalities`` says so of any other. ``image_config`` (``aspect_ratio``, ``image_size``) is
-OpenRouter's name. Source: Google's pages on image generation and speech generation, SDK types.
+Pictures come from models with "image" or "nano-banana" in their names, sound from those with "tts" or
+"native-audio"; a row whose ``parameters`` list ``modalities`` says so of any other. ``image_config``
+(``aspect_ratio``, ``image_size``) is OpenRouter's name. Source: Google's pages on image generation and speech
+generation, SDK types.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backends.base import Upstream
+from backends.google.models import PICTURES
 from backends.parameters import OTHER_ANSWERS
 from backends.translation import Dropped
 from backends.voices import OPENAI_VOICES
@@ -26,7 +28,7 @@ _KINDS = frozenset({"text", "image", "audio"})
 _FORMATS = ("pcm16", "wav")
 """Of OpenAI's formats of sound, those that need no encoder. Gemini's is PCM of 16 bits, 24 kHz, one channel."""
 _IMAGE = {"aspect_ratio": "aspectRatio", "image_size": "imageSize"}
-_PICTURES, _SOUND = re.compile(r"\bimage\b"), re.compile(r"\b(?:tts|native-audio)\b")
+_SOUND = re.compile(r"\b(?:tts|native-audio)\b")
 _RATE = re.compile(r"rate=(\d{4,6})")
 _USUAL_RATE = 24_000
 
@@ -66,7 +68,7 @@ def take_modalities(request: ChatRequest, upstream: Upstream, config: Json, drop
         return request
     kinds = _kinds(given.get("modalities"))
     if "image" in kinds:
-        _refuse_unless(_PICTURES, "modalities", "It makes no pictures; ask POST /v1/images/generations.", upstream)
+        _refuse_unless(PICTURES, "modalities", "It makes no pictures; ask POST /v1/images/generations.", upstream)
     if "image" in kinds and "audio" in kinds:
         raise UnsupportedParameter("Gemini answers with pictures or with sound, not both.", param="modalities")
     if "audio" in kinds:
@@ -134,7 +136,7 @@ def _speech(asked: Any, upstream: Upstream, config: Json, dropped: Dropped) -> N
 def _image_config(asked: Any, upstream: Upstream, config: Json, dropped: Dropped) -> None:
     if not isinstance(asked, dict):
         raise InvalidRequest("'image_config' must be an object.", param="image_config")
-    _refuse_unless(_PICTURES, "image_config", "It makes no pictures.", upstream)
+    _refuse_unless(PICTURES, "image_config", "It makes no pictures.", upstream)
     made = {_IMAGE[name]: value for name, value in asked.items() if name in _IMAGE and value is not None}
     dropped.add(*(f"image_config.{name}"[:80] for name in asked if name not in _IMAGE))
     if made:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 _NAME = re.compile(r"gemini-(?P<major>\d+)(?:\.(?P<minor>\d+))?")
 _NEWEST = (99, 0)
+PICTURES = re.compile(r"\b(?:image|nano-banana)\b")
+"""The models that draw, by a part of their names."""
 
 BUDGETS = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24_576, "xhigh": 24_576, "max": 24_576}
 """Thinking tokens per effort for Gemini 2.5, as in Google's own OpenAI-compatible endpoint; no model has more."""

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 
 from backends.base import Upstream
-from backends.notices import tell
+from backends.notices import bill, tell
 from backends.parameters import refuse_forbidden
 from backends.pictures.drawn import checked_drawings
 from backends.translation import NEUTRAL, Dropped
@@ -94,9 +94,17 @@ async def _events(chats: Chats, upstream: Upstream, request: ImageRequest, kind:
                     for image in delta.get("images") or ():
                         picture = image["image_url"]["url"]
         if not picture:
+            if usage:
+                bill(usage if at else _of_words(usage))
             raise _no_picture(upstream, refusal, text)
         seed = {} if request.seed is None else {"seed": chat.seed}
         yield {**_event(kind, picture), "index": at, **seed, **({"usage": usage} if usage else {})}
+
+
+def _of_words(usage: Json) -> Json:
+    """The usage of an answer without a picture, which says so."""
+    details = {**usage.get("output_tokens_details", {}), "text_tokens": usage["output_tokens"]}
+    return {**usage, "output_tokens_details": details}
 
 
 def _event(kind: str, url: str) -> Json:

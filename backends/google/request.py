@@ -56,6 +56,8 @@ _SCHEMA_KEYWORDS = frozenset(
     }
 )
 """The keywords that Gemini's constrained decoding enforces; others only guide the model."""
+_SCHEMAS_BY_NAME = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
+_NO_SCHEMAS = frozenset({"enum", "default", "required", "const", "examples", "dependentRequired"})
 _MAX_DEPTH = 100
 
 
@@ -240,8 +242,8 @@ def _find_ignored(schema: Any, ignored: dict[str, None], depth: int) -> None:
         if key not in _SCHEMA_KEYWORDS:
             ignored.setdefault(key)
         children = value if isinstance(value, list) else [value]
-        if key in ("properties", "$defs") and isinstance(value, dict):
+        if key in _SCHEMAS_BY_NAME and isinstance(value, dict):
             children = list(value.values())
-        if key not in ("enum", "default", "required"):
+        if key not in _NO_SCHEMAS:
             for child in children:
                 _find_ignored(child, ignored, depth + 1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,8 @@ FINISH_REASONS = {
     ),
 }
 """Any other reason (a malformed call, an unknown failure) is an error of this one answer."""
+MAX_REQUESTS = 9
+"""The most requests that one answer takes; then it ends as one that is cut off."""
 
 _TIERS = {"standard": "default", "flex": "flex", "priority": "priority"}
 _TIERS |= {"on_demand": "default", "on_demand_flex": "flex", "on_demand_priority": "priority"}
@@ -52,16 +55,23 @@ class GeminiStream:
 
     ``created`` is in Unix seconds, ``service_tier`` Google's name of it. With ``wav`` the sound of a choice comes
     as one WAV file at its end. A call without an id gets one made of the answer's id and the call's position, so
-    the same answer always has the same ids.
+    the same answer always has the same ids. An answer that Google interrupts at the limit of one request is
+    :attr:`paused` and can :meth:`resume`, as Google's own SDK does, if it ``resumes``: several choices do not.
+    ``bound`` is the most tokens in all.
     """
 
     upstream: Upstream
     created: int
     service_tier: str | None = None
     wav: bool = False
+    bound: int | None = None
+    resumes: bool = True
+    paused: bool = False
     _writer: ChunkWriter | None = None
     _candidates: dict[int, _Candidate] = field(default_factory=dict)
     _usage: Json = field(default_factory=dict)
+    _earlier: list[Json] = field(default_factory=list)
+    _token: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -92,6 +102,19 @@ class GeminiStream:
                 yield from self._blocked(blocked)
             for candidate in payload.get("candidates") or ():
                 yield from self._candidate(candidate)
+
+    def resume(self, body: Json) -> Json:
+        """The body that lets a paused answer go on. Feed its events to this stream, too."""
+        self.paused = False
+        self._earlier.append(self._usage)
+        self._usage = {}
+        more = {**body, "continuationToken": self._token}
+        if self.bound is not None:
+            more["generationConfig"] = {
+                **body["generationConfig"],
+                "maxOutputTokens": self.bound - self._written(),
+            }
+        return more
 
     def finish(self) -> Iterator[Json]:
         """The last chunks: the finish reason of each choice, then the usage.
@@ -152,7 +175,23 @@ class GeminiStream:
                 yield chunk
         reason = given.get("finishReason")
         if reason and reason != "FINISH_REASON_UNSPECIFIED":
-            yield from self._end(reason, given.get("finishMessage"), candidate, index)
+            token = given.get("continuationToken")
+            if reason == "CONTINUATION" and isinstance(token, str) and self._can_resume(token):
+                self._token, self.paused = token, True
+            else:
+                yield from self._end(reason, given.get("finishMessage"), candidate, index)
+
+    def _can_resume(self, token: str) -> bool:
+        """Whether a further request would write more: the same token would bring the same text again."""
+        may = self.resumes and len(self._earlier) + 1 < MAX_REQUESTS
+        return may and token != self._token and (self.bound is None or self._written() < self.bound)
+
+    def _written(self) -> int:
+        """The tokens of the answer so far."""
+        return sum(
+            added(counts.get("candidatesTokenCount") or 0, counts.get("thoughtsTokenCount") or 0)
+            for counts in (*self._earlier, self._usage)
+        )
 
     def _part(self, part: Json, candidate: _Candidate, index: int) -> Iterator[Json]:
         signature = part.get("thoughtSignature")
@@ -203,33 +242,43 @@ class GeminiStream:
             yield self._chunks.delta({"refusal": refusal}, index=index)
 
     def _total(self) -> Json:
-        """Gemini counts thoughts beside the answer, OpenAI within it; cached tokens are within the prompt."""
-        count = self._usage.get
-        thoughts = added(count("thoughtsTokenCount") or 0)
+        """Gemini counts thoughts beside the answer, OpenAI within it; cached tokens are within the prompt.
+
+        Each request of an answer is counted, and charged, by itself.
+        """
+        all_ = [*self._earlier, self._usage]
+
+        def total(*names: str) -> int:
+            return added(*(counts.get(name) or 0 for counts in all_ for name in names))
+
+        thoughts = total("thoughtsTokenCount")
         queries = [len(candidate.own.queries) for candidate in self._candidates.values()]
         by_query = traits(self.upstream.model).pays_by_query
         searches = sum(made if by_query else min(made, 1) for made in queries)
         return usage(
-            prompt=added(count("promptTokenCount") or 0, count("toolUsePromptTokenCount") or 0),
-            completion=added(count("candidatesTokenCount") or 0, thoughts),
-            cached=added(count("cachedContentTokenCount") or 0),
+            prompt=total("promptTokenCount", "toolUsePromptTokenCount"),
+            completion=total("candidatesTokenCount", "thoughtsTokenCount"),
+            cached=total("cachedContentTokenCount"),
             reasoning=thoughts,
-            read=_kinds(count("promptTokensDetails")),
-            written=_kinds(count("candidatesTokensDetails")),
+            read=_kinds(counts.get("promptTokensDetails") for counts in all_),
+            written=_kinds(counts.get("candidatesTokensDetails") for counts in all_),
             more={"server_tool_use": {"web_search_requests": searches}} if searches else {},
         )
 
 
-def _kinds(details: Any) -> dict[str, int]:
-    """Tokens by kind, text left out; each is told once. Details that are none do not spoil a whole answer."""
-    kinds: dict[str, int] = {}
-    for one in details if isinstance(details, list) else ():
-        if not isinstance(one, dict):
-            continue
-        kind, told = one.get("modality"), one.get("tokenCount")
-        if kind in _KINDS and type(told) is int:
-            kinds[f"{kind.lower()}_tokens"] = told
-    return kinds
+def _kinds(of_requests: Iterable[Any]) -> dict[str, int]:
+    """Tokens by kind, text left out; a request tells each once. Details that are none spoil no whole answer."""
+    kinds: Counter[str] = Counter()
+    for details in of_requests:
+        of_one: dict[str, int] = {}
+        for one in details if isinstance(details, list) else ():
+            if not isinstance(one, dict):
+                continue
+            kind, told = one.get("modality"), one.get("tokenCount")
+            if kind in _KINDS and type(told) is int:
+                of_one[f"{kind.lower()}_tokens"] = told
+        kinds.update(of_one)
+    return dict(kinds)
 
 
 def _logprobs(result: Json) -> Json | None:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from backends.base import Upstream
 from backends.http import HttpClient
 from backends.http.errors import ErrorReader
-from backends.translation import reading
+from backends.translation import GATEWAY_FIELDS, reading
 from backends.videos import looks, not_made, pieces
 from backends.wire.video.events import VideoItem, accepted, completed, progress
 from backends.wire.video.request import DiscardRequest, VideoRequest
@@ -55,9 +55,11 @@ def unsent(request: VideoRequest, upstream: Upstream) -> tuple[str, ...]:
     lost = set(_UNTOLD)
     if not is_veo(upstream.model):
         lost |= {"negative_prompt", "generate_audio"}
+    if request.resized and not is_veo(upstream.model):
+        lost.add("size")
     given = request.to_wire()
-    known = {*type(request).model_fields} - lost
-    return tuple(name for name in given if name not in known and name != "routing")
+    known = {*type(request).model_fields, *GATEWAY_FIELDS} - lost
+    return tuple(name for name in given if name not in known)
 
 
 def check_video(request: VideoRequest, upstream: Upstream) -> None:

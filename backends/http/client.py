@@ -198,6 +198,8 @@ class _Call:
     async def __aenter__(self) -> UpstreamResponse:
         self._deadlines = Deadlines(self._upstream)
         self._pool = self._pools.take(self._upstream, self._url)
+        if self._upstream.life is not None:
+            self._upstream.life.add(self._sever)
         try:
             if self._signer is not None:
                 await self._sign(self._signer)
@@ -207,7 +209,7 @@ class _Call:
             if not 200 <= answer.status < 300:
                 body = await answer.error_body(self._settings.max_error_bytes)
                 raise self._errors(answer.status, answer.headers, body, self._upstream)
-            if self._upstream.uds is not None:
+            if self._upstream.ours:
                 note(answer.headers)
         except BaseException:
             self._close()
@@ -219,8 +221,15 @@ class _Call:
     ) -> None:
         self._close()
 
+    def _sever(self) -> None:
+        """End the exchange: its server is gone."""
+        if self._connection is not None:
+            self._connection.abort()
+
     def _close(self) -> None:
         self._deadlines.close()
+        if self._upstream.life is not None:
+            self._upstream.life.discard(self._sever)
         if self._connection is not None:
             self._pool.give_back(self._connection)
         self._pools.give_back(self._pool)
@@ -251,6 +260,8 @@ class _Call:
                 self._pool.give_back(kept)
                 self._connection = None
             self._connection = new = await self._connect()
+            if self._upstream.life is not None and self._upstream.life.ended:
+                raise ConnectionLost(begun=False)
             return await self._exchange(new, head)
         except TRANSPORT_ERRORS as exc:
             raise translate(exc, self._upstream) from None

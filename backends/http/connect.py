@@ -38,20 +38,22 @@ class Route:
         addresses: Sequence[str] = (),
         proxy: URL | None = None,
         tls: Callable[[], ssl.SSLContext],
+        once: bool = False,
     ) -> None:
         """``addresses`` are the origin's IP addresses; given, its name is not looked up and no proxy is used.
 
         ``proxy`` is an http:// URL, with user and password if the proxy needs them. ``tls`` makes the context of
-        an https origin.
+        an https origin. With ``once``, each request has a connection of its own.
         """
         self._origin = url.origin()
+        self.once = once
         self._uds = uds
         self._addresses = addresses
         self._proxy = proxy if uds is None and not addresses else None
         self._tls = tls if url.scheme == "https" and uds is None else None
         self.headers: Mapping[str, str] = {"host": self._origin.host_port_subcomponent or ""}
         """Headers of every request on this route."""
-        if uds is not None:
+        if once:
             # llama-server may close a kept-alive connection at any time, and a new one costs almost nothing.
             self.headers = {**self.headers, "connection": "close"}
         elif self._proxy is not None and self._tls is None:

@@ -398,6 +398,10 @@ def stream_error(payload: Any, upstream: Upstream) -> RoundhouseError:
 _STATUS_OF_TYPE = {
     "invalid_request_error": 400,
     "BadRequestError": 400,
+    "image_generation_user_error": 400,
+    "moderation_blocked": 400,
+    "content_policy_violation": 400,
+    "content_filter": 400,
     "exceed_context_size_error": 400,
     "context_length_exceeded": 400,
     "authentication_error": 401,

@@ -162,8 +162,9 @@ class Pools:
             addresses=upstream.addresses,
             proxy=None if url.host in _LOOPBACK else self._proxy,
             tls=self._tls_context,
+            once=upstream.ours or upstream.uds is not None,
         )
-        return Pool(route, keepalive=0 if upstream.uds else settings.keepalive)
+        return Pool(route, keepalive=0 if route.once else settings.keepalive)
 
     def way_to(self, url: URL) -> tuple[ssl.SSLContext | None, str | None]:
         """The certificates to trust, for an https origin, and the proxy on the way to it."""

@@ -98,9 +98,9 @@ class UpstreamResponse:
         """
         settings = self._settings
         most = min(settings.max_response_bytes, settings.max_event_bytes + room)
-        body = await self.read(most if self._upstream.uds is None else None)
+        body = await self.read(None if self._upstream.ours else most)
         try:
-            return loads(body) if self._upstream.uds is None else orjson.loads(body)
+            return orjson.loads(body) if self._upstream.ours else loads(body)
         except (UpstreamProtocolError, orjson.JSONDecodeError) as wrong:
             reason = wrong.message if isinstance(wrong, UpstreamProtocolError) else "It is not JSON."
             raise UpstreamProtocolError(
@@ -131,7 +131,7 @@ class UpstreamResponse:
                 self._deadlines.progress()
                 yield events
             else:
-                self._deadlines.no_progress(working=self._upstream.uds is not None)
+                self._deadlines.no_progress(working=self._upstream.ours)
 
     async def lines(self) -> AsyncGenerator[Any]:
         """The body as JSON values, one a line, whatever the content type. Raises UpstreamProtocolError."""
@@ -142,7 +142,7 @@ class UpstreamResponse:
                 for value in values:
                     yield value
             else:
-                self._deadlines.no_progress(working=self._upstream.uds is not None)
+                self._deadlines.no_progress(working=self._upstream.ours)
         for value in reader.rest():
             yield value
 

@@ -97,7 +97,7 @@ class AskedCall:
         try:
             return await self._ask(form, upstream)
         except InvalidRequest as refusal:
-            other = None if upstream.uds is not None else self._other(form, refusal)
+            other = None if upstream.ours else self._other(form, refusal)
             if other is None:
                 raise
         return await self._ask_again(form, other)

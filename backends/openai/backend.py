@@ -381,7 +381,7 @@ class StreamWatch:
             self._regular_head(chunk)
         chunk["object"] = self._object
         if not self._head:
-            if PROGRESS in chunk and self._upstream.uds is not None:
+            if PROGRESS in chunk and self._upstream.ours:
                 return False
             self._head = {name: value for name, value in chunk.items() if name not in _OF_THE_FIRST}
             chunk.update(self._pending)
@@ -397,10 +397,10 @@ class StreamWatch:
         """Make a choice regular and note whether it has ended. Raises UpstreamProtocolError."""
         try:
             index = regular_choice(choice, chat=self._chat)
+            if self._chat and (choice["delta"].get("tool_calls") or index in self._calls):
+                self._order(index, choice)
         except WrongShape as wrong:
             raise _wrong(self._upstream, wrong) from None
-        if self._chat and (choice["delta"].get("tool_calls") or index in self._calls):
-            self._order(index, choice)
         if index in self._ended:
             choice["finish_reason"] = None
         elif choice.get("finish_reason"):
@@ -467,7 +467,9 @@ def checked(document: Any, event: str, upstream: Upstream) -> Json:
 
 
 def regular(event: Json, upstream: Upstream) -> None:
-    """Check an event with a type. Raises UpstreamProtocolError."""
+    """Check an event with a type. Raises UpstreamProtocolError, and the error that the event tells of."""
+    if event.get("type") == "error":
+        raise stream_error(event, upstream)
     try:
         regular_event(event)
     except WrongShape as wrong:

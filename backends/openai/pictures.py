@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from backends.base import Upstream
+from backends.http import HttpClient
 from backends.http.multipart import FormField, FormFile
 from backends.notices import tell
 from backends.openai.documents import image_events
 from backends.parameters import ParameterTable
+from backends.pictures.addresses import with_bytes
 from backends.pictures.drawn import checked_drawings
 from backends.translation import NEUTRAL
 from backends.wire.common import WireModel
@@ -34,6 +36,9 @@ _NOT_SENT = frozenset({"prompt", "routing", "stream", "strict", "timings"})
 
 class PictureServer(Protocol):
     """The part of :class:`backends.openai.backend.OpenAIBackend` that pictures need."""
+
+    http: HttpClient
+    key_header: ClassVar[str]
 
     def parameters(self, upstream: Upstream) -> ParameterTable: ...
 
@@ -57,6 +62,7 @@ def draw(backend: PictureServer, upstream: Upstream, request: ImageRequest) -> A
     events = backend.typed_events(
         upstream, "/images/generations", image_events, (f"{DRAWN}.completed",), room=_room(request), json=body
     )
+    events = with_bytes(events, upstream, backend.http, key_header=backend.key_header)
     return checked_drawings(events, upstream, request)
 
 
@@ -80,6 +86,7 @@ async def edit(backend: PictureServer, upstream: Upstream, request: ImageEditReq
         data=fields,
         files=files,
     )
+    events = with_bytes(events, upstream, backend.http, key_header=backend.key_header)
     async with aclosing(checked_drawings(events, upstream, request)) as checked:
         async for event in checked:
             yield _as_edit(event)

@@ -16,7 +16,7 @@ from backends.base import Upstream
 from backends.http import HttpClient
 from backends.http.multipart import FormField, FormFile, multipart
 from backends.parameters import ParameterTable, body_for, dropped_names
-from backends.translation import reading
+from backends.translation import GATEWAY_FIELDS, reading
 from backends.videos import looks, not_made, pieces
 from backends.wire.video.events import VideoItem, accepted, completed, progress
 from backends.wire.video.request import DiscardRequest, VideoRequest
@@ -133,9 +133,12 @@ def unsent(request: VideoRequest, upstream: Upstream, table: ParameterTable) -> 
         return ()
     fields = request.to_wire()
     if table.voices:  # OpenAI's own: the one server of its wire whose fields are all known
-        names += tuple(name for name in fields if name not in _STANDARD | {"routing", "user"})
+        names += tuple(name for name in fields if name not in _STANDARD | {"user"})
     if request.task == "remix" and request.source_id is not None:
-        names += tuple(name for name in fields if name not in ("model", "prompt", "seconds", "size", "routing"))
+        names += tuple(name for name in fields if name not in _STANDARD)
+    names = tuple(name for name in names if name not in GATEWAY_FIELDS)
+    if request.resized:
+        names += ("size",)
     return tuple(dict.fromkeys(names))
 
 

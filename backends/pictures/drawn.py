@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from backends.base import Upstream
-from backends.notices import DROPPED, note, tell
+from backends.notices import DROPPED, bill, note, tell
 from backends.wire.images import ImageRequest
 from backends.wire.media import checked_base64
 from backends.wire.pictures import Picture, read_head
@@ -30,20 +30,27 @@ async def checked_drawings(
 ) -> AsyncGenerator[Json]:
     """These events of OpenAI's kinds, whose ``output_format`` is that of the bytes, as is a missing ``size``.
 
-    Data that is no picture is left out. Where some pictures came of those that were asked for, a notice says so
-    in place of an error: they are paid for. Raises UpstreamProtocolError if none came, and what ``events`` raises
-    for a stream, or before a picture came.
+    Data that is no picture is left out, as are pictures beyond those that were asked for; their usage is billed.
+    Where some pictures came of those that were asked for, a notice says so in place of an error: they are paid
+    for. Raises UpstreamProtocolError if none came, and what ``events`` raises for a stream, or before a picture
+    came.
     """
-    came, wrong, why = 0, 0, ""
+    came, wrong, beyond, why, asked = 0, 0, 0, "", request.n or 1
     async with aclosing(events):
         try:
             async for event in events:
+                done = str(event.get("type")).endswith(".completed")
                 try:
                     await _complete(event, request)
                 except UndecodableMedia:
-                    wrong += event["type"].endswith(".completed")
+                    wrong += done
+                    _bill(event)
                     continue
-                came += str(event.get("type")).endswith(".completed")
+                if done and came == asked:
+                    beyond += 1
+                    _bill(event)
+                    continue
+                came += done
                 yield event
         except RoundhouseError as error:
             if request.stream or not came:
@@ -51,8 +58,16 @@ async def checked_drawings(
             why = f": {error.message}"
     if wrong and not came:
         raise UpstreamProtocolError(f"The endpoint '{upstream.endpoint}' sent a picture that is none.")
-    if came < (request.n or 1):
-        tell(f"'{upstream.model}' drew {came} of the {request.n} pictures that were asked for{why or '.'}")
+    if came < asked:
+        tell(f"'{upstream.model}' drew {came} of the {asked} pictures that were asked for{why or '.'}")
+    if beyond:
+        tell(f"'{upstream.model}' drew {asked + beyond} pictures; those beyond {asked} are left out.")
+
+
+def _bill(event: Json) -> None:
+    """Count the usage of an event that is left out: it is that of all pictures so far."""
+    if isinstance(event.get("usage"), dict):
+        bill(event["usage"])
 
 
 async def _complete(event: Json, request: ImageRequest) -> None:

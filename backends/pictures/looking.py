@@ -49,6 +49,20 @@ async def look_at(urls: Sequence[Any], param: str) -> None:
         await asyncio.to_thread(_look, given, param)
 
 
+def size_by_head(url: Any) -> tuple[int, int] | None:
+    """Width and height of the picture of a data URL, by its first bytes; None where they do not tell."""
+    if not isinstance(url, str) or not is_data_url(url):
+        return None
+    try:
+        _, start = data_url_head(url)
+        for length in _HEADS:
+            if (picture := picture_of(_bytes(url, start, start + length))) is not None:
+                return picture.width, picture.height
+    except (UndecodableMedia, ValueError):
+        pass
+    return None
+
+
 def _look(urls: Sequence[str], param: str) -> None:
     pixels = 0
     for url in urls:

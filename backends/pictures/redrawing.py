@@ -5,7 +5,7 @@ from __future__ import annotations
 from backends.notices import DROPPED, note
 from backends.pictures.apart import Decoding, TookTooLong
 from backends.pictures.exif import UPRIGHT, orientation_of
-from backends.wire.pictures import COMMON, Picture
+from backends.wire.pictures import COMMON, Picture, picture_of
 from catalog.errors import UndecodableMedia
 from catalog.installing import install_command
 
@@ -52,6 +52,17 @@ class Redrawer:
                 note({DROPPED: "messages.image_url.detail"})
             return None
         return await self._drawn(data, picture.kind, turn, SMALL if small else 0)
+
+    async def upright(self, data: bytes) -> bytes | None:
+        """A photograph turned as its Exif data says; None for one that is upright, and without PyAV.
+
+        Raises UndecodableMedia.
+        """
+        picture = picture_of(data)
+        turn = UPRIGHT if picture is None else orientation_of(data, picture.kind)
+        if picture is None or turn == UPRIGHT or not self._decoding.is_able():
+            return None
+        return await self._drawn(data, picture.kind, turn, 0)
 
     async def _drawn(self, data: bytes, kind: str, turn: int, longest: int) -> bytes:
         arguments = ("picture", _READERS.get(kind, kind), str(turn), str(longest))

@@ -6,6 +6,7 @@ from secrets import token_hex
 
 import orjson
 
+from backends.streams.shapes import WrongShape
 from catalog.types import Json
 
 
@@ -17,9 +18,11 @@ class CallPlaces:
     that go on with a call have its id or none: some servers send an empty or a random one.
     """
 
-    __slots__ = ("_ids", "_last", "_places")
+    __slots__ = ("_ids", "_last", "_places", "nameless")
 
     def __init__(self) -> None:
+        self.nameless: set[int] = set()
+        """The positions of the calls whose name has not come."""
         self._ids: list[tuple[int, str]] = []
         """The position and the id of each call."""
         self._places: dict[int, int] = {}
@@ -38,9 +41,12 @@ class CallPlaces:
             if named and not call.get("type"):
                 call["type"] = "custom" if "custom" in call else "function"
             self._ids.append((place, call_id))
+            self.nameless.add(place)
         elif "id" in call and (place, call_id) not in self._ids:
             del call["id"]
         call["index"] = self._last = place
+        if named:
+            self.nameless.discard(place)
 
     def _place(self, index: int | None, call_id: str, *, named: bool) -> int | None:
         """The position of the call that goes on; None if one begins."""
@@ -77,7 +83,10 @@ class CallOrder:
         self._waiting: dict[int, list[Json]] = {}
 
     def take(self, calls: list[Json], *, ended: bool) -> list[Json]:
-        """The parts that go on now, of those that waited and these; all of them if the choice has ``ended``."""
+        """The parts that go on now, of those that waited and these; all of them if the choice has ``ended``.
+
+        Raises WrongShape at the end for a call that got no name: nobody could run it.
+        """
         passing: list[Json] = []
         for call in calls:
             self._places.set(call)
@@ -94,6 +103,8 @@ class CallOrder:
             self._told = None if "custom" in parts[0] else []
             for part in parts:
                 self._pass(part, passing)
+        if ended and self._places.nameless:
+            raise WrongShape("tool_calls.function.name", None, "a text")
         return passing
 
     def _pass(self, call: Json, passing: list[Json]) -> None:

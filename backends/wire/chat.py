@@ -29,14 +29,22 @@ class ContentPart(WireModel):
     image_url: dict[str, Any] | None = Field(default=None, validate_default=True)
     video_url: dict[str, Any] | None = Field(default=None, validate_default=True)
     input_audio: dict[str, Any] | None = Field(default=None, validate_default=True)
-    file: dict[str, Any] | None = None
+    file: dict[str, Any] | None = Field(default=None, validate_default=True)
     refusal: Text | None = None
 
-    @field_validator("text", "image_url", "video_url", "input_audio")
+    @field_validator("text", "image_url", "video_url", "input_audio", "file")
     @classmethod
     def _present(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None and info.data.get("type") == info.field_name:
             raise ValueError(f"a part of type '{info.field_name}' needs its {info.field_name}")
+        return value
+
+    @field_validator("image_url", "video_url", "input_audio", "file")
+    @classmethod
+    def _of_its_type(cls, value: Any, info: ValidationInfo) -> Any:
+        """Readers look at the type or at the fields; with both alike, they see the same media."""
+        if value is not None and info.data.get("type", info.field_name) != info.field_name:
+            raise ValueError(f"a part with {info.field_name} must be of the type '{info.field_name}'")
         return value
 
 

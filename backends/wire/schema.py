@@ -120,6 +120,14 @@ def check_pattern(pattern: str) -> None:
         raise ValueError("a pattern does not close its group")
 
 
+def looks_around(pattern: str) -> bool:
+    """Whether an expression has a look-ahead or a look-behind."""
+    return any(each[0] == "(" and _opening(pattern, each.end()) in _AROUND for each in _TOKEN.finditer(pattern))
+
+
+_AROUND = frozenset({"?=", "?!", "?<=", "?<!"})
+
+
 def _atom(text: str) -> _Group:
     """The group of one character, escape or class. Raises ValueError for an open class or a back-reference."""
     if text == "[":

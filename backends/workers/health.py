@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from backends.workers.spec import split_socket
 from catalog.errors import FirstByteTimeout, IdleTimeout, RequestFailed, RoundhouseError, StreamBroken
 
 STALLS = 2
@@ -41,7 +42,7 @@ class CallFailures:
 
 
 async def unhealthy(socket: str, seconds: float) -> str | None:
-    """Ask ``/health`` on a Unix socket; return None after a 200 within ``seconds``, else the reason.
+    """Ask ``/health`` on a worker's socket; return None after a 200 within ``seconds``, else the reason.
 
     A refused or missing socket is a reason at once. The time is spent on two tries: after a standstill of this
     process, the first one's time is over before the answer is read.
@@ -71,7 +72,11 @@ async def _first_status(socket: str) -> bytes:
 
 async def _status(socket: str) -> bytes:
     """Return the status of the answer. Raises OSError if the connection fails or closes before it."""
-    reader, writer = await asyncio.open_unix_connection(socket)
+    tcp = split_socket(socket)
+    if tcp is None:
+        reader, writer = await asyncio.open_unix_connection(socket)
+    else:
+        reader, writer = await asyncio.open_connection(*tcp)
     try:
         writer.write(_REQUEST)
         line = await reader.readline()

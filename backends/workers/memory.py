@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import Protocol
 
 import psutil
@@ -51,7 +53,8 @@ def measure(pid: int, device: str) -> int:
     """Return the bytes of a process tree: resident memory, or on an NVIDIA device the driver's figure."""
     processes = _tree(pid)
     if device.startswith("cuda"):
-        return _on_nvidia({process.pid for process in processes}, int(device.partition(":")[2] or 0))
+        index = visible_device(int(device.partition(":")[2] or 0), os.environ)
+        return _on_nvidia({process.pid for process in processes}, index)
     return sum(_resident(process) for process in processes)
 
 
@@ -78,13 +81,26 @@ def _resident(process: psutil.Process) -> int:
         return 0
 
 
-def _on_nvidia(pids: set[int], index: int) -> int:
+def visible_device(index: int, environment: Mapping[str, str]) -> str:
+    """Return the driver's name (a number or a UUID) of ``cuda:index``: a scheduler may show a process only some.
+
+    Source: CUDA C++ Programming Guide, CUDA_VISIBLE_DEVICES.
+    """
+    shown = [each.strip() for each in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.strip()]
+    return shown[index] if index < len(shown) else str(index)
+
+
+def _on_nvidia(pids: set[int], name: str) -> int:
     import pynvml
 
     try:
         pynvml.nvmlInit()
         try:
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            handle = (
+                pynvml.nvmlDeviceGetHandleByIndex(int(name))
+                if name.isdigit()
+                else pynvml.nvmlDeviceGetHandleByUUID(name)
+            )
             running = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
             return sum(int(p.usedGpuMemory or 0) for p in running if p.pid in pids)
         finally:

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -236,6 +237,24 @@ def explain_crash(reason: str, log: str) -> str:
     return f"{reason}: its native code crashed, as for a damaged header or chat template in the model's file{said}"
 
 
+class NodePorts:
+    """Sockets on the free TCP ports of one address of this machine, for calls from other machines."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    def next_socket(self) -> str:
+        """Return HOST:PORT with a port that is free at this moment; a start that finds it taken fails."""
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.bind((self._host, 0))
+            port = probe.getsockname()[1]
+        return f"[{self._host}]:{port}" if family is socket.AF_INET6 else f"{self._host}:{port}"
+
+    def close(self) -> None:
+        """Do nothing: nothing is kept."""
+
+
 class SocketFolder:
     """A private folder (mode 0700) with a path short enough for Unix sockets; :meth:`close` deletes it.
 
@@ -253,10 +272,10 @@ class SocketFolder:
         self.path = Path(tempfile.mkdtemp(prefix=f"{self._PREFIX}{os.getpid()}-", dir=base))
         self._count = 0
 
-    def next_socket(self) -> Path:
+    def next_socket(self) -> str:
         """Return an unused socket path."""
         self._count += 1
-        return self.path / f"{self._count}.sock"
+        return str(self.path / f"{self._count}.sock")
 
     def close(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)

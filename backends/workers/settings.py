@@ -73,6 +73,37 @@ class WorkerSettings(Section):
     )
     cool_down: float = Field(default=10.0, ge=0, description="wait after such a failure before the next start")
 
+    cluster: str | None = Field(
+        default=None,
+        pattern=r"^(auto|(ray://)?[\w.\[\]:-]+:\d+)$",
+        description="Ray cluster whose nodes run the workers, in place of this machine: auto, HOST:PORT of its "
+        "head, or ray://HOST:PORT",
+        examples=["auto"],
+    )
+    cluster_namespace: str = Field(
+        default="roundhouse",
+        pattern=r"^[\w.-]+$",
+        description="name of the pool in the cluster; gateways with the same one share its workers",
+    )
+    cluster_data: Path | None = Field(
+        default=None,
+        description="data folder of models on each node, which nodes may share; by default that of its user",
+        examples=["/srv/roundhouse"],
+    )
+    cluster_grace: float = Field(
+        default=60.0,
+        gt=0,
+        description="seconds without a gateway after which workers in a cluster end",
+    )
+    cluster_silence: float = Field(
+        default=1.0,
+        ge=0.6,
+        description="seconds without a sign of life after which a node of a cluster counts as lost",
+    )
+    cluster_wait: float = Field(
+        default=2.0, gt=0, description="seconds that requests wait in a cluster before a model gets another worker"
+    )
+
     python: dict[str, Path] = Field(
         default={},
         description="another Python interpreter by engine, with Roundhouse and the engine's extra installed",

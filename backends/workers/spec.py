@@ -11,11 +11,12 @@ from catalog.model import Capability
 
 
 class WorkerSpec(BaseModel):
-    """One model on one device, served on one Unix socket.
+    """One model on one device, served at one address.
 
     ``path`` is the file or folder that the engine opens (``None`` for a model inside a library). ``options`` are
     the catalogue row's, unchanged; each engine refuses unknown ones. ``slots`` is the number of requests that the
     engine works on concurrently; it receives at most ``extra`` more. ``context`` is in tokens per slot.
+    ``socket`` is the path of a Unix socket, or HOST:PORT on a node of a cluster (:func:`split_socket`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -32,6 +33,14 @@ class WorkerSpec(BaseModel):
     extra: int = Field(default=0, ge=0)
     context: int | None = Field(default=None, gt=0)
     capabilities: frozenset[Capability] = frozenset()
+
+
+def split_socket(socket: str) -> tuple[str, int] | None:
+    """Split HOST:PORT, with brackets around an IPv6 address; None for the path of a Unix socket."""
+    if socket.startswith("/"):
+        return None
+    host, _, port = socket.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 Ready = Callable[[], None]

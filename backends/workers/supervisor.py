@@ -31,7 +31,7 @@ from backends.workers.placement import (
     decide,
 )
 from backends.workers.pool import DeviceView, PoolSnapshot, WorkerView
-from backends.workers.process import SocketFolder, WorkerProcess
+from backends.workers.process import NodePorts, SocketFolder, WorkerProcess
 from backends.workers.runaway import RunawayDetector, processor_time
 from backends.workers.settings import WorkerSettings
 from backends.workers.spec import WorkerSpec
@@ -65,7 +65,8 @@ class ModelFiles(Protocol):
 class Supervisor:
     """Implements :class:`backends.workers.pool.WorkerPool`. Use it as an async context manager.
 
-    ``observer`` receives loads, deaths and evictions. Tests replace ``engines`` and ``meter``.
+    ``observer`` receives loads, deaths and evictions. Workers listen on Unix sockets, or with ``host`` on ports of
+    that address. Tests replace ``engines`` and ``meter``.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Supervisor:
         observer: WorkerObserver | None = None,
         meter: Meter = measure,
         environment: Mapping[str, str] = os.environ,
+        host: str | None = None,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -99,7 +101,8 @@ class Supervisor:
         self._moved = asyncio.Event()
         self._watcher: Callable[[], None] = _no_watcher
         self._draining = False
-        self._folder: SocketFolder | None = None
+        self._host = host
+        self._sockets: SocketFolder | NodePorts | None = None
         self._sampler: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -110,8 +113,8 @@ class Supervisor:
         await self.close()
 
     async def start(self) -> None:
-        """Create the folder of the sockets and start to measure memory."""
-        self._folder = SocketFolder()
+        """Prepare the sockets and start to measure memory."""
+        self._sockets = SocketFolder() if self._host is None else NodePorts(self._host)
         self._sampler = asyncio.create_task(self._sample(), name="memory of workers")
 
     async def close(self) -> None:
@@ -122,8 +125,8 @@ class Supervisor:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sampler
         await asyncio.gather(*(worker.close() for worker in self._workers.values()))
-        if self._folder is not None:
-            self._folder.close()
+        if self._sockets is not None:
+            self._sockets.close()
 
     # ---- WorkerPool
 
@@ -232,14 +235,14 @@ class Supervisor:
         context, slots = self.context(model), self.slots(model)
         need = await asyncio.to_thread(self._need, model, engine, path)
         await self._place(worker, need, self._allowed(model, engine))
-        assert self._folder is not None, "the supervisor was not started"
+        assert self._sockets is not None, "the supervisor was not started"
         spec = WorkerSpec(
             engine=engine.name,
             model_id=model.id,
             path=None if path is None else str(path),
             options=model.options,
             device=worker.device,
-            socket=str(self._folder.next_socket()),
+            socket=self._sockets.next_socket(),
             api_key=secrets.token_urlsafe(32),
             threads=self._threads(),
             slots=slots,

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 from backends.base import Upstream
 from backends.queueing import FairSlots, Need
-from backends.registry import WORKER
 from backends.workers.health import CallFailures, unhealthy
 from backends.workers.logs import WorkerLog
 from backends.workers.observer import WorkerObserver
@@ -25,7 +24,7 @@ from backends.workers.pool import WorkerState, WorkerView
 from backends.workers.process import WorkerProcess, describe_exit, explain_crash
 from backends.workers.settings import WorkerSettings
 from backends.workers.spec import WorkerSpec
-from backends.workers.templates import lacks_template
+from backends.workers.upstreams import worker_upstream
 from catalog.errors import ConnectTimeout, Draining, RoundhouseError, UpstreamUnreachable, WorkerFailed
 from catalog.model import Model
 
@@ -87,6 +86,7 @@ class Worker:
         self._state = WorkerState.STOPPED
         self._process: WorkerProcess | None = None
         self._upstream: Upstream | None = None
+        self._socket = ""
         self._events = asyncio.Event()
         self._stopping: str | None = None
         self._forced = False
@@ -228,7 +228,7 @@ class Worker:
     def check(self) -> None:
         """Ask a ready process for its health, once at a time; one that does not answer is replaced."""
         if self._check is None and self._process is not None and self._upstream is not None:
-            examination = self._examine(self._process, self._upstream.uds or "")
+            examination = self._examine(self._process, self._socket)
             self._check = asyncio.create_task(examination, name=f"health {self.model.id}", context=Context())
 
     async def stopped(self) -> None:
@@ -327,7 +327,7 @@ class Worker:
             delay = self._settings.backoff * 2 ** (self._crashes - 2)
             await asyncio.sleep(min(delay, self._settings.backoff_limit))
         launch = await self._host.prepare(self)
-        self.context = launch.spec.context
+        self.context, self._socket = launch.spec.context, launch.spec.socket
         before = self.log.size()
         self._process = await self._host.spawn(launch, self.log)
         try:
@@ -342,17 +342,7 @@ class Worker:
                 f"The worker of '{self.model.id}' did not start: {reason.rstrip('.')}. "
                 f"Its log: roundhouse logs {self.model.id}"
             )
-        self._upstream = Upstream(
-            endpoint=f"worker/{self.model.id}",
-            protocol=WORKER,
-            base_url="http://worker/v1",
-            model=self.model.id,
-            uds=launch.spec.socket,
-            api_key=launch.spec.api_key,
-            parameters=self.model.parameters,
-            engine=launch.spec.engine,
-            templated=not await asyncio.to_thread(lacks_template, launch.spec),
-        )
+        self._upstream = await asyncio.to_thread(worker_upstream, launch.spec, self.model)
         return launch
 
     async def _ready_or_overrun(self, process: WorkerProcess) -> str | None:
@@ -493,5 +483,7 @@ def _copy(error: RoundhouseError, *, retry_after: float) -> RoundhouseError:
 
 def _keep_alive(model: Model, settings: WorkerSettings) -> float | None:
     """Seconds that an idle worker is kept; ``None``: for ever."""
+    if model.replicas.min:  # a cluster's manager ends those above the least number
+        return None
     seconds = model.keep_alive if model.keep_alive is not None else settings.keep_alive
     return None if seconds is None or seconds < 0 else seconds

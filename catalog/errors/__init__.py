@@ -29,6 +29,7 @@ RoundhouseError                     500 server_error
 ├── Unavailable                     503 service_unavailable, Retry-After
 │   ├── ModelTemporarilyUnavailable 503 model_temporarily_unavailable: failed just now, rate limited, no memory
 │   ├── WorkerFailed                503 worker_failed: did not start, or died before an answer
+│   ├── NoModels                    503 no_models
 │   └── Draining                    503 draining
 ├── UpstreamError                   502 upstream_error: a provider or a worker answered with an error
 │   ├── UpstreamUnreachable         502 upstream_unreachable: DNS, refused, reset before a byte
@@ -58,6 +59,7 @@ from catalog.errors.refusals import (
     BudgetExceeded,
     Draining,
     ModelTemporarilyUnavailable,
+    NoModels,
     QueueFull,
     RateLimited,
     Unavailable,
@@ -123,6 +125,7 @@ __all__ = [
     "ModelTooLarge",
     "ModelUnavailable",
     "NoCandidate",
+    "NoModels",
     "NotAuthenticated",
     "NotFound",
     "NotPermitted",

@@ -50,6 +50,13 @@ class WorkerFailed(Unavailable):
     usual_retry_after = 1.0
 
 
+class NoModels(Unavailable):
+    """The server is up, and no model is set up that could answer anything."""
+
+    code = "no_models"
+    retryable = False
+
+
 class Draining(Unavailable):
     """This process is shutting down and accepts no new requests."""
 

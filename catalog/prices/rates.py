@@ -99,9 +99,12 @@ class RateCard:
             self._compiled[is_long, known] = rates
         return rates, unknown
 
-    def dearest(self, tiers: tuple[str, ...]) -> float:
-        """The factor of a request for these tiers; at least 1, because the provider may serve it as usual."""
-        return max(1.0, float(self._factor(tuple(tier for tier in tiers if tier in self.factors))))
+    def dearest(self, tiers: tuple[str, ...], *, sized: bool = False) -> float:
+        """The factor of a request for these tiers; at least 1, because the provider may serve it as usual.
+
+        ``sized``: the tiers are sizes of videos, which are made as they are asked for.
+        """
+        return max(0.0 if sized else 1.0, float(self.factor(tiers))) if tiers else 1.0
 
     def factor(self, tiers: tuple[str, ...]) -> Decimal:
         """The factor of the tiers that the row lists."""

@@ -12,9 +12,10 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from catalog.errors import PullError
 from catalog.model import PackageSource
@@ -57,10 +58,11 @@ class PackageCache:
         """
         target = self.path(pin)
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._sweep()
         with FileLock(f"{target}.lock"):
             if target.exists():
                 return target
-            with tempfile.TemporaryDirectory(prefix="fetch-", dir=self._folder) as temporary:
+            with tempfile.TemporaryDirectory(prefix=f"fetch-{target.name}-", dir=self._folder) as temporary:
                 archive = self._download(pin, model, Path(temporary), progress)
                 digest = sha256_of(
                     archive,
@@ -75,6 +77,13 @@ class PackageCache:
                     )
                 archive.replace(target)
         return target
+
+    def _sweep(self) -> None:
+        """Delete what pulls that were killed have left: folders of downloads whose archive nobody has locked."""
+        for left in self._folder.glob("fetch-*"):
+            archive = left.name.removeprefix("fetch-").rpartition("-")[0]
+            with suppress(Timeout), FileLock(self._folder / f"{archive}.lock", timeout=0):
+                shutil.rmtree(left, ignore_errors=True)
 
     def discard(self, pins: Sequence[ArchivePin]) -> None:
         """Delete archives whose files have been extracted."""

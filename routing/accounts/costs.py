@@ -145,7 +145,7 @@ def dearest_prompt(price: Price, facts: Facts) -> Usage:
     A token may be plain text, or written to a cache, for long too; of a prompt with sound or pictures it may be
     one of those. Sound without a price of its own stays an unknown part of the cost, as does text without one.
     """
-    tokens = longest_prompt(facts.prompt_tokens)
+    tokens = longest_prompt(facts.prompt_tokens) + facts.media_margin
     rates = price.rates.of((), tokens)[0]
     plain = math.inf if rates.input is None else rates.input
     written = max(rates.cache_write or 0, rates.cache_write_long or 0)
@@ -168,7 +168,7 @@ def affordable_output(price: Price, facts: Facts, dollars: float) -> float | Non
     :func:`searches_of` tells, and runs its containers. Infinite if the output is free, ``None`` if a price is
     unknown.
     """
-    prompt = longest_prompt(facts.prompt_tokens)
+    prompt = longest_prompt(facts.prompt_tokens) + facts.media_margin
     if price.rates.of(facts.tiers, prompt)[1] and not price.free:
         return None
     asked = dearest_prompt(price, facts)

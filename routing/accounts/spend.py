@@ -217,20 +217,22 @@ class Spend:
         return facts.output_tokens is not None and bool(self._scopes(facts.key))
 
     def cost_so_far(self, price: Price, facts: Facts, output: int = 0) -> float | None:
-        """Estimated dollars of a request cut after ``output`` tokens. Pictures to be drawn are not among them."""
-        asked = facts.capability in UNITS and facts.capability is not Capability.IMAGE
-        usage = Usage(input=facts.prompt_tokens, output=output, units=facts.units if asked else 0.0)
-        return self._dearest(price, usage, facts, drawn=False)
+        """Estimated dollars of a request cut after ``output`` tokens.
 
-    def _dearest(self, price: Price, usage: Usage, facts: Facts, *, drawn: bool = True) -> float | None:
+        All pictures and seconds that were asked for count: their server may go on without a caller.
+        """
+        units = facts.units if facts.capability in UNITS else 0.0
+        return self._dearest(price, Usage(input=facts.prompt_tokens, output=output, units=units), facts)
+
+    def _dearest(self, price: Price, usage: Usage, facts: Facts) -> float | None:
         """Dollars at the dearest service that may answer; ``None`` if a part is unknown."""
         price = self.now_of(price)
-        draws = drawn and facts.capability is Capability.IMAGE
+        draws = facts.capability is Capability.IMAGE
         pictures = round(facts.units * price.tokens_of_picture(*facts.picture)) if draws else 0
         told = usage.details
         sound = usage.input if told is None and has_sound(facts) else 0
         said = usage.output if facts.capability is Capability.REALTIME else 0
-        if pictures and price.image is None:
+        if pictures:  # by the picture where its tokens have no price: see `cost_of`
             usage = replace(usage, output=pictures)
         drawings = usage.output if pictures else 0
         searches = searches_of(price, facts)
@@ -240,7 +242,7 @@ class Spend:
         exact = cost_nano(price, usage, facts.capability)
         if exact is None:
             return None
-        return exact * (price.rates.dearest(facts.tiers) if facts.tiers else 1) / NANO
+        return exact * price.rates.dearest(facts.tiers, sized=facts.capability is Capability.VIDEO) / NANO
 
     # ---- caps
 

@@ -165,7 +165,7 @@ class Estimator:
         self._refresh_speed()
         seconds: Floats = service_seconds(self._columns, facts, self.output_tokens(facts), _ALL_ROWS)
         waits = self.index.load_seconds.copy()
-        for worker in pool.workers:
+        for worker in pool.models:
             row = self.index.rows.get(worker.model)
             if row is not None:
                 busy = self._busy_seconds(worker.model, seconds.item(row))
@@ -201,7 +201,7 @@ class Estimator:
         output = self.output_tokens(facts)
         seconds = float(service_seconds(self._columns, facts, output, row))
         wait = self.index.load_seconds.item(row)
-        for worker in pool.workers:
+        for worker in pool.models:
             if self.index.rows.get(worker.model) == row:
                 wait = wait_seconds(worker, wait, self._busy_seconds(worker.model, seconds), now)
         if queued_ahead:

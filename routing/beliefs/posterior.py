@@ -33,7 +33,7 @@ TASK_AT = {task: position for position, task in enumerate(TASKS)}
 COMPLEXITY_AT = {complexity: position for position, complexity in enumerate(COMPLEXITIES)}
 SHAPE = (len(TASKS), len(COMPLEXITIES))
 
-_ENOUGH_TASKS = 1.25
+_ENOUGH_TASKS = 1.05
 """Effective number of other tasks from which they lend all of their weight."""
 _NO_WEIGHT = 1e-12
 _MIN_MEAN, _MAX_MEAN = 0.005, 0.995
@@ -185,10 +185,11 @@ class QualityPosterior:
     def exploration_bonus(self, mean: Floats, strength: Floats) -> Floats:
         """Distance of an optimistic quality above its mean, for ``optimism`` 1, in the shape of the arguments.
 
-        It is ``sqrt(log(1 + horizon / strength))`` standard deviations of a Beta with this mean and strength,
-        whose variance is ``mean (1 - mean) / (strength + 1)``.
+        It is ``log(1 + horizon / strength)`` standard deviations of a Beta with this mean and strength, whose
+        variance is ``mean (1 - mean) / (strength + 1)``. The textbook's rate for a known horizon is the root of
+        that logarithm (Kaufmann, 2018), which explores for longer what is known well.
         """
-        bonus: Floats = np.sqrt(np.log1p(self._learning.horizon / strength) * mean * (1 - mean) / (strength + 1))
+        bonus: Floats = np.log1p(self._learning.horizon / strength) * np.sqrt(mean * (1 - mean) / (strength + 1))
         return bonus
 
     def _detect_change(
@@ -250,7 +251,7 @@ def _agreement(weights: Floats) -> Floats:
     """For each task, the share of the *other* tasks' weight that it may borrow, shape (tasks,).
 
     It grows with Kish's effective number of the other tasks, ``(sum w)^2 / sum w^2``: from 0 when one of them has
-    all the weight to 1 at ``_ENOUGH_TASKS``, which a second task reaches with an eighth of the first one's weight.
+    all the weight to 1 at ``_ENOUGH_TASKS``: there a second task has a fortieth of the first one's weight.
     """
     total, squares = weights.sum() - weights, weights * weights
     squares = squares.sum() - squares

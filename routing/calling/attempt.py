@@ -44,8 +44,9 @@ from routing.calling.context import AttemptContext
 from routing.calling.fitting import fit, refuse_lost
 from routing.calling.job import Job
 from routing.calling.lease import Lease
+from routing.calling.operations import DISCARD
 from routing.calling.watching.judgement import insists
-from routing.calling.watching.observers import ChunkObserver, ends_of
+from routing.calling.watching.observers import ChunkObserver, ImageObserver, ends_of
 from routing.calling.watching.usage_details import in_tiers
 from routing.outcomes import Outcome, Result, Usage
 from routing.plan import Candidate
@@ -58,6 +59,9 @@ _MOST_AFTER_END = 1000
 OWN_FAULTS = TypeError | ValueError | AttributeError | LookupError | AssertionError
 """Errors of this program's own code: backends raise typed errors for all that an upstream does wrong, so these
 count as no failure of the upstream's."""
+
+
+_CUT = frozenset({Result.CANCELLED, Result.FAILED})
 
 
 class Attempt(Generic[T]):
@@ -175,7 +179,7 @@ class Attempt(Generic[T]):
             request, self.dropped, self.effort = fitted
             self._refuse(self.dropped)
             draws = facts.capability is Capability.IMAGE
-            late = draws or lease.upstream.uds is not None or lease.upstream.wire == "responses"
+            late = draws or lease.upstream.ours or lease.upstream.wire == "responses"
             self._notes = collect() if late else None
             self._unstreamed = asks_plainly(request, lease.upstream)
             self._source = aiter(self.job.operation.call(backend, lease.upstream, request))
@@ -361,7 +365,7 @@ class Attempt(Generic[T]):
         outcome, estimate = self._conclude()
         # Dropped, because its traceback forms a reference cycle with this attempt.
         error, self._error = self._error, None
-        if self._lease is not None:
+        if self._lease is not None and self.job.operation is not DISCARD:  # which makes nothing, and is free
             partly = bool(outcome.unknown_parts)
             if estimate is None and (partly or outcome.cost is None):
                 reserved = self._lease.reservation.amount
@@ -389,8 +393,13 @@ class Attempt(Generic[T]):
         cost: float | None = 0.0
         unknown: tuple[str, ...] = ()
         estimate: float | None = None
+        drawn = seen if isinstance(seen, ImageObserver) else None
+        if drawn is not None and self._notes is not None and self._notes.usage is not None:
+            drawn.bill(self._notes.usage)
         if not seen.begun and self._may_be_billed(result):
             usage = Usage(input=self.job.facts.prompt_tokens, known=False)
+            if drawn is not None and drawn.usage.known:
+                usage = drawn.usage
             cost, unknown = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
             estimate = self._context.spend.cost_so_far(self.model.price, self.job.facts)
         elif seen.begun:
@@ -401,6 +410,8 @@ class Attempt(Generic[T]):
                 if self.job.facts.tiers and getattr(seen, "tier", None) is None:
                     usage = in_tiers(usage, self.model.price.rates.undiscounted(self.job.facts.tiers))
                 cost, unknown = self._context.spend.cost(self.model.price, usage, self.job.facts.capability)
+                if drawn is not None and drawn.finish_reason is None and result in _CUT:
+                    unknown += ("usage",) * ("usage" not in unknown)  # the rest may have been drawn, too
                 if came and result not in (Result.SUCCESS, Result.REFUSAL):
                     estimate = self._context.spend.cost_so_far(
                         self.model.price, self.job.facts, self._decoded(came)

@@ -182,8 +182,11 @@ def reserved_answer(model: Model, facts: Facts, spend: Spend, bound: Bound | Non
 def usual_part(
     reserved: float | None, model: Model, facts: Facts, spend: Spend, bound: Bound | None
 ) -> float | None:
-    """The dollars of an answer of the assumed length, of those that were reserved for the longest."""
-    if not reserved:
+    """The dollars of an answer of the assumed length, of those that were reserved for the longest.
+
+    Pictures, sound and videos are not of any length: all that was reserved counts.
+    """
+    if not reserved or facts.capability not in (Capability.CHAT, Capability.COMPLETION, Capability.REALTIME):
         return reserved
     assumed = spend.assumed if bound is None else min(spend.assumed, bound.tokens)
     return min(reserved, spend.estimate(model.price, facts, assumed) or reserved)

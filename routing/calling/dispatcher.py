@@ -471,7 +471,8 @@ def nothing_left(plan: Plan, facts: Facts) -> RoundhouseError:
         return NoCandidate(message, param="model")
     if first.code == EngineMissing.code:
         return EngineMissing.told(first.reason)
-    told = first.reason if first.reason[:1].isupper() else f"'{first.model}' cannot answer: {first.reason}."
+    reason = first.reason.rstrip(".")
+    told = first.reason if reason[:1].isupper() else f"'{first.model}' cannot answer: {reason}."
     return ModelUnavailable(told, param="model")
 
 

@@ -201,7 +201,7 @@ MODERATE: Operation[Json] = Operation(
 TRANSCRIBE: Operation[Json] = Operation(
     Transcribe,
     lambda backend, upstream, body: backend.transcribe(upstream, body),
-    lambda _facts, _model: TranscriptObserver(),
+    lambda facts, _model: TranscriptObserver(facts.units),
 )
 SPEAK: Operation[bytes] = Operation(
     Speak,
@@ -220,7 +220,9 @@ TURN: Operation[Json] = Operation(
 )
 """One response of an open session: the connection is there, and this counts what passes over it."""
 DRAW: Operation[Json] = Operation(
-    Draw, lambda backend, upstream, body: backend.draw(upstream, body), lambda _facts, _model: ImageObserver()
+    Draw,
+    lambda backend, upstream, body: backend.draw(upstream, body),
+    lambda facts, _model: ImageObserver(facts.units),
 )
 FILM: Operation[VideoItem] = Operation(
     Film,
@@ -233,7 +235,7 @@ DISCARD: Operation[Json] = Operation(
 EDIT: Operation[Json] = Operation(
     EditImages,
     lambda backend, upstream, body: backend.edit(upstream, body),
-    lambda _facts, _model: ImageObserver(),
+    lambda facts, _model: ImageObserver(facts.units),
 )
 COUNT: Operation[Json] = Operation(
     Count, lambda backend, upstream, body: once(backend.count(upstream, body)), _object

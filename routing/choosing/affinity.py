@@ -68,7 +68,7 @@ def _may_hold(name: str, part: Held, world: World) -> bool:
     if not model.local:
         return True
     ready: Mapping[str, float | None] = {
-        worker.model: worker.started_at for worker in world.pool.workers if worker.state is WorkerState.READY
+        worker.model: worker.started_at for worker in world.pool.models if worker.state is WorkerState.READY
     }
     return name in ready and (ready[name] or 0.0) <= part.at
 

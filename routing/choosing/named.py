@@ -103,7 +103,9 @@ def _check_capabilities(facts: Facts, world: World, model: Model) -> None:
         return
     if facts.tokens_only:
         having = [
-            f"'{other.id}'" for other in world.index.models if other.tokenizes and permits(facts.allowed, other.id)
+            f"'{other.id}'"
+            for other in world.index.models
+            if other.tokenizes and other.id not in world.blocked and permits(facts.allowed, other.id)
         ]
         advice = f"These have: {', '.join(having[:_MAX_LISTED])}." if having else "No model here has."
         raise CapabilityMismatch(f"The model '{model.id}' has no tokenizer here. {advice}", param="model")

@@ -7,26 +7,26 @@ from typing import NamedTuple
 from catalog.index import Floats
 from routing.facts import Complexity, Task
 from routing.reading.ngrams import parts_of
-from routing.reading.recogniser import READ_TASKS, logits_of, recognise
+from routing.reading.recogniser import READ_TASKS, goes_on, logits_of, recognise
 from routing.reading.shape import Shape, looks_like_code, looks_like_mathematics, shape_of
 from routing.reading.tokens import profile
 
 SURE = 0.25
 """Confidence below which a recognised task or complexity is no more than a guess: half of those are wrong."""
-_CLEAR = 0.6
-"""Confidence in a short turn above which it needs no turn before it."""
 _LINE = 240
 """Characters of a turn that is read with the turn before it: "and in French?" """
+_ALONE = 0.2
+"""How likely a turn must be to go on from the turn before, for that to be read."""
 _SYSTEM = 1500
 """Characters of a system prompt that says what to do with each message. Longer ones describe an agent."""
-_CONTEXT = 1.0
-"""Weight of the system prompt and of the turn before."""
+_SET, _BEFORE = 2.0, 0.8
+"""Weights of a system prompt that sets a task, and of a turn from which the message goes on for sure."""
 _BRIEF = 32
 """Characters of an instruction of a word or two."""
 _WITH_DOCUMENTS = frozenset({Task.TRANSLATE, Task.SUMMARISE, Task.EXTRACT, Task.CLASSIFY})
 """Tasks that a word or two beside a document ask for."""
 _INSTRUCTED, _MEANT = 2.0, 0.45
-"""Weight of such an instruction, and the confidence from which it is one."""
+"""Weight of such an instruction, and the confidence from which it, or a system prompt, is one."""
 _ORDER = tuple(Complexity)
 
 
@@ -55,10 +55,8 @@ def kind_of(
     if not text:  # only a file or a sound: no words to read
         return kind_by_structure(shape, images=images, output_tokens=output_tokens)
     logits = logits_of(text, shape) + _of_brief_instruction(text)
-    if system and len(system) <= _SYSTEM:
-        logits = logits + _CONTEXT * logits_of(system, _alone(system))
-    if before and len(text) <= _LINE and recognise(logits).task_confidence < _CLEAR:
-        logits = logits + _CONTEXT * logits_of(before, _alone(before))
+    # Of the tasks only: how hard a request is depends on the last message.
+    logits[: len(READ_TASKS)] += _of_context(logits, text, system, before)
     found = recognise(logits)
     task, sure = found.task, found.task_confidence
     certain = _certain(shape, images=images)
@@ -69,6 +67,25 @@ def kind_of(
     level = found.complexity if found.complexity_confidence >= SURE else Complexity.MEDIUM
     level = max(level, complexity_of(shape), key=_ORDER.index) if _heavy(shape) else level
     return RequestKind(task, sure, level, found.complexity_confidence)
+
+
+def _of_context(logits: Floats, text: str, system: str, before: str) -> Floats | float:
+    """The logits of the tasks that a system prompt and the turn before add.
+
+    A system prompt that reads as a chat describes a role or a manner: it sets no task. The turn before counts as
+    much as the message is likely to go on from it.
+    """
+    found: Floats | float = 0.0
+    if system and len(system) <= _SYSTEM:
+        set_by = logits_of(system, _alone(system))
+        read = recognise(set_by)
+        if read.task is not Task.CHAT and read.task_confidence >= _MEANT:
+            found = found + _SET * set_by[: len(READ_TASKS)]
+    if before and len(text) <= _LINE:
+        share = goes_on(logits)
+        if share > _ALONE:
+            found = found + _BEFORE * share * logits_of(before, _alone(before))[: len(READ_TASKS)]
+    return found
 
 
 def _of_brief_instruction(text: str) -> Floats | float:

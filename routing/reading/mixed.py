@@ -9,7 +9,7 @@ from backends.wire.embeddings import EmbeddingRequest
 from backends.wire.seeing.embeddings import MixedEmbeddingRequest
 from catalog.model import Capability
 from routing.facts import Facts
-from routing.reading.media import TOKENS_PER_IMAGE
+from routing.reading.media import picture_tokens
 from routing.reading.requests import NO_HEADERS, read_embedding
 
 
@@ -20,9 +20,11 @@ def read_mixed_embedding(
     body = request.to_wire(input=None, messages=None)
     texts = EmbeddingRequest.model_validate({**body, "input": [text or "-" for text in request.items()]})
     facts = read_embedding(texts, headers, key=key)
-    pictures = request.pictures()
+    parts = [part for parts in request.contents() for part in parts if part.image_url is not None]
+    pictures = [picture_tokens((part.image_url or {}).get("url")) for part in parts]
     return replace(
         facts,
-        prompt_tokens=facts.prompt_tokens + pictures * TOKENS_PER_IMAGE,
+        prompt_tokens=facts.prompt_tokens + sum(each.about for each in pictures),
+        media_margin=sum(each.margin for each in pictures),
         features=frozenset({Capability.VISION}) if pictures else frozenset(),
     )

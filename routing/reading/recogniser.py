@@ -25,7 +25,9 @@ READ_TASKS = (
     Task.WRITE,
 )  # fmt: skip
 READ_COMPLEXITIES = (Complexity.SIMPLE, Complexity.MEDIUM, Complexity.COMPLEX)
-CLASSES = len(READ_TASKS) + len(READ_COMPLEXITIES)
+_LEVELS_END = len(READ_TASKS) + len(READ_COMPLEXITIES)
+CLASSES = _LEVELS_END + 1
+"""Tasks, complexities, and whether a message goes on from the one before it."""
 _PIECE = 2048
 """Features that are added up at once: 96 KiB of weights, less than the allocator maps anew each time."""
 STRUCTURE = 13
@@ -44,7 +46,7 @@ class Recognised(NamedTuple):
 class RecogniserWeights(NamedTuple):
     """``hashed`` has shape (BUCKETS, CLASSES), ``structure`` (STRUCTURE, CLASSES), ``bias`` (CLASSES,).
 
-    ``temperatures`` divide the logits of the tasks and of the complexities.
+    ``temperatures`` divide the logits of the tasks, of the complexities, and of what goes on.
     """
 
     hashed: np.ndarray[tuple[int, int], np.dtype[np.float32]]
@@ -63,12 +65,15 @@ def weights() -> RecogniserWeights:
 
 
 def structure_of(shape: Shape) -> Floats:
-    """The features of a prompt's structure, each about 0 to 3, shape (STRUCTURE,)."""
+    """The features of a message's structure, each about 0 to 3, shape (STRUCTURE,).
+
+    How long a conversation is says nothing of its last message, so ``tokens`` and ``turns`` are left out.
+    """
     log = math.log1p
     lines = max(1, shape.lines)
     return np.array(
         (
-            log(shape.tokens) / 3,
+            log(shape.instruction + shape.material) / 3,
             log(shape.instruction) / 3,
             log(shape.material) / 3,
             log(lines - 1),
@@ -86,7 +91,7 @@ def structure_of(shape: Shape) -> Floats:
 
 
 def logits_of(text: str, shape: Shape) -> Floats:
-    """Scores of all classes for one text, tasks before complexities, shape (CLASSES,)."""
+    """Scores of all classes for one text, in the order of :data:`CLASSES`, shape (CLASSES,)."""
     trained = weights()
     buckets = buckets_of(text)
     found: Floats = structure_of(shape) @ trained.structure + trained.bias
@@ -100,7 +105,7 @@ def logits_of(text: str, shape: Shape) -> Floats:
 def recognise(logits: Floats) -> Recognised:
     """The most likely task and complexity of (summed) logits."""
     trained = weights()
-    tasks, levels = logits[: len(READ_TASKS)], logits[len(READ_TASKS) :]
+    tasks, levels = logits[: len(READ_TASKS)], logits[len(READ_TASKS) : _LEVELS_END]
     task, level = int(tasks.argmax()), int(levels.argmax())
     return Recognised(
         READ_TASKS[task],
@@ -108,6 +113,11 @@ def recognise(logits: Floats) -> Recognised:
         READ_COMPLEXITIES[level],
         _share(levels, level, trained.temperatures[1]),
     )
+
+
+def goes_on(logits: Floats) -> float:
+    """How likely it is that a message goes on from the one before it, as "and in French?" does: 0 to 1."""
+    return float(1 / (1 + math.exp(-logits[_LEVELS_END] / weights().temperatures[2])))
 
 
 def _share(logits: Floats, chosen: int, temperature: float) -> float:

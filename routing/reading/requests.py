@@ -33,7 +33,7 @@ from routing.facts import Complexity, Confidence, Facts, Task
 from routing.prefix import Prefix
 from routing.reading.intent import intent_of, is_auto
 from routing.reading.kind import kind_by_structure, kind_of
-from routing.reading.media import TOKENS_PER_IMAGE, media_tokens
+from routing.reading.media import MediaTokens, media_tokens, picture_tokens
 from routing.reading.shape import shape_of
 from routing.reading.tokens import Costs, costs_of, estimate_tokens, profile
 
@@ -62,11 +62,12 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = NO_HEADERS, *, 
     features: set[Capability] = set()
     texts: list[str] = []
     others: list[str] = []
-    tokens = 0
+    tokens = margin = 0
     last = before = system = ""
     for message in request.messages:
         text, extra = _message(message, features, others)
-        tokens += extra + _TOKENS_PER_MESSAGE
+        tokens += extra.about + _TOKENS_PER_MESSAGE
+        margin += extra.margin
         texts.append(text)
         if message.role == "user":
             last, before = text, last
@@ -122,6 +123,7 @@ def read_chat(request: ChatRequest, headers: Mapping[str, str] = NO_HEADERS, *, 
         hosted=_hosted(request),
         searches=None if request.web_search_options is None else request.web_search_options.max_uses,
         paid=_paid(request),
+        media_margin=margin,
         uncounted=_uncounted(request),
         tiers=_tiers(request),
         intent=intent,
@@ -209,18 +211,20 @@ def read_moderation(
 ) -> Facts:
     """Facts of content to judge; a picture needs a model that sees."""
     texts = request.texts()
-    images = sum(isinstance(item, ModeratedImage) for item in request.input) if request.has_images else 0
+    items = request.input if request.has_images else ()
+    images = [picture_tokens(item.image_url.url) for item in items if isinstance(item, ModeratedImage)]
     facts = _textual(
         Capability.MODERATE,
         request,
         headers,
         texts,
         key=key,
-        other_tokens=images * TOKENS_PER_IMAGE,
+        other_tokens=sum(each.about for each in images),
         task=Task.CLASSIFY,
         units=len(texts),
     )
-    return replace(facts, features=frozenset({Capability.VISION})) if images else facts
+    margin = sum(each.margin for each in images)
+    return replace(facts, features=frozenset({Capability.VISION}), media_margin=margin) if images else facts
 
 
 def read_transcription(
@@ -261,7 +265,7 @@ def read_image(request: ImageRequest, headers: Mapping[str, str] = NO_HEADERS, *
     return Facts(
         capability=Capability.IMAGE,
         features=frozenset({Capability.IMAGE_EDIT} if request.files else ()),
-        prompt_tokens=len(request.files) * _TOKENS_PER_EDITED,
+        prompt_tokens=len(request.files) * _TOKENS_PER_EDITED + estimate_tokens(request.prompt),
         requested=request.model,
         task=Task.IMAGE,
         units=float(request.n or 1),
@@ -344,10 +348,10 @@ def _textual(
     )
 
 
-def _message(message: Message, features: set[Capability], others: list[str]) -> tuple[str, int]:
+def _message(message: Message, features: set[Capability], others: list[str]) -> tuple[str, MediaTokens]:
     """A message's text, and the estimated tokens of its media; its reasoning and calls are added to ``others``."""
     content = message.content
-    extra = 0
+    extra = margin = 0
     if message.role == "assistant":
         others += [
             f"{call.function.name} {call.function.arguments}" for call in message.tool_calls or () if call.function
@@ -357,9 +361,9 @@ def _message(message: Message, features: set[Capability], others: list[str]) -> 
         if isinstance(reasoning, str):
             others.append(reasoning)
     if content is None:
-        return "", extra
+        return "", MediaTokens(extra)
     if isinstance(content, str):
-        return content, extra
+        return content, MediaTokens(extra)
     texts: list[str] = []
     for part in content:
         if part.text is not None:
@@ -367,8 +371,10 @@ def _message(message: Message, features: set[Capability], others: list[str]) -> 
         elif part.refusal is not None:
             texts.append(part.refusal)
         else:
-            extra += media_tokens(part, features)
-    return "\n".join(texts), extra
+            found = media_tokens(part, features)
+            extra += found.about
+            margin += found.margin
+    return "\n".join(texts), MediaTokens(extra, margin)
 
 
 def _written(part: WireModel | None) -> str:

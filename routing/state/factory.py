@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 
 from catalog.errors import ConfigurationError
 from catalog.validation.section import Section
 from routing.state.protocol import State
+from routing.state.redis_clients import parse_address
 from routing.state.sqlite import SqliteState
 
 
@@ -19,14 +19,21 @@ class StateSettings(Section):
 
     url: SecretStr | None = Field(
         default=None,
-        description="address of Redis (redis://, rediss:// or unix://); by default a SQLite file",
-        examples=["redis://10.0.0.5:6379/0"],
+        description="address of Redis or Valkey (redis://, rediss://, unix://), of its Sentinels "
+        "(redis+sentinel://HOST:PORT,HOST:PORT/SERVICE) or of a cluster (redis+cluster://HOST:PORT,HOST:PORT); "
+        "rediss for redis: TLS; by default a SQLite file",
+        examples=["redis://10.0.0.5:6379/0", "rediss+sentinel://s1:26379,s2:26379/main?ssl_ca_certs=/etc/ca.pem"],
     )
     url_env: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z_]\w*$",
         description="environment variable that holds the url, for one with a password",
         examples=["REDIS_URL"],
+    )
+    password_file: Path | None = Field(
+        default=None,
+        description="file that holds the password, read at each new connection; the user's name stands in the url",
+        examples=["/run/secrets/redis"],
     )
     prefix: str = Field(
         default="rh",
@@ -46,7 +53,7 @@ class StateSettings(Section):
             return StateSettings.model_validate({**self.model_dump(), "url": url})
         except ValidationError:
             raise ConfigurationError(
-                f"${variable}, which state.url_env names, must begin with redis://, rediss:// or unix://."
+                f"${variable}, which state.url_env names, is no address of Redis: {_fault(url)}."
             ) from None
 
     @field_validator("url")
@@ -54,15 +61,16 @@ class StateSettings(Section):
     def _redis(cls, url: SecretStr | None) -> SecretStr | None:
         if url is None:
             return None
-        parts = urlsplit(url.get_secret_value())
-        if parts.scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("begins with redis://, rediss:// or unix://")
-        if parts.scheme != "unix":
-            try:
-                _ = parts.port
-            except ValueError:
-                raise ValueError("its port must be a number up to 65535") from None
+        parse_address(url.get_secret_value())
         return url
+
+
+def _fault(url: str) -> str:
+    try:
+        parse_address(url)
+    except ValueError as error:
+        return str(error)
+    return "it is none"
 
 
 def create_state(settings: StateSettings, file: Path) -> State:
@@ -70,5 +78,7 @@ def create_state(settings: StateSettings, file: Path) -> State:
     if settings.url is not None:
         from routing.state.redis import RedisState
 
-        return RedisState(settings.url.get_secret_value(), prefix=settings.prefix)
+        return RedisState(
+            settings.url.get_secret_value(), prefix=settings.prefix, password_file=settings.password_file
+        )
     return SqliteState(file)

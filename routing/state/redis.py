@@ -7,6 +7,7 @@ within a bound, and the log says so once.
 All names begin with ``{prefix}``, in braces, so that a Redis Cluster keeps them in one slot::
 
     {rh}:c:NAME                 a counter, with its expiry
+    {rh}:names:FAMILY           sorted set by expiry: the counters whose names begin with FAMILY and a slash
     {rh}:holds                  hash: hold id -> JSON
     {rh}:usage:DAY              hash: JSON [model, endpoint, key, field] -> number
     {rh}:d:KIND                 hash: name -> JSON [expires_at, document]
@@ -22,8 +23,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -44,8 +45,9 @@ from routing.state.protocol import (
     decode,
     encode,
 )
+from routing.state.redis_clients import parse_address, redis_client
 from routing.state.redis_records import RedisRecords
-from routing.state.redis_scripts import ABANDON, CHARGE, CLAIM, HOLD, ScriptBatcher, resolves_within
+from routing.state.redis_scripts import ABANDON, CHARGE, CLAIM, COUNT, HOLD, ScriptBatcher, resolves_within
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -70,12 +72,15 @@ class RedisState:
         url: str,
         *,
         prefix: str = "rh",
+        password_file: Path | None = None,
         batch: int = 500,
         backlog: int = 100_000,
         keep_outcomes: float = 30 * 86_400.0,
         max_outcomes: int = 1_000_000,
     ) -> None:
         self._url = url
+        self._prefix = prefix
+        self._password_file = password_file
         self._name = "{" + prefix + "}:"
         self.records = RedisRecords(self._run_script, self._name)
         self._batch = batch
@@ -104,21 +109,25 @@ class RedisState:
 
     async def start(self) -> None:
         try:
-            from redis.asyncio import Redis
             from redis.exceptions import AuthenticationError, RedisError
         except ImportError:
             raise ConfigurationError(
                 f"State in Redis needs one more package: {install_command('redis')}"
             ) from None
         self._errors = (RedisError, OSError)
-        client = Redis.from_url(self._url, socket_connect_timeout=2.0, socket_timeout=5.0)
+        client = redis_client(
+            self._url,
+            prefix=self._prefix,
+            password_file=self._password_file,
+            socket_connect_timeout=2.0,
+            socket_timeout=5.0,
+        )
         try:
             await client.ping()
         except self._errors as error:
             await client.aclose()
             # The URL may hold a password, and so may the client's own message; neither is shown.
-            parts = urlsplit(self._url)
-            place = f"{parts.hostname or 'localhost'}:{parts.port or 6379}" if parts.netloc else "its socket"
+            place = parse_address(self._url).place
             refused = isinstance(error, AuthenticationError)
             said = "refuses the user or password" if refused else "does not answer"
             raise ConfigurationError(
@@ -126,6 +135,7 @@ class RedisState:
                 "state.url, or the variable that state.url_env names."
             ) from None
         self._client = client
+        await self._make_indexes()
         self._scripts = ScriptBatcher(client, self._errors)
         self._sender = asyncio.get_running_loop().create_task(self._send_all(), name="state-redis")
 
@@ -185,9 +195,7 @@ class RedisState:
 
         def send(pipe: Pipeline) -> None:
             for counter in counters:
-                pipe.incrby(self._counter(counter), amount)
-                if counter.expires_at is not None:
-                    pipe.expireat(self._counter(counter), int(counter.expires_at))
+                pipe.eval(COUNT, 1, self._counter(counter), str(amount), _expiry(counter))
 
         self._append(_PipelineJob(send))
 
@@ -214,12 +222,12 @@ class RedisState:
 
     async def counts(self, prefix: str) -> dict[str, int]:
         start = f"{self._name}c:"
-        pattern = "".join(f"[{c}]" if c in "*?[" else c for c in start + prefix) + "*"
-
-        names = await self._names(pattern)
-        values = await self._execute("MGET", *names) if names else ()
+        index = f"{self._name}names:{prefix.partition('/')[0]}"
+        found = [name.decode() for name in await self._execute("ZRANGEBYSCORE", index, int(time.time()), "+inf")]
+        names = sorted(name for name in found if name.startswith(prefix))
+        values = await self._execute("MGET", *(start + name for name in names)) if names else ()
         pairs = zip(names, values, strict=True)
-        return {name[len(start) :]: int(value) for name, value in pairs if value is not None}
+        return {name: int(value) for name, value in pairs if value is not None}
 
     # ---- money
 
@@ -348,6 +356,20 @@ class RedisState:
 
     # ---- sending
 
+    async def _make_indexes(self) -> None:
+        """Index the counters of a state that an earlier version wrote, once."""
+        assert self._client is not None
+        done = f"{self._name}indexed"
+        if await self._client.exists(done):
+            return
+        start = f"{self._name}c:"
+        async for key in self._client.scan_iter(match=f"{_literal(start)}*", count=1000):
+            left = await self._client.ttl(key)
+            name = key.decode()[len(start) :]
+            score = float("inf") if left < 0 else time.time() + left
+            await self._client.zadd(f"{self._name}names:{name.partition('/')[0]}", {name: score})
+        await self._client.set(done, "1")
+
     def _counter(self, counter: Counter) -> str:
         return f"{self._name}c:{counter.name}"
 
@@ -367,7 +389,8 @@ class RedisState:
         assert self._client is not None, "the state was not started"
         try:
             async with asyncio.timeout(5.0):
-                await self.flush()
+                if self._jobs:  # a job stays among them until it was sent
+                    await self.flush()
                 return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
         except self._errors as error:
             self._log_failure(error)
@@ -430,6 +453,11 @@ class RedisState:
         if self._failing_since is None:
             self._failing_since = time.monotonic()
             self._log.error("state.not_written", home="redis", error=type(error).__name__, will="try again")
+
+
+def _literal(text: str) -> str:
+    """A pattern of Redis that matches this text alone."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
 
 
 def _expiry(counter: Counter) -> str:

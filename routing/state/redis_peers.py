@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from routing.state.protocol import decode, encode
+from routing.state.redis_clients import redis_client
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -30,8 +32,10 @@ RETRY_DELAY = 1.0
 class RedisPeers:
     """Asks the other gateways and answers theirs, between :meth:`start` and :meth:`close`."""
 
-    def __init__(self, url: str, *, prefix: str = "rh") -> None:
+    def __init__(self, url: str, *, prefix: str = "rh", password_file: Path | None = None) -> None:
         self._url = url
+        self._prefix = prefix
+        self._password_file = password_file
         self._name = "{" + prefix + "}:"
         self._id = token_hex(8)
         self._client: Redis | None = None
@@ -43,11 +47,12 @@ class RedisPeers:
 
     async def start(self, answer: Answer) -> None:
         """Listen to questions. ``answer`` returns a JSON value, or ``None`` if this gateway does not know."""
-        from redis.asyncio import Redis
         from redis.exceptions import RedisError
 
         self._errors = (RedisError, OSError)
-        self._client = Redis.from_url(self._url, socket_connect_timeout=2.0)
+        self._client = redis_client(
+            self._url, prefix=self._prefix, password_file=self._password_file, socket_connect_timeout=2.0
+        )
         self._listening = asyncio.create_task(self._listen(self._client, answer), name="redis-peers")
 
     async def close(self) -> None:

@@ -15,10 +15,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+# Adds to a counter, and notes the name of a new one in the index of its family, by its expiry. All counters of a
+# family are found there: to look for them among all keys of the server takes as long as it has keys.
+_ADD = """
+local function add(key, amount, expiry)
+  local total = redis.call('INCRBY', key, amount)
+  if expiry ~= '' then redis.call('EXPIREAT', key, expiry) end
+  if total == tonumber(amount) then
+    local start, name = string.match(key, '^(.-}:)c:(.*)$')
+    local index = start .. 'names:' .. (string.match(name, '^(.-)/') or name)
+    redis.call('ZREMRANGEBYSCORE', index, '-inf', '(' .. redis.call('TIME')[1])
+    redis.call('ZADD', index, expiry == '' and '+inf' or expiry, name)
+  end
+  return total
+end
+"""
+
+# KEYS: a counter   ARGV: amount, expiry ('' is none)
+COUNT = _ADD + "return add(KEYS[1], ARGV[1], ARGV[2])"
+
 # KEYS: holds, charged, counters...   ARGV: id, body, amount, forced, then limit ('' is none) and expiry of each
 # counter. Returns 0, or the position of the counter that would pass its limit. A hold that was sent twice counts
 # once, even if its charge overtook it on another connection.
-HOLD = """
+HOLD = (
+    _ADD
+    + """
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 or redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 if ARGV[4] == '0' then
   for i = 3, #KEYS do
@@ -28,19 +49,18 @@ if ARGV[4] == '0' then
     end
   end
 end
-for i = 3, #KEYS do
-  redis.call('INCRBY', KEYS[i], ARGV[3])
-  local expiry = ARGV[i * 2]
-  if expiry ~= '' then redis.call('EXPIREAT', KEYS[i], expiry) end
-end
+for i = 3, #KEYS do add(KEYS[i], ARGV[3], ARGV[i * 2]) end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 return 0
 """
+)
 
 # KEYS: holds, charged, usage, counters...   ARGV: id, amount, number of sums, field and value of each, then the
 # expiry of each counter, and the seconds for which the charge is remembered. A charge that was sent twice, because
 # its reply was lost, counts once.
-CHARGE = """
+CHARGE = (
+    _ADD
+    + """
 if redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[#ARGV]) == false then return 0 end
 local held = 0
 local body = redis.call('HGET', KEYS[1], ARGV[1])
@@ -53,18 +73,17 @@ for i = 0, sums - 1 do
   redis.call('HINCRBYFLOAT', KEYS[3], ARGV[4 + i * 2], ARGV[5 + i * 2])
 end
 local change = string.format('%.0f', tonumber(ARGV[2]) - held)
-for i = 4, #KEYS do
-  redis.call('INCRBY', KEYS[i], change)
-  local expiry = ARGV[4 + sums * 2 + i - 4]
-  if expiry ~= '' then redis.call('EXPIREAT', KEYS[i], expiry) end
-end
+for i = 4, #KEYS do add(KEYS[i], change, ARGV[4 + sums * 2 + i - 4]) end
 return 1
 """
+)
 
 # KEYS: counters   ARGV: the share of the room that may be taken as extra, then limit ('' is none), expiry, amount,
 # extra and optional amount of each. Returns the position of a counter without room, or 0, then the amount added to
 # each counter and its total: see routing.state.protocol.Claim, which decides in the same way.
-CLAIM = """
+CLAIM = (
+    _ADD
+    + """
 local answer = {0}
 for i = 1, #KEYS do
   local limit, amount = ARGV[i * 5 - 3], tonumber(ARGV[i * 5 - 1])
@@ -82,12 +101,11 @@ for i = 1, #KEYS do
 end
 if answer[1] ~= 0 then return answer end
 for i = 1, #KEYS do
-  answer[i * 2 + 1] = redis.call('INCRBY', KEYS[i], string.format('%.0f', answer[i * 2]))
-  local expiry = ARGV[i * 5 - 2]
-  if expiry ~= '' then redis.call('EXPIREAT', KEYS[i], expiry) end
+  answer[i * 2 + 1] = add(KEYS[i], string.format('%.0f', answer[i * 2]), ARGV[i * 5 - 2])
 end
 return answer
 """
+)
 
 # KEYS: holds, usage   ARGV: id, number of sums, field and value of each. Returns 0 if the hold is gone.
 ABANDON = """

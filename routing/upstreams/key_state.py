@@ -143,10 +143,14 @@ class KeyState:
         self.models.setdefault(outcome.model, KeyUse()).reject(now, forbidden=True)
         self.all.end_trial(now, taken=True)
 
-    def use_up(self, now: float) -> None:
-        """Rest for all models: the account is used up."""
+    def use_up(self, now: float, outcome: Outcome) -> None:
+        """Rest for all models, as the account is used up, or for the one whose own quota is."""
         self.rejected += 1
-        self.all.reject(now, used_up=True)
+        of_model = outcome.scope == "model"
+        use = self.models.setdefault(outcome.model, KeyUse()) if of_model else self.all
+        use.reject(now, used_up=True)
+        if of_model:
+            self.all.end_trial(now, taken=True)
 
     def reject(self, now: float, outcome: Outcome) -> None:
         """Rest for the model that refused it; for all, if a second does and none ever took it."""

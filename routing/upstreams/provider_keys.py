@@ -227,9 +227,8 @@ class KeyPools:
             return Block("no_key", f"no key is set for the endpoint '{endpoint}'; set {source}")
         uses = [entry.uses(model) for entry in pool]
         if all(any(use.used_up for use in of_key) for of_key in uses):
-            reason = (
-                f"the account of every key of '{endpoint}' is used up. One is tried again in {math.ceil(rest)} s"
-            )
+            when = f"One is tried again in {math.ceil(rest)} s"
+            reason = f"the account of every key of '{endpoint}' is used up{whom}. {when}"
             return Block("keys_used_up", reason, rest)
         if all(any(use.out for use in of_key) for of_key in uses):
             trial = any(use.on_trial for of_key in uses for use in of_key)
@@ -254,7 +253,7 @@ class KeyPools:
             return
         entry, now = pool[position], self._clock.monotonic()
         if outcome.error == "insufficient_quota" or outcome.status == 402:
-            entry.use_up(now)
+            entry.use_up(now, outcome)
             entry.update_health(False)
         elif outcome.error == "upstream_forbidden" and outcome.scope == "model":
             entry.forbid(now, outcome)

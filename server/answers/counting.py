@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from backends.native import refusal_of
 from backends.registry import counts_tokens
+from backends.wire.chat import ChatRequest
 from backends.workers.pool import WorkerState
 from catalog.errors import InvalidRequest, RoundhouseError
 from catalog.model import Capability, Model, UpstreamSource
@@ -17,7 +18,7 @@ from routing.reading.intent import is_auto
 from server.edge.callers import caller_of
 from server.edge.disconnect import Guard
 from server.edge.services import runtime_of, services_of
-from server.jobs import count_job, permitted
+from server.jobs import count_job, look_at_pictures, permitted
 from server.runtime import Runtime
 
 ESTIMATE = {"x-roundhouse-estimate": "true"}
@@ -27,12 +28,15 @@ ESTIMATE = {"x-roundhouse-estimate": "true"}
 async def count_tokens(request: Request, job: Job[Json]) -> tuple[int, dict[str, str]]:
     """The prompt tokens of a chat's job, and the headers to answer with.
 
-    Raises as :func:`server.jobs.permitted`, ModelNotFound, and InvalidRequest of a model that counts.
+    Raises as :func:`server.jobs.permitted` and :func:`server.jobs.look_at_pictures`, ModelNotFound, and
+    InvalidRequest of a model that counts.
     """
     runtime = runtime_of(request)
     facts = permitted(job.facts, caller_of(request), runtime.catalog)
     if not is_auto(facts.requested):
         runtime.catalog.resolve(facts.requested)
+    if Capability.VISION in facts.features and isinstance(job.request, ChatRequest):
+        await look_at_pictures(job.request)
     counter, refusal = _counter(runtime, facts), refusal_of(job.request)
     if counter is not None:
         try:
@@ -67,6 +71,6 @@ def _counter(runtime: Runtime, facts: Facts) -> Model | None:
         return None
     if model is None or model.engine != "llamacpp":
         return None
-    workers = runtime.pool.snapshot().workers
+    workers = runtime.pool.snapshot().models
     loaded = any(view.model == model.id and view.state is WorkerState.READY for view in workers)
     return model if loaded or not is_auto(facts.requested) else None

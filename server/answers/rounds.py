@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import orjson
 
+from backends.headers import header_list
+from backends.notices import DROPPED
 from backends.streams.assemble import ChatAssembler
 from backends.streams.native import NativeChunk
 from backends.wire.chat import Message, TranslatedChat
@@ -41,7 +43,8 @@ class ServerCall:
 
     ``id`` is the chat's, ``number`` counts such calls of the answer from 0, ``arguments`` is JSON, and ``result``
     the text that the model reads. A call beyond the caller's limit is not ``counted``, and not run. ``spent`` are
-    the dollars of the request when the call has been run.
+    the dollars of the request when the call has been run, and ``dropped`` names the tool's parameters that the
+    model which it asked did not take.
     """
 
     id: str
@@ -51,6 +54,7 @@ class ServerCall:
     arguments: str = ""
     result: str = ""
     spent: float | None = None
+    dropped: tuple[str, ...] = ()
 
 
 class ServerTool(Protocol):
@@ -148,6 +152,7 @@ class RoundsAnswer(Answer[Json]):
         self._current = first
         self._number = 1
         self._earlier_attempts = 0
+        self._of_tools: tuple[str, ...] = ()
         self._items: AsyncGenerator[Json] | None = None
         self.trace, self.model = first.trace, first.model
 
@@ -157,11 +162,13 @@ class RoundsAnswer(Answer[Json]):
 
     @property
     def dropped(self) -> tuple[str, ...]:
-        return self._current.dropped
+        return tuple(dict.fromkeys((*self._current.dropped, *self._of_tools)))
 
     def headers(self) -> dict[str, str]:
         headers = self._current.headers()
         attempts = self._earlier_attempts + int(headers["x-roundhouse-attempts"])
+        if self._of_tools:
+            headers[DROPPED] = header_list(self.dropped)
         return {**headers, "x-roundhouse-attempts": str(attempts)}
 
     async def resume(self, error: RoundhouseError) -> None:
@@ -235,6 +242,7 @@ class RoundsAnswer(Answer[Json]):
                 async for step in steps:
                     yield turn.told(step)
             self._rounds.count(call.spent)
+            self._of_tools += call.dropped
 
     def _has_others(self) -> bool:
         chat = self._rounds.job.request

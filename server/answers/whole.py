@@ -56,17 +56,23 @@ class Question(Generic[T]):
     keep: Callable[[Any], Awaitable[Any]] | None = None
 
 
-async def assemble(answer: Answer[T], assembler: Callable[[], Assembler[T]]) -> Any:
+async def assemble(
+    answer: Answer[T],
+    assembler: Callable[[], Assembler[T]],
+    between: Callable[[], Awaitable[None]] | None = None,
+) -> Any:
     """The assembled answer.
 
     An answer that breaks is begun anew by another candidate, with a new ``assembler()``: the caller has seen none
-    of it. Raises the job's error.
+    of it. ``between()`` is awaited after each item. Raises the job's error.
     """
     while True:
         assembled = assembler()
         try:
             async for item in answer:
                 assembled.add(item)
+                if between is not None:
+                    await between()
             return assembled.result()
         except RoundhouseError as error:
             await answer.resume(error)

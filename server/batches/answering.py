@@ -14,10 +14,10 @@ from catalog.errors import ModelNotFound, RoundhouseError
 from routing.reading.intent import is_auto
 from routing.state.records import Record
 from server.batches.asking import Asker, caller_of_owner
-from server.batches.dialects import Dialect, Request
+from server.batches.dialects import Dialect, Request, tokens_of
 from server.batches.journal import ResultJournal
 from server.batches.lines import Door, Line
-from server.batches.merging import FEW, MOST, EmbeddingMerger
+from server.batches.merging import FEW, EmbeddingMerger
 from server.batches.pacing import Pacer
 from server.batches.waits import Waits
 from server.edge.errors import as_error
@@ -25,6 +25,9 @@ from server.edge.json_body import SHORT
 from server.runtime import Runtime
 from server.storage.slots import Slot
 
+AT_A_TURN = 4
+"""Lines of a merged request that are worked at in one turn of the event loop: more would hold up the next request,
+and a worker that has one at a time would stand idle."""
 MERGED_COST = 5
 """Lines that a merged request counts as."""
 
@@ -50,7 +53,7 @@ class Answering:
         self._journal = journal
         self._read = dialect.read(batch)
         self._slot = slot
-        self._asker = Asker(runtime, batch.owner, slot.sleep, waits)
+        self._asker = Asker(runtime, batch.owner, slot.sleep, waits, pacer.gathering)
         self._slots = asyncio.Semaphore(concurrency)
         self._at_once = concurrency
         self._merger = _merger_for(runtime, batch)
@@ -70,7 +73,7 @@ class Answering:
                     for _ in range(cost):
                         await self._slots.acquire()
                     await self._pacer.turn()
-                    size = 1 if self._merger is None else FEW if self._pacer.talks else MOST
+                    size = 1 if self._merger is None else FEW if self._pacer.talks else self._merger.size
                     group = lines[start : start + size]
                     if not await self._journal.reserve(len(group)):
                         return
@@ -129,7 +132,9 @@ class Answering:
         assert self._merger is not None
         groups: dict[bytes | None, list[tuple[Line, Request]]] = {}
         alone: list[Line] = []
-        for line in lines:
+        for number, line in enumerate(lines):
+            if number % AT_A_TURN == 0:
+                await asyncio.sleep(0)
             try:
                 request = self._read(line.data)
             except RoundhouseError:
@@ -147,22 +152,27 @@ class Answering:
         merger = self._merger
         if merger is None:  # another group showed meanwhile that it does not work here
             return False
+        began = asyncio.get_running_loop().time()
         try:
             body = merger.merge([request.body for _, request in group])
             trace, answer = await self._asker.ask(door, body)
         except RoundhouseError:
             return False  # asked alone, the line at fault shows itself
+        merger.took(asyncio.get_running_loop().time() - began, len(group))
         answers = merger.split(answer, len(group))
         if answers is None:
             self._merger = None
             return False
-        for (line, request), each in zip(group, answers, strict=True):
+        for number, ((line, request), each) in enumerate(zip(group, answers, strict=True)):
+            if number % AT_A_TURN == 0:
+                await asyncio.sleep(0)
             await self._answered(line, request, trace, each)
         return True
 
     async def _answered(self, line: Line, request: Request, trace: str, answer: Any) -> None:
         told = self._dialect.answered(self._batch, line.number, request.custom_id, trace, answer)
-        await self._journal.add(line.number, True, orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY))
+        result = orjson.dumps(told, option=orjson.OPT_SERIALIZE_NUMPY)
+        await self._journal.add(line.number, True, result, tokens_of(told))
 
     async def _failed(self, line: Line, error: Exception) -> None:
         if not isinstance(error, RoundhouseError):

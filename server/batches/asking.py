@@ -50,11 +50,14 @@ class Asker:
         owner: str,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         waits: Waits | None = None,
+        between: Callable[[], Callable[[], Awaitable[None]]] | None = None,
     ) -> None:
+        """``between()`` makes a function to await after each piece of a line's answer."""
         self._runtime = runtime
         self._owner = owner
         self._sleep = sleep
         self._waits = waits
+        self._between = between
 
     async def ask(self, door: Door, body: Any) -> tuple[str, Json]:
         """The trace of a line and its answer. Raises the error that its endpoint would answer with."""
@@ -87,7 +90,8 @@ class Asker:
         intent = replace(facts.intent, workload=Workload.BATCH)
         job = replace(question.job, facts=replace(facts, intent=intent))
         async with question.opens(self._runtime, job, caller) as answer:
-            value = question.shape(await assemble(answer, question.assembler))
+            between = None if self._between is None else self._between()
+            value = question.shape(await assemble(answer, question.assembler, between))
         if question.keep is not None:
             await question.keep(value)
         return job.trace, value

@@ -12,6 +12,7 @@ from backends.wire.common import WireModel
 from catalog.errors import InvalidRequest, RoundhouseError
 from catalog.types import Json
 from routing.state.records import Record
+from server.batches.journal import Tokens
 from server.batches.lines import Door, Doors, line_type
 from server.edge.errors import anthropic_error
 from server.edge.json_body import parse
@@ -145,6 +146,20 @@ class AnthropicDialect:
             return self.refused(batch, number, custom_id, RoundhouseError(_SAYS[why]))
         kind = "canceled" if why == "cancelled" else "expired"
         return {"custom_id": custom_id, "result": {"type": kind}}
+
+
+def tokens_of(result: Json) -> Tokens:
+    """The tokens of a line's answer, which OpenAI's batches sum up."""
+    body = (result.get("response") or {}).get("body")
+    usage = (body.get("usage") if isinstance(body, dict) else None) or {}
+    inputs = usage.get("input_tokens_details") or usage.get("prompt_tokens_details") or {}
+    outputs = usage.get("output_tokens_details") or usage.get("completion_tokens_details") or {}
+    return (
+        usage.get("input_tokens") or usage.get("prompt_tokens") or 0,
+        usage.get("output_tokens") or usage.get("completion_tokens") or 0,
+        inputs.get("cached_tokens") or 0,
+        outputs.get("reasoning_tokens") or 0,
+    )
 
 
 def _custom_id(line: bytes) -> str:

@@ -1,8 +1,10 @@
 """The results of a batch while it is at work: an append-only file of each run.
 
 A line is ``NUMBER FLAG RESULT``: the number of the request's line in the input, ``o`` for an answer or ``e`` for
-an error, and the result as JSON. Results are synced to the disk in groups, and count from then on. A run that was
-taken over by another process may write on: of two results of one line the first read counts.
+an error, and the result as JSON. The ``o`` has the answer's tokens behind it (``o12,3,0,0``), so that the results
+of a whole batch need not be parsed again for its usage; journals of older versions lack them. Results are synced
+to the disk in groups, and count from then on. A run that was taken over by another process may write on: of two
+results of one line the first read counts.
 
 Room for the results of lines that are being asked is kept in a spare file, which gives way when the disk is full,
 so answers that were paid for can be written.
@@ -66,8 +68,21 @@ class Done:
     longest: int = 0
 
 
-def entries(paths: Iterable[Path], done: Done) -> Iterator[tuple[bool, bytes]]:
-    """The results of all runs, each line's once, as whether it is an answer and its JSON; ``done`` notes them.
+Tokens = tuple[int, int, int, int]
+"""Tokens of an answer: input, output, cached ones of the input, and reasoning ones of the output."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """A result of a line: whether it is an answer, its JSON, and its tokens where they are known."""
+
+    answered: bool
+    result: bytes
+    tokens: Tokens | None
+
+
+def entries(paths: Iterable[Path], done: Done) -> Iterator[JournalEntry]:
+    """The results of all runs, each line's once; ``done`` notes them.
 
     A result that was cut off by a crash is left out.
     """
@@ -77,10 +92,18 @@ def entries(paths: Iterable[Path], done: Done) -> Iterator[tuple[bool, bytes]]:
                 number, _, rest = row.partition(b" ")
                 if not row.endswith(b"\n") or not number.isdigit() or int(number) in done.lines:
                     continue
+                flag, _, result = rest.partition(b" ")
                 done.lines.add(int(number))
-                done.failed += rest[:1] == b"e"
+                done.failed += flag == b"e"
                 done.longest = max(done.longest, len(row))
-                yield rest[:1] == b"o", rest[2:-1]
+                yield JournalEntry(flag[:1] == b"o", result[:-1], _tokens(flag[1:]))
+
+
+def _tokens(counts: bytes) -> Tokens | None:
+    if not counts:
+        return None
+    read, written, cached, reasoning = map(int, counts.split(b","))
+    return read, written, cached, reasoning
 
 
 def read_done(paths: Iterable[Path]) -> Done:
@@ -101,7 +124,7 @@ class ResultJournal:
         self._path = path
         self._done = done
         self._flushed = flushed
-        self._waiting: list[tuple[int, bool, bytes]] = []
+        self._waiting: list[tuple[int, bytes, bytes]] = []
         self._bytes = 0
         self._came = asyncio.Event()
         self._room = asyncio.Event()
@@ -129,12 +152,13 @@ class ResultJournal:
             self._asked += lines
             return True
 
-    async def add(self, number: int, answered: bool, result: bytes) -> None:
+    async def add(self, number: int, answered: bool, result: bytes, tokens: Tokens | None = None) -> None:
         """Append a result; waits while too many wait for the disk. Raises OSError once the disk failed."""
         await self._room.wait()
         if self.failed is not None:
             raise self.failed
-        self._waiting.append((number, answered, result))
+        flag = b"e" if not answered else b"o" if tokens is None else b"o%d,%d,%d,%d" % tokens
+        self._waiting.append((number, flag, result))
         self._bytes += len(result)
         self._done.longest = max(self._done.longest, len(result) + ROW_OVERHEAD)
         if self._bytes > MOST_WAITING:
@@ -160,9 +184,9 @@ class ResultJournal:
                     file = await self._retried(_create, self._path)
                 await self._retried(_append, file, group)
                 self._asked = max(0, self._asked - len(group))
-                for number, answered, _ in group:
+                for number, flag, _ in group:
                     self._done.lines.add(number)
-                    self._done.failed += not answered
+                    self._done.failed += flag == b"e"
                 self._room.set()
                 await self._flushed()
                 if not self._finishing:
@@ -234,10 +258,8 @@ def _create(path: Path) -> int:
     return file
 
 
-def _append(file: int, group: Sequence[tuple[int, bool, bytes]]) -> None:
-    data = memoryview(
-        b"".join(b"%d %s %s\n" % (number, b"o" if ok else b"e", result) for number, ok, result in group)
-    )
+def _append(file: int, group: Sequence[tuple[int, bytes, bytes]]) -> None:
+    data = memoryview(b"".join(b"%d %s %s\n" % row for row in group))
     start = os.fstat(file).st_size
     try:
         while data:

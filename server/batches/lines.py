@@ -19,7 +19,7 @@ from catalog.types import Json
 from routing.reading.intent import is_auto
 from server.answers.whole import Question
 from server.callers import Origin
-from server.edge.json_body import parse
+from server.edge.json_body import SHORT, parse
 from server.runtime import Runtime
 
 BLOCK = 1 << 20
@@ -165,7 +165,12 @@ class Check:
         async with aclosing(read_lines(path, self._limit)) as blocks:
             async for block in blocks:
                 for start in range(0, len(block), 32):
-                    await asyncio.to_thread(self._check, block[start : start + 32])
+                    lines = block[start : start + 32]
+                    if sum(len(line.data) for line in lines) > SHORT:
+                        await asyncio.to_thread(self._check, lines)
+                    else:  # a switch of threads takes longer
+                        self._check(lines)
+                        await asyncio.sleep(0)
                     if found.full or found.total > self._most:
                         break
                 if found.full or found.total > self._most:

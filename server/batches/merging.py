@@ -14,8 +14,13 @@ import orjson
 from backends.wire.embeddings import EmbeddingRequest
 from catalog.types import Json
 
-MOST, FEW = 32, 8
-"""Lines of one request, and beside interactive requests, so that another caller's text does not wait long."""
+FIRST, MOST, FEW = 32, 128, 8
+"""Lines of the first request, of any, and beside interactive requests, so that another caller's text does not wait
+long."""
+LASTS = 1.0
+"""Seconds that a request is to take: a fast engine gets more lines of one, a slow one is soon free for others."""
+WEIGHT = 0.3
+"""Weight of the newest request in the mean time of a line."""
 LONGEST = 4000
 """Characters of a text that is merged: long ones cost more than their request."""
 COUNTED = "token_counts"
@@ -24,6 +29,18 @@ COUNTED = "token_counts"
 
 class EmbeddingMerger:
     """Merges requests of one text that are equal otherwise."""
+
+    def __init__(self) -> None:
+        self._mean = LASTS / FIRST
+
+    @property
+    def size(self) -> int:
+        """The lines of the next request."""
+        return max(FEW, min(MOST, round(LASTS / self._mean)))
+
+    def took(self, seconds: float, lines: int) -> None:
+        """Note the time of a request."""
+        self._mean += WEIGHT * (seconds / lines - self._mean)
 
     def key(self, body: EmbeddingRequest) -> bytes | None:
         """The parts that requests must share to be merged; ``None`` for one that is asked alone."""

@@ -2,7 +2,8 @@
 
 An upstream that answers at once would let a batch keep the loop busy, and every interactive request would wait for
 it. While interactive requests come, lines begin so far apart that they take a tenth of the loop's time. Time in
-which a line waits for its upstream costs the loop nothing and does not count.
+which a line waits for its upstream costs the loop nothing and does not count. The pieces of a line's answer gather
+meanwhile: nobody reads them as they come, and to take each alone costs far more than to take some together.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ FIRST, LONGEST = 0.002, 0.1
 """Seconds of the loop that a line is taken to need before one has ended, and at most."""
 WEIGHT = 0.2
 """Weight of the newest line in the mean of what lines need."""
+GATHER = 0.1
+"""Seconds in which the pieces of a line's answer gather."""
 LOOK = 0.05
 """Seconds between two looks for whether interactive requests still come."""
 
@@ -70,6 +73,26 @@ class Pacer:
                 self._free_at = now + SHARE * self._mean
                 return
             await self._sleep(min(LOOK, self._free_at - now))
+
+    def gathering(self) -> Callable[[], Awaitable[None]]:
+        """A function to await after each piece of a line's answer, so that the next ones come together.
+
+        It rests once for all pieces that are there: between those, the event loop makes no turn.
+        """
+        loop, turned = asyncio.get_running_loop(), True
+
+        def note() -> None:
+            nonlocal turned
+            turned = True
+
+        async def gather() -> None:
+            nonlocal turned
+            if turned and self.talks:
+                await self._sleep(GATHER)
+                turned = False
+                loop.call_soon(note)
+
+        return gather
 
     async def measured(self, line: Coroutine[Any, Any, T]) -> T:
         """The result of a line, whose processor time is measured step by step."""

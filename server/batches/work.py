@@ -23,9 +23,9 @@ from catalog.errors import RoundhouseError, Unavailable
 from catalog.types import Json
 from routing.state.records import Record
 from server.batches.answering import Answering
-from server.batches.dialects import Dialect, OpenAIDialect, Unfinished
+from server.batches.dialects import Dialect, OpenAIDialect, Unfinished, tokens_of
 from server.batches.groups import notice_of
-from server.batches.journal import USUAL, Done, Lines, ResultJournal, Spare, entries, read_done
+from server.batches.journal import USUAL, Done, Lines, ResultJournal, Spare, Tokens, entries, read_done
 from server.batches.lines import Check, read_lines
 from server.batches.offloading import Offloading
 from server.batches.pacing import Pacer
@@ -265,10 +265,10 @@ class BatchWork:
     def _settle(self, batch: Record, ending: Unfinished | None, answers: IO[bytes], errors: IO[bytes]) -> _Settled:
         """Write the results of the journals, and those of lines without one."""
         settled = _Settled(Done(Lines()))
-        for answered, result in entries(self._journals(batch), settled.done):
-            (answers if answered else errors).write(result + b"\n")
-            if answered:
-                settled.add_usage(orjson.loads(result))
+        for entry in entries(self._journals(batch), settled.done):
+            (answers if entry.answered else errors).write(entry.result + b"\n")
+            if entry.answered:
+                settled.add(entry.tokens or tokens_of(orjson.loads(entry.result)))
         path = self._path(batch, INPUT)
         if ending is not None and settled.total(batch) and path.exists():
             with path.open("rb") as file:
@@ -384,7 +384,7 @@ class _Settled:
     def __init__(self, done: Done) -> None:
         self.done = done
         self.unfinished = 0
-        self._tokens = dict.fromkeys(("input", "output", "cached", "reasoning"), 0)
+        self._tokens: Tokens = (0, 0, 0, 0)
 
     def counts(self, batch: Record) -> Json:
         done, failed = self.done.lines.count, self.done.failed
@@ -396,24 +396,18 @@ class _Settled:
         total: int = batch.body["request_counts"]["total"]
         return total
 
-    def add_usage(self, result: Json) -> None:
-        response = result.get("response") or {}
-        usage = (response.get("body") or {}).get("usage") or {}
-        inputs = usage.get("input_tokens_details") or usage.get("prompt_tokens_details") or {}
-        outputs = usage.get("output_tokens_details") or usage.get("completion_tokens_details") or {}
-        self._tokens["input"] += usage.get("input_tokens") or usage.get("prompt_tokens") or 0
-        self._tokens["output"] += usage.get("output_tokens") or usage.get("completion_tokens") or 0
-        self._tokens["cached"] += inputs.get("cached_tokens") or 0
-        self._tokens["reasoning"] += outputs.get("reasoning_tokens") or 0
+    def add(self, tokens: Tokens) -> None:
+        read, written, cached, reasoning = map(sum, zip(self._tokens, tokens, strict=True))
+        self._tokens = read, written, cached, reasoning
 
     @property
     def usage(self) -> Json:
         """The tokens of all answers, as OpenAI's batches tell them."""
-        tokens = self._tokens
+        read, written, cached, reasoning = self._tokens
         return {
-            "input_tokens": tokens["input"],
-            "input_tokens_details": {"cached_tokens": tokens["cached"]},
-            "output_tokens": tokens["output"],
-            "output_tokens_details": {"reasoning_tokens": tokens["reasoning"]},
-            "total_tokens": tokens["input"] + tokens["output"],
+            "input_tokens": read,
+            "input_tokens_details": {"cached_tokens": cached},
+            "output_tokens": written,
+            "output_tokens_details": {"reasoning_tokens": reasoning},
+            "total_tokens": read + written,
         }

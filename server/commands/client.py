@@ -115,10 +115,10 @@ class ServerClient:
 
 def _error(response: httpx.Response) -> RoundhouseError:
     """The server's error, with the remedy of a terminal."""
-    param = None
+    param = code = None
     try:
         told = response.json()["error"]
-        message, param = str(told["message"]), told.get("param")
+        message, param, code = str(told["message"]), told.get("param"), told.get("code")
     except (ValueError, KeyError, TypeError, AttributeError):
         message = f"The server answered {response.status_code}."
     message = message.replace(ModelNotFound.where, f"All models: {program()} list --all")
@@ -126,7 +126,8 @@ def _error(response: httpx.Response) -> RoundhouseError:
         message += " Commands take it from --key or ROUNDHOUSE_KEY."
     if response.status_code == 403:
         message += " An admin key is made by: roundhouse keys create NAME --admin"
-    return ServerAnswered(message, response.status_code, param=param if isinstance(param, str) else None)
+    param, code = (each if isinstance(each, str) else None for each in (param, code))
+    return ServerAnswered(message, response.status_code, param=param, told=code)
 
 
 def _server_url(given: str) -> str:

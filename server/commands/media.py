@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EACCES, EISDIR, ENOENT, ENOTDIR
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,6 +77,7 @@ def embed(
     for name, _, text in sources:
         if not text:
             raise UsageError("--text: it must not be empty." if name == _GIVEN else f"{name} is empty.")
+    _check_place(output)
     client = reach(url, key, config)
     vectors: list[list[float]] = []
     remarks = Remarks()
@@ -146,6 +149,7 @@ def speak(
     body = {name: value for name, value in body.items() if value is not None}
     check_fields(SpeechRequest, {**body, "input": "a part of the text"})
     target = output or _new_file("speech", form)
+    _check_place(target)
     pieces = list(spoken_parts(said, _SPOKEN))
     if len(pieces) > 1 and form not in _JOINED:
         raise UsageError(
@@ -187,6 +191,7 @@ def transcribe(
     check_fields(TranscriptionRequest, {**fields, "file": b"a recording"})
     if len(files) == 1:
         _bytes(files[0], _MOST_AUDIO)  # before a server is started for it
+    _check_place(output)
     client = reach(url, key, config)
     path = f"/v1/audio/{'translations' if translate else 'transcriptions'}"
     heard = _Heard(form, several=len(files) > 1)
@@ -295,6 +300,7 @@ def draw(
         raise UsageError("--mask is for a picture to change: name it with --image.")
     files = [("image[]", (one.name, _bytes(one, _MOST_PICTURE))) for one in image or ()]
     files += [] if mask is None else [("mask", (mask.name, _bytes(mask, _MOST_PICTURE)))]
+    _check_place(output or _new_file("picture", form))
     client = reach(url, key, config)
     if files:
         fields = {name: str(value) for name, value in body.items()}
@@ -408,6 +414,22 @@ def _write_bytes(path: Path, content: bytes) -> None:
         return
     with _writable(path):
         path.write_bytes(content)
+
+
+def _check_place(path: Path | None) -> None:
+    """Raises ConfigurationError for a file that surely cannot be written, before anything is paid for."""
+    if path is None or str(path) == "-":
+        return
+    folder = path.parent
+    if not folder.is_dir():
+        wrong = ENOTDIR if folder.exists() else ENOENT
+    elif path.is_dir():
+        wrong = EISDIR
+    elif not os.access(path if path.exists() else folder, os.W_OK):
+        wrong = EACCES
+    else:
+        return
+    raise ConfigurationError(f"{path} cannot be written: {os.strerror(wrong)}.")
 
 
 @contextmanager

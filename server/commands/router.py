@@ -62,6 +62,8 @@ def route(
     console = terminal.console()
     console.print(f"{answer['model'] or 'no model'} ({answer['strategy']})", style="bold", highlight=False)
     console.print(answer["reason"], highlight=False, markup=False)
+    for line in _grounds(answer):
+        console.print(line, style="dim", highlight=False, markup=False)
     for warning in answer["warnings"]:
         console.print(warning, style="yellow", highlight=False, markup=False)
     console.print(_candidates(answer))
@@ -73,6 +75,20 @@ def route(
             highlight=False,
         )
     _print_exclusions(console, answer["excluded"])
+
+
+def _grounds(answer: Json) -> list[str]:
+    """Why the request counts as its task, and what the quality of the first model rests on."""
+    lines = [f"Task: {answer['request']['reading']}."]
+    for each in answer["candidates"]:
+        prior, evidence = each["prior"], each["evidence"]
+        if each["model"] == answer["model"] and prior and evidence:
+            lines.append(
+                f"Quality: {prior['quality']:.2f} at first ({prior['reason']}), worth {prior['strength']:.0f} "
+                f"reports; since then {evidence['reports']:.0f} reports, and signs in answers worth "
+                f"{evidence['signs']:.1f} more."
+            )
+    return lines
 
 
 def _candidates(answer: Json) -> Table:

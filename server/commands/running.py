@@ -14,7 +14,7 @@ import psutil
 import typer
 from filelock import FileLock
 
-from catalog.errors import ConfigurationError
+from catalog.errors import ConfigurationError, NoModels
 from server.commands import terminal
 from server.commands.client import Config, ServerClient
 from server.commands.support.statuses import NoServer, ServerAnswered
@@ -124,6 +124,8 @@ def _is_ready(client: ServerClient) -> bool:
                 return False
             raise
         except ServerAnswered as error:
+            if error.told == NoModels.code:
+                return True
             if error.status != 503:
                 return False
             if time.monotonic() > end:

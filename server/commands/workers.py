@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import typer
 
+from catalog.types import Json
 from server.commands import terminal
 from server.commands.client import AdminKey, Config, ServerClient, Url
 from server.commands.library.local import ModelId
@@ -58,6 +59,22 @@ def ps(as_json: AsJson = False, url: Url = None, key: AdminKey = None, config: C
     for device in document["devices"]:
         used, budget = bytes_of(device["used"]) or "0 B", bytes_of(device["budget"])
         console.print(f"{device['id']}: {used} of {budget} in use ({device['name']})", highlight=False)
+    for node in document.get("nodes", ()):
+        console.print(f"node {node['name']} ({node['address']}): {_amounts(node)}", highlight=False)
+
+
+def _amounts(node: Json) -> str:
+    """The amounts of a node that replicas hold. Ray's own entries say nothing of use."""
+    shown = []
+    for name, total in sorted(node["total"].items()):
+        if name.startswith("node:") or name == "object_store_memory":
+            continue
+        used = node["used"].get(name, 0)
+        if name == "memory":
+            shown.append(f"{bytes_of(int(used)) or '0 B'} of {bytes_of(int(total))} memory")
+        else:
+            shown.append(f"{used:g} of {total:g} {name}")
+    return ", ".join(shown)
 
 
 @app.command()

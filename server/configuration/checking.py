@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from backends.registry import PROVIDERS, check_protocols
+from backends.workers.engines.common.options import paths_of
 from backends.workers.engines.registry import builtin_engines, check_engines
 from backends.workers.placement import check_memory
 from backends.workers.settings import WorkerSettings
@@ -20,12 +21,13 @@ from catalog import toml_rows
 from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError, ModelNotFound
 from catalog.hardware import detect
-from catalog.model import Endpoint, Model
+from catalog.model import Endpoint, Model, PathSource
 from catalog.store.file_checks import read_regular
 from catalog.store.store import Store
 from catalog.validation.settings_errors import explained
 from catalog.validation.wording import describe, or_known, place, shown
 from routing.beliefs.prior_files import faults
+from routing.state.redis_clients import has_password
 from server.catalog_updates import may_discover, unknown_preferred, wrong_preferences
 from server.configuration.exposure import check_exposure
 from server.configuration.origins import variable_of
@@ -141,7 +143,7 @@ class _Check:
                 yield Finding(self._at((name,)), f"Keys do not belong in the settings file: {advice}.")
         state = self._content.get("state")
         url = state.get("url") if isinstance(state, dict) else None
-        if isinstance(url, str) and "@" in url:
+        if isinstance(url, str) and has_password(url):
             message = "A password does not belong in the settings file: name its variable with url_env in [state]."
             yield Finding(self._at(("state", "url")), message)
 
@@ -268,26 +270,29 @@ class _Check:
                 yield self._located(each.message)
         for remark in catalog.remarks():
             yield self._located(remark, error=False)
-        yield from self._absent_files(settings)
+        yield from self._absent_files(settings, catalog)
         missing_models = unknown_preferred(settings.routing, catalog) if may_discover(settings, catalog) else ()
         for setting, missing in missing_models:
             if not _lacks(missing.message, absent):
                 said = f"'{setting}' is not known yet, and may be found at the start: {missing.message}"
                 yield self._located(said, error=False, setting=setting)
 
-    def _absent_files(self, settings: Settings) -> Iterator[Finding]:
+    def _absent_files(self, settings: Settings, catalog: Catalog) -> Iterator[Finding]:
         """Remarks on folders and files that are not there. They may come later: a server starts without them."""
         for folder in settings.discovery.folders:
             if not folder.expanduser().is_dir():
                 yield Finding(self._at(("discovery", "folders")), f"There is no folder {folder}.", error=False)
         for number, row in enumerate(settings.model):
-            source = row.get("source")
-            path = source.get("path") if isinstance(source, Mapping) and source.get("kind") == "path" else None
-            if ("model", number) in self._left_out or not isinstance(path, str):
+            model = catalog.get(str(row.get("id")))
+            if ("model", number) in self._left_out or model is None:
                 continue
-            if not Path(path).expanduser().exists():
-                said = f"[[model]] '{row.get('id')}': source.path: there is no file or folder {path}."
-                yield Finding(self._at(("model", number, "source", "path")), said, error=False)
+            named = {"source.path": model.source.path} if isinstance(model.source, PathSource) else {}
+            options = builtin_engines(settings.workers.python).options_of(model) if "options" in row else None
+            named |= {f"options.{name}": str(path) for name, path, _ in paths_of(options) if path != Path()}
+            for name, path in named.items():
+                if not Path(path).expanduser().exists():
+                    said = f"[[model]] '{row.get('id')}': {name}: there is no file or folder {path}."
+                    yield Finding(self._at(("model", number, *re.split(r"[.[]", name)[:2])), said, error=False)
 
     def _rows_and_absent(self, settings: Settings) -> tuple[dict[str, list[dict[str, Any]]], set[str]]:
         """The rows that are right each by itself, and the names of the others."""

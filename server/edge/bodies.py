@@ -139,22 +139,28 @@ async def read_body(request: Request, *, any_type: bool = False) -> bytes:
 
 @asynccontextmanager
 async def read_form(
-    request: Request, *, limit: int | None = None, folder: Path | None = None, files: int = 1
+    request: Request,
+    *,
+    limit: int | None = None,
+    folder: Path | None = None,
+    files: int = 1,
+    or_json: bool = False,
 ) -> AsyncIterator[FormData]:
     """The request's multipart form, with at most so many files; leaving the block deletes its temporary files.
 
     ``limit`` is the most bytes of the body, by default that of audio. With a ``folder`` the file is written there
-    as it arrives, and has a name. Raises as :func:`read_json` does, and Unavailable for a disk that fails.
+    as it arrives, and has a name. ``or_json``: the endpoint reads that, too, and says so. Raises as
+    :func:`read_json` does, and Unavailable for a disk that fails.
     """
     _check_encoding(request.headers)
-    _check_type(request.headers, "multipart/form-data")
+    _check_type(request.headers, "multipart/form-data", or_json=or_json)
     settings = services_of(request).settings.server
     receive = counted(request, limit or settings.limits.audio_bytes, settings.timeouts)
     stream = Request(request.scope, receive).stream()
     bounds = {"max_fields": settings.limits.form_fields, "max_part_size": settings.limits.form_field_bytes}
     try:
         if folder is None:
-            form = await MultiPartParser(request.headers, stream, max_files=files, **bounds).parse()
+            form = await _WholeForm(request.headers, stream, max_files=files, **bounds).parse()
         else:
             form = await _ToFolder(folder, request.headers, stream, max_files=files, **bounds).parse()
     except ClientDisconnect:
@@ -174,7 +180,23 @@ async def read_form(
         await form.close()
 
 
-class _ToFolder(MultiPartParser):
+class _WholeForm(MultiPartParser):
+    """Parses a form, and refuses one without its end (RFC 2046, 5.1.1): its last part may be cut, and is lost."""
+
+    _ended = False
+
+    def on_end(self) -> None:
+        self._ended = True
+
+    async def parse(self) -> FormData:
+        form = await super().parse()
+        if not self._ended:
+            await form.close()
+            raise MultiPartException("it has no closing boundary ('--BOUNDARY--'), so its end is missing.")
+        return form
+
+
+class _ToFolder(_WholeForm):
     """Parses a form and writes its files to a folder: the system's temporary one may be small, or in memory."""
 
     def __init__(self, folder: Path, *arguments: Any, **bounds: Any) -> None:
@@ -248,8 +270,9 @@ def _check_encoding(headers: Headers) -> None:
         raise UnsupportedMediaType("Compressed bodies are not read. Send the body without Content-Encoding.")
 
 
-def _check_type(headers: Headers, wanted: str) -> None:
+def _check_type(headers: Headers, wanted: str, *, or_json: bool = False) -> None:
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == wanted or (wanted == "application/json" and kind.endswith("+json")):
         return
-    raise UnsupportedMediaType(f"This endpoint reads {wanted}. Send the header 'Content-Type: {wanted}'.")
+    read = f"{wanted} or application/json" if or_json else wanted
+    raise UnsupportedMediaType(f"This endpoint reads {read}. Send the header 'Content-Type: {wanted}'.")

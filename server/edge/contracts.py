@@ -38,6 +38,8 @@ class Contract:
     """The type of the body."""
     form: bool = False
     """The body is a multipart form with these fields, not JSON."""
+    json_too: type[BaseModel] | None = None
+    """The type of a JSON body that may come in place of the form."""
     own_reading: bool = False
     """The handler reads the body itself."""
     optional: bool = False

@@ -169,7 +169,7 @@ class _Passage:
         typed = as_error(error)
         if typed is not error and typed.status >= 500:
             structlog.get_logger().error("request failed", exc_info=error)
-        elif typed.status >= 500:
+        elif typed.status >= 500 and self._scope["path"] not in OPEN_PATHS:  # probes come every second or two
             structlog.get_logger().warning("request refused", code=typed.code)
         self._services.metrics.error(typed.code)
         if self.status:

@@ -11,7 +11,7 @@ import structlog
 
 from backends.wire.chat import TranslatedChat
 from backends.wire.responses import ResponsesRequest
-from catalog.errors import RoundhouseError, UnsupportedParameter, UpstreamProtocolError
+from catalog.errors import InvalidRequest, RoundhouseError, UnsupportedParameter, UpstreamProtocolError
 from catalog.types import Json
 from routing.calling.job import Job
 from routing.state.records import Record
@@ -206,12 +206,27 @@ async def turn_of(runtime: Runtime, body: ResponsesRequest, caller: Caller, name
         refuse_addresses(storage, caller, items)
     if body.background:
         changes["background"] = None
+        if (options := (body.model_extra or {}).get("background_options")) is not None:
+            _check_options(options)
+            changes["background_options"] = None
     sent = body.input if isinstance(body.input, list) else ()
     if body.tools or body.model_extra:
         refuse_addresses(storage, caller, body.tools, body.model_extra)
     held = withheld(storage, caller, *objects_of_response(body), filed=sent)
     whole = _with(body, changes) if changes else body
     return Turn(runtime, caller, name, body, given, whole, context, kept, held)
+
+
+def _check_options(options: object) -> None:
+    """Raises InvalidRequest for options of a background response that are none, or cannot be kept."""
+    if not isinstance(options, dict):
+        raise InvalidRequest("'background_options' must be an object.", param="background_options")
+    if options.get("completion_window", "soonest") not in (None, "soonest"):
+        raise UnsupportedParameter(
+            "Background responses begin at once here, at the usual price. Leave 'completion_window' out; "
+            "service_tier 'flex' and POST /v1/batches are cheaper.",
+            param="background_options.completion_window",
+        )
 
 
 def _is_stateful(item: Json) -> bool:
@@ -221,5 +236,8 @@ def _is_stateful(item: Json) -> bool:
 def _with(body: ResponsesRequest, changes: Json) -> ResponsesRequest:
     """A copy with other fields; those that are ``None`` are not sent on."""
     changed = body.model_copy(update=changes)
-    changed.__pydantic_fields_set__.difference_update(name for name, value in changes.items() if value is None)
+    unsent = {name for name, value in changes.items() if value is None}
+    changed.__pydantic_fields_set__.difference_update(unsent)
+    for name in unsent & (changed.model_extra or {}).keys():
+        del (changed.model_extra or {})[name]
     return changed

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from backends.workers.pool import PoolSnapshot, WorkerPool
+from backends.workers.pool import PoolSnapshot, WorkerPool, WorkerView, of_cluster
 from routing.accounts.caps import CapUsage
 from routing.upstreams.breaker import CircuitKey
 from routing.upstreams.circuit import CircuitState
@@ -68,7 +68,7 @@ def pool_families(snapshot: PoolSnapshot) -> list[Metric]:
     queued = GaugeMetricFamily("roundhouse_queue_depth", "Requests waiting for a worker", labels=labels)
     restarts = CounterMetricFamily("roundhouse_worker_restarts", "Restarts of a worker that died", labels=labels)
     loaded = GaugeMetricFamily("roundhouse_loaded_models", "Models that are ready")
-    for worker in snapshot.workers:
+    for worker in _one_of_each(snapshot.workers):
         values = (worker.model, worker.engine, worker.device)
         state.add_metric((*values, worker.state.value), 1)
         memory.add_metric(values, worker.memory)
@@ -76,13 +76,43 @@ def pool_families(snapshot: PoolSnapshot) -> list[Metric]:
         slots.add_metric(values, worker.slots)
         queued.add_metric(values, worker.queued)
         restarts.add_metric(values, worker.restarts)
-    loaded.add_metric((), sum(worker.state.value == "ready" for worker in snapshot.workers))
+    loaded.add_metric((), sum(worker.state.value == "ready" for worker in snapshot.models))
     budget = GaugeMetricFamily("roundhouse_device_budget_bytes", "Memory workers may use", labels=("device",))
     used = GaugeMetricFamily("roundhouse_device_used_bytes", "Memory workers use", labels=("device",))
     for device in snapshot.devices:
         budget.add_metric((device.id,), device.budget)
         used.add_metric((device.id,), device.used)
-    return [state, memory, busy, slots, queued, restarts, loaded, budget, used]
+    return [state, memory, busy, slots, queued, restarts, loaded, budget, used, *_cluster_families(snapshot)]
+
+
+def _one_of_each(workers: Sequence[WorkerView]) -> Iterable[WorkerView]:
+    """One view for each device of a model: a node may run several replicas of it, whose figures are added up."""
+    groups: dict[tuple[str, str], list[WorkerView]] = {}
+    for worker in workers:
+        groups.setdefault((worker.model, worker.device), []).append(worker)
+    return (of_cluster(group, (), ()).models[0] for group in groups.values())
+
+
+def _cluster_families(snapshot: PoolSnapshot) -> list[Metric]:
+    """The replicas and nodes of a cluster; no samples without one."""
+    replicas = GaugeMetricFamily(
+        "roundhouse_replicas", "Workers of a model in a cluster by state", labels=("model", "state")
+    )
+    counts = Counter((worker.model, worker.state.value) for worker in snapshot.workers if worker.replica)
+    for (model, state), count in counts.items():
+        replicas.add_metric((model, state), count)
+    total = GaugeMetricFamily(
+        "roundhouse_node_resource", "Resources of a node of the cluster", labels=("node", "resource")
+    )
+    used = GaugeMetricFamily(
+        "roundhouse_node_resource_used", "Resources of a node that workers hold", labels=("node", "resource")
+    )
+    for node in snapshot.nodes:
+        for name, amount in node.total.items():
+            if not name.startswith("node:"):
+                total.add_metric((node.name, name), amount)
+                used.add_metric((node.name, name), node.used.get(name, 0.0))
+    return [replicas, total, used]
 
 
 def routing_families(

@@ -18,6 +18,7 @@ from typing import Any
 
 import structlog
 
+from backends.adapting.efforts import is_silent_on_effort
 from backends.streams.assemble import ChatAssembler
 from backends.wire.chat import ChatRequest, TranslatedChat
 from catalog.errors import RoundhouseError
@@ -26,6 +27,7 @@ from routing.calling.answer import Answer, WatchedAnswer
 from routing.calling.attempt import Attempt
 from routing.calling.job import Job
 from routing.facts import Facts, Mode
+from routing.plan import Candidate
 from routing.reading.intent import is_auto
 from routing.settings import JudgeSettings
 from server import jobs
@@ -156,7 +158,7 @@ class Sampler:
         settings, runtime = self._settings, self._runtime
         judge = judge_of(runtime, settings)
         other = None if judge is None else self._runner_up(sample)
-        if judge is None or other is None or other == judge or sample.model == judge:
+        if judge is None or other is None or judge in (other.model.id, sample.model):
             return
         purse = Purse(settings.daily_dollars - await self._spent_today())
         prober = Prober(runtime, PAYER, purse, limits=sample.facts)
@@ -173,9 +175,13 @@ class Sampler:
         if verdict is None:
             return
         confidence = settings.confidence * (1.0 if verdict.agrees else 0.5)
-        runtime.learner.report_comparison(sample.facts, sample.model, other, verdict.share, confidence)
+        runtime.learner.report_comparison(sample.facts, sample.model, other.model.id, verdict.share, confidence)
         self._log.info(
-            "answers compared", model=sample.model, other=other, task=sample.facts.task.value, share=verdict.share
+            "answers compared",
+            model=sample.model,
+            other=other.model.id,
+            task=sample.facts.task.value,
+            share=verdict.share,
         )
 
     def _set_aside(self, prober: Prober, judge: str, sample: Sample) -> float:
@@ -198,10 +204,10 @@ class Sampler:
         capped = self._runtime.spend.left(PAYER.id)
         return purse.left if capped is None else min(purse.left, capped.dollars)
 
-    def _runner_up(self, sample: Sample) -> str | None:
+    def _runner_up(self, sample: Sample) -> Candidate | None:
         """The best model beside the one that answered, for the same request."""
         plan = self._runtime.dispatcher.explain(sample.facts)
-        return next((each.model.id for each in plan.candidates if each.model.id != sample.model), None)
+        return next((each for each in plan.candidates if each.model.id != sample.model), None)
 
     async def _spent_today(self) -> float:
         """The dollars of today's comparisons, of all gateways that share the state."""
@@ -218,10 +224,15 @@ def _may_be_kept(request: Any) -> bool:
     return original is None or getattr(original.request, "store", None) is not False
 
 
-def _again(request: ChatRequest, model: str) -> ChatRequest:
-    """The same request to another model, without what concerns only the first answer."""
+def _again(request: ChatRequest, other: Candidate) -> ChatRequest:
+    """The same request to another model, without what concerns only the first answer.
+
+    It names the reasoning effort that the router would have asked for: a model that is named is left to its own.
+    """
     kept = {name: value for name, value in request.to_wire().items() if name not in _NOT_ASKED_AGAIN}
-    return ChatRequest.model_validate({**kept, "model": model})
+    if other.effort is not None and is_silent_on_effort(request):
+        kept["reasoning_effort"] = other.effort
+    return ChatRequest.model_validate({**kept, "model": other.model.id})
 
 
 def conversation(request: ChatRequest) -> str:

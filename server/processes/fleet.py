@@ -33,13 +33,13 @@ from backends.workers.control.service import PoolService
 from backends.workers.engines.registry import builtin_engines
 from catalog.errors import ConfigurationError, RoundhouseError
 from catalog.store.store import Store
-from server.assembly import own_workers
+from server.models.workers import own_workers
 from server.processes.data_folder import published
 from server.processes.gateway_child import GatewayChild
 from server.processes.greeting import greet
 from server.processes.reload import SettingsLoader, applicable
 from server.processes.scrape import FleetMetrics
-from server.processes.signals import handle_signals
+from server.processes.signals import Reloads, handle_signals
 from server.processes.sockets import bind_admin, bind_public, loop_factory, url_of
 from server.settings import Settings
 
@@ -85,7 +85,7 @@ class Fleet:
         self._load_settings = reload
         self._gateways: set[GatewayChild] = set()
         self._stopping = asyncio.Event()
-        self._reloading: asyncio.Task[None] | None = None
+        self._reloads = Reloads(self._apply_settings)
         self._metrics = FleetMetrics(self._gateways)
         self._log = structlog.get_logger("server.processes.fleet")
 
@@ -228,14 +228,15 @@ class Fleet:
             gateway.terminate()
 
     def _reload(self) -> None:
-        """SIGHUP: load the settings, unless that is under way."""
-        if self._load_settings is not None and (self._reloading is None or self._reloading.done()):
-            self._reloading = asyncio.create_task(self._apply_settings(self._load_settings))
+        """SIGHUP: load the settings."""
+        if self._load_settings is not None:
+            self._reloads.ask()
 
-    async def _apply_settings(self, load: SettingsLoader) -> None:
+    async def _apply_settings(self) -> None:
         """Send the settings to every gateway, also to those started later. A refusal is logged."""
+        assert self._load_settings is not None
         try:
-            fresh = load()
+            fresh = self._load_settings()
             changed = applicable(self._settings, fresh)
             document = to_gateway(fresh)
             serving = [gateway for gateway in self._gateways if gateway.ready.is_set()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 import structlog
@@ -28,6 +28,33 @@ def handle_signals(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Ite
             loop.remove_signal_handler(number)
 
 
+class Reloads:
+    """Runs one reload at a time. Any that are asked for meanwhile are one more, which follows: the file may have
+    changed since it was read.
+    """
+
+    def __init__(self, reload: Callable[[], Awaitable[None]]) -> None:
+        self._reload = reload
+        self._asked = False
+        self._task: asyncio.Task[None] | None = None
+
+    def ask(self) -> None:
+        """Reload now, or once the reload that is under way has ended."""
+        self._asked = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        while self._asked:
+            self._asked = False
+            await self._reload()
+
+    async def wait_finished(self) -> None:
+        """Wait until no reload is under way or asked for."""
+        if self._task is not None:
+            await self._task
+
+
 class SignalHandlers:
     """Drains, stops and reloads one server. Without ``reload``, SIGHUP does nothing."""
 
@@ -36,7 +63,7 @@ class SignalHandlers:
         self._services = services
         self._load_settings = reload
         self._draining: asyncio.Task[None] | None = None
-        self._reloading: asyncio.Task[None] | None = None
+        self._reloads = Reloads(self._reload)
         self._log = structlog.get_logger("server.processes.run")
 
     def installed(self) -> AbstractContextManager[None]:
@@ -62,12 +89,13 @@ class SignalHandlers:
 
     def reload(self) -> None:
         """Load and apply the settings. An invalid setting is logged and nothing changes."""
-        if self._load_settings is not None and (self._reloading is None or self._reloading.done()):
-            self._reloading = asyncio.get_running_loop().create_task(self._reload(self._load_settings))
+        if self._load_settings is not None:
+            self._reloads.ask()
 
-    async def _reload(self, load: SettingsLoader) -> None:
+    async def _reload(self) -> None:
+        assert self._load_settings is not None
         try:
-            changed = await apply_settings(self._services, load())
+            changed = await apply_settings(self._services, self._load_settings())
         except RoundhouseError as error:
             self._log.error("settings not reloaded", reason=error.message)
         else:
@@ -75,6 +103,6 @@ class SignalHandlers:
 
     async def wait_finished(self) -> None:
         """Wait until a drain or reload in progress has finished."""
-        for task in (self._draining, self._reloading):
-            if task is not None:
-                await task
+        if self._draining is not None:
+            await self._draining
+        await self._reloads.wait_finished()

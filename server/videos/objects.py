@@ -104,6 +104,7 @@ def new_video(
         "image_type": body.image_type if body.image is not None else None,
         "headers": {name: value for name, value in headers.items() if name.lower().startswith("x-roundhouse-")},
         "source_id": None if source is None else source.accepted,
+        "resized": body.resized,
         "key": None if source is None else source.key,
         "begun": False,
         "accepted": None,
@@ -117,6 +118,7 @@ def request_of(record: Record, *, image: bytes | None, source: bytes | None) -> 
     internal = record.body[INTERNAL]
     given: dict[str, Any] = {**internal["request"], "image": image, "source": source}
     given |= {"task": internal["task"], "source_id": internal["source_id"], "accepted": internal["accepted"]}
+    given["resized"] = internal.get("resized", False)
     if internal["image_type"] is not None:
         given["image_type"] = internal["image_type"]
     return VideoRequest.model_validate(given)

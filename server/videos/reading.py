@@ -13,7 +13,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from backends.fetch import Fetcher
-from backends.wire.common import MAX_TEXT, WireModel
+from backends.wire.common import MAX_TEXT, Finite, ModelName, Seed, WireModel
 from backends.wire.media import decoded, is_data_url, read_data_url
 from backends.wire.pictures import MAX_BYTES, checked_picture, refuse_cut_off
 from backends.wire.video.request import (
@@ -22,11 +22,12 @@ from backends.wire.video.request import (
     VideoLength,
     VideoPrompt,
     VideoRequest,
+    VideoSize,
 )
 from catalog.errors import InvalidRequest, NotFound, PayloadTooLarge, RoundhouseError, UndecodableMedia
 from server.edge.bodies import read_form, read_json
 from server.edge.callers import caller_of
-from server.edge.json_body import from_validation
+from server.edge.json_body import as_model, from_validation
 from server.edge.services import runtime_of, services_of
 from server.storage.files import FILE
 
@@ -60,23 +61,24 @@ class VideoForm(VideoRequest):
 
 
 class RemixBody(WireModel):
-    """A video to make anew by another prompt."""
+    """A video to make anew by another prompt. ``strength``, ``seed``, ``steps`` and a ``size`` are ours."""
 
     prompt: VideoPrompt
+    model: ModelName | None = None
+    seconds: VideoLength | None = None
+    size: VideoSize | None = None
+    strength: Annotated[Finite, Field(ge=0, le=1)] | None = None
+    seed: Seed | None = None
+    steps: Annotated[int, Field(ge=1, le=500)] | None = None
 
 
-class EditForm(WireModel):
+class EditForm(RemixBody):
     """A video to change by a prompt: a file, or the ``id`` of a finished one, whose model then changes it.
 
-    ``model``, ``strength`` (how much is made anew, from 0 to 1), ``seed`` and ``steps`` are ours.
+    ``model``, ``strength`` (how much is made anew, from 0 to 1), ``seed``, ``steps`` and a ``size`` are ours.
     """
 
-    prompt: VideoPrompt
     video: VideoReference | None = None
-    model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    strength: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    steps: Annotated[int, Field(ge=1, le=500)] | None = None
 
 
 class ExtendForm(EditForm):
@@ -95,7 +97,7 @@ async def read_video_form(request: Request) -> VideoRequest:
     fields |= form.model_extra or {}
     if picture is not None:
         fields |= {"image": picture, "image_type": f"image/{_checked(picture, param)}"}
-    return VideoRequest.model_validate(fields)
+    return as_model(VideoRequest, fields)
 
 
 async def read_edit(request: Request, kind: type[M]) -> tuple[M, bytes | None]:
@@ -116,14 +118,19 @@ async def _read(request: Request, kind: type[M], file: str, most: int) -> tuple[
     if "json" in request.headers.get("content-type", "").partition(";")[0].lower():
         body, upload = await read_json(request, kind), None
     else:
-        async with read_form(request, limit=most + FORM_OVERHEAD) as form:
+        async with read_form(request, limit=most + FORM_OVERHEAD, or_json=True) as form:
             body, upload = _parsed(form, kind, file), await _uploaded(form, file, most)
-    given = body.model_fields_set | set(body.model_extra or ())
-    if own := sorted(INTERNAL & given):
-        raise InvalidRequest(f"A request cannot set '{own[0]}'.", param=own[0])
+    refuse_internal(body)
     if upload is not None and getattr(body, file, None) is not None:
         raise InvalidRequest(f"'{file}' is a file or an object, not both.", param=file)
     return body, upload
+
+
+def refuse_internal(body: WireModel) -> None:
+    """Raises InvalidRequest for a field that no caller sends."""
+    given = body.model_fields_set | set(body.model_extra or ())
+    if own := sorted(INTERNAL & given):
+        raise InvalidRequest(f"A request cannot set '{own[0]}'.", param=own[0])
 
 
 async def _uploaded(form: FormData, name: str, most: int) -> bytes | None:
@@ -146,6 +153,8 @@ def _parsed(form: FormData, kind: type[M], file: str) -> M:
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
             continue
+        if name in fields:
+            raise InvalidRequest(f"The form has the field '{name[:64]}' twice.", param=name[:64])
         member = _MEMBER.fullmatch(name)
         if member is not None:
             inside = fields.setdefault(member[1], {})
@@ -173,6 +182,8 @@ def _typed(name: str, text: str, kind: type[BaseModel]) -> Any:
     """A form's text as its field's type; validation refuses a text that is not of that type."""
     field = kind.model_fields.get(name)
     wanted = "" if field is None else str(field.annotation)
+    if name in _OWN_SWITCHES:
+        wanted = "bool"
     for word, read in _TYPES.items():
         if re.search(rf"\b{word}\b", wanted):
             try:
@@ -182,6 +193,7 @@ def _typed(name: str, text: str, kind: type[BaseModel]) -> Any:
     return text
 
 
+_OWN_SWITCHES = frozenset({"strict", "timings"})
 _TYPES: Mapping[str, Callable[[str], Any]] = {
     "bool": lambda text: _TRUE_OR_FALSE[text.lower()],
     "int": int,

@@ -29,6 +29,7 @@ _GOOGLE: dict[str, TypeAdapter[Any]] = {
     "generationConfig": TypeAdapter(genai.GenerationConfig),
     "safetySettings": TypeAdapter(list[genai.SafetySetting]),
     "serviceTier": TypeAdapter(genai.ServiceTier),
+    "continuationToken": TypeAdapter(bytes),
 }
 
 

@@ -351,6 +351,7 @@ def test_allowed_tools_are_the_providers_own_choice_or_the_only_tools_sent() -> 
         {"type": "allowed_tools", "allowed_tools": {"mode": "never", "tools": []}},
         {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": "f"}},
         {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"type": "function"}]}},
+        {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": []}},
         allowing("missing"),
     ],
 )

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from backends.adapting.schemas import is_closed
+from backends.adapting.schemas import closed, is_closed
 from backends.anthropic.request import translate
 from backends.base import Upstream
 from backends.wire.chat import ChatRequest
@@ -44,3 +44,42 @@ def test_ids_of_calls_are_ones_that_anthropic_allows_and_blank_answers_are_left_
 )
 def test_strict_schemas_are_told_from_others(schema: Json, closed: bool) -> None:
     assert is_closed(schema) is closed
+
+
+TEXT = {"type": "string"}
+INNER = {"type": "object", "properties": {"a": TEXT}}
+CLOSED = {**INNER, "additionalProperties": False}
+
+
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        (INNER, CLOSED),
+        (
+            {"properties": {"properties": INNER}},
+            {"properties": {"properties": CLOSED}, "additionalProperties": False},
+        ),
+        ({"type": "array", "items": INNER}, {"type": "array", "items": CLOSED}),
+        ({"anyOf": [INNER, {"type": "null"}]}, {"anyOf": [CLOSED, {"type": "null"}]}),
+        ({"$ref": "#/$defs/x", "$defs": {"x": INNER}}, {"$ref": "#/$defs/x", "$defs": {"x": CLOSED}}),
+        ({"type": "object", "additionalProperties": INNER}, {"type": "object", "additionalProperties": CLOSED}),
+    ],
+    ids=["object", "property of that name", "items", "branch", "definition", "map"],
+)
+def test_a_closed_schema_has_no_room_for_properties_that_it_does_not_name(given: Json, made: Json) -> None:
+    assert closed(given) == made
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {**INNER, "additionalProperties": True},
+        {**INNER, "patternProperties": {"^x": TEXT}},
+        {"properties": {"a": TEXT}, "anyOf": [{"properties": {"b": TEXT}}, {"properties": {"c": TEXT}}]},
+        {"$ref": "#/$defs/x", "$defs": {"x": INNER, "y": {"allOf": [{"$ref": "#/$defs/x"}, INNER]}}},
+        {"type": "object"},
+    ],
+    ids=["open", "pattern", "branches beside properties", "allOf", "any object"],
+)
+def test_a_schema_that_speaks_of_other_properties_stays_as_it_is(given: Json) -> None:
+    assert closed(given) == given

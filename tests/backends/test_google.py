@@ -149,6 +149,19 @@ def test_a_schema_goes_natively_and_keywords_that_gemini_ignores_are_reported() 
         sent(SECOND, response_format=wanted, tools=[TOOL])
 
 
+def test_names_and_values_within_a_schema_are_no_keywords() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"const": {"pattern": 1}, "examples": [{"not": 1}]}},
+        "patternProperties": {"^x": {"type": "string"}},
+        "dependentRequired": {"a": ["b"]},
+        "definitions": {"Home": {"type": "string", "minLength": 1}},
+    }
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    told = {name.removeprefix("response_format.json_schema.schema.") for name in sent(response_format=wanted)[1]}
+    assert told == {"const", "examples", "patternProperties", "dependentRequired", "definitions", "minLength"}
+
+
 def test_media_are_inline_or_by_address() -> None:
     parts: list[Json] = [
         {"type": "image_url", "image_url": {"url": "https://example.com/a.png?x=1"}},
@@ -338,6 +351,20 @@ def test_errors_are_read_from_googles_details() -> None:
     place = error(400, "User location is not supported", name="FAILED_PRECONDITION")
     assert type(place) is UpstreamError
     assert "AIzaSecretSecret" not in error(400, "bad AIzaSecretSecret").message
+
+
+@pytest.mark.parametrize("quota", ["GenerateRequestsPerDayPerProjectPerModel-FreeTier", "RequestsPerDay"])
+def test_a_days_quota_that_is_used_up_is_quota_and_a_minutes_is_a_rate(quota: str) -> None:
+    def told(name: str, *details: Json) -> RoundhouseError:
+        kind = "type.googleapis.com/google.rpc.QuotaFailure"
+        return error(429, "Quota exceeded.", {"@type": kind, "violations": [{"quotaId": name}]}, *details)
+
+    used_up = told(quota)
+    assert isinstance(used_up, UpstreamQuotaExceeded)
+    assert used_up.scope == ("model" if "PerModel" in quota else "key")
+    wait = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "31s"}
+    assert isinstance(told(quota, wait), UpstreamQuotaExceeded)
+    assert type(told(quota.replace("Day", "Minute"))) is UpstreamRateLimited
 
 
 # ---- the whole way

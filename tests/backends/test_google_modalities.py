@@ -133,8 +133,27 @@ def test_fields_of_another_form_are_the_callers_mistake(fields: Json, param: str
     assert caught.value.param == param
 
 
+@pytest.mark.parametrize(
+    ("model", "draws"),
+    [
+        ("gemini-3-pro-image", True),
+        ("models/gemini-nano-banana-2.1", True),
+        ("publishers/google/models/gemini-nano-banana-2.1", True),
+        ("nano-banana-pro-preview", True),
+        ("gemini-3.8-flash", False),
+    ],
+)
+def test_the_names_of_models_that_draw_are_known(model: str, draws: bool) -> None:
+    if draws:
+        made = translate(asked(modalities=["image"]), upstream(model)).body["generationConfig"]
+        assert made == {"responseModalities": ["IMAGE"]}
+    else:
+        with pytest.raises(UnsupportedParameter, match="makes no pictures"):
+            translate(asked(modalities=["image"]), upstream(model))
+
+
 def test_a_row_can_say_that_a_model_makes_pictures_and_its_list_does_not_hide_them() -> None:
-    row = upstream("nano-banana", parameters=frozenset({"modalities", "temperature"}))
+    row = upstream("a-painter", parameters=frozenset({"modalities", "temperature"}))
     made = translate(asked(modalities=["text", "image"]), row)
     assert made.body["generationConfig"]["responseModalities"] == ["TEXT", "IMAGE"]
     painter = upstream(PAINTER, parameters=frozenset({"temperature"}))

@@ -128,6 +128,7 @@ async def test_googles_list_has_what_each_model_is_called_for() -> None:
             gemini("gemma-9-27b-it", "generateContent"),
             gemini("gemini-embedding-9", "embedContent", inputTokenLimit=2048),
             gemini("gemini-9-flash-tts", "generateContent"),
+            gemini("gemini-nano-banana-9", "generateContent"),
             gemini("gemini-9-flash-live", "bidiGenerateContent"),
             gemini("imagen-9", "predict"),
         ]
@@ -138,7 +139,7 @@ async def test_googles_list_has_what_each_model_is_called_for() -> None:
         async with HttpClient() as http:
             backend = GoogleBackend(http)
             assert isinstance(backend, Discover)
-            pro, gemma, embedder = await backend.list_models(upstream, GEMINI)
+            pro, gemma, embedder, painter = await backend.list_models(upstream, GEMINI)
     assert (pro.id, pro.limits.context_window, pro.limits.max_output_tokens) == (
         "google/gemini-9-pro",
         1_048_576,
@@ -146,6 +147,7 @@ async def test_googles_list_has_what_each_model_is_called_for() -> None:
     )
     assert pro.capabilities >= {Capability.CHAT, Capability.TOOLS, Capability.VISION, Capability.REASONING}
     assert gemma.capabilities == {Capability.CHAT}
+    assert painter.capabilities == {Capability.IMAGE, Capability.IMAGE_EDIT}
     assert embedder.capabilities == {Capability.EMBED}
     assert embedder.limits.max_input_tokens == 2048
     assert embedder.limits.context_window is None

@@ -140,6 +140,23 @@ async def test_a_completion_has_its_form_too(
         ({"response_format": form({"not": {}})}, "response_format.json_schema.schema", r"'not' at \$ "),
         ({"response_format": form({"oneOf": [{}, {}]})}, "response_format.json_schema.schema", "oneOf"),
         ({"guided_regex": "a(?=b)"}, "guided_regex", "look-around"),
+        *(
+            (
+                {
+                    "response_format": form(
+                        {"type": "object", "properties": {"a": {"items": {"pattern": pattern}}}}
+                    )
+                },
+                "response_format.json_schema.schema",
+                r"'pattern' at \$\.properties\.a\.items .*look-ahead",
+            )
+            for pattern in ("(?=a)b", "x(?!y)", "(?<=a)b", r"\\\\(?<!a)b")
+        ),
+        (
+            {"response_format": form({"patternProperties": {"^(?!x)": {}}})},
+            "response_format.json_schema.schema",
+            r"'patternProperties' at \$ ",
+        ),
         ({"guided_choice": ["a"], "ignore_eos": True}, "ignore_eos", "no form"),
         ({"response_format": {"type": "json_object", "schema": {"not": {}}}}, "response_format.schema", "'not'"),
         ({"response_format": {"type": "json_object", "shape": {}}}, "response_format", "shape"),

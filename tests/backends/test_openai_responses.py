@@ -237,6 +237,27 @@ def test_an_unknown_field_of_a_chat_is_named_unless_the_models_row_lists_it() ->
         translate(request_of(input="x"), listed, OPENAI)
 
 
+@pytest.mark.parametrize("chats", [OPENAI, COMPATIBLE], ids=["openai", "compatible"])
+def test_what_items_do_not_hold_of_messages_and_tools_is_named(chats: ParameterTable) -> None:
+    cached = {"type": "text", "text": "S", "cache_control": {"type": "ephemeral"}, "weight": 2}
+    file = {"type": "file", "file": {"file_id": "file-1"}, "citations": {"enabled": True}, "context": "old"}
+    answer: Json = {"role": "assistant", "content": "A", "mood": "glad", "refusal": None, "annotations": []}
+    failed = {"role": "tool", "tool_call_id": "call_1", "content": "no", "is_error": True}
+    said = [
+        {"role": "user", "content": [cached, file], "name": "Ada"},
+        answer,
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        failed,
+    ]
+    tool = {**WEATHER, "cache_control": {"type": "ephemeral"}, "input_examples": [{"city": "Rome"}]}
+    assert set(translate(request_of(messages=said, tools=[tool]), OFFICIAL, chats).dropped) == {
+        *("messages.cache_control", "messages.is_error", "messages.weight", "messages.citations"),
+        *("messages.context", "messages.mood", "messages.name", "tools.input_examples"),
+    }
+    kept = {"type": "text", "text": "S", "prompt_cache_breakpoint": {"mode": "explicit"}}
+    assert translate(request_of(messages=[{"role": "user", "content": [kept]}]), OFFICIAL, chats).dropped == ()
+
+
 def test_a_tool_of_a_chat_keeps_its_kind() -> None:
     hosted: Json = {"type": "file_search", "vector_store_ids": ["vs_1"]}
     function: Json = {"type": "function", "function": {**WEATHER["function"], **hosted}}

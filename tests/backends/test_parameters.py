@@ -293,3 +293,25 @@ def test_what_differs_from_the_defaults_of_pictures_is_named() -> None:
     asked = ImageRequest.model_validate({"model": "m", "prompt": "a", **changed})
     names = dropped_names(asked, Upstream("o", "openai", "http://x/v1", "m"), PAINTERS["doodle"])
     assert set(names) == {"quality", "moderation", "partial_images"}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"images": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]},
+        {"reasoning_content": "Hm."},
+        {"server_tool_calls": [{"type": "web_search_call"}]},
+    ],
+    ids=lambda message: str(*message),
+)
+def test_a_message_of_which_all_is_left_out_is_an_empty_text_and_no_null(message: Json) -> None:
+    said = {"role": "assistant", "content": None, **message}
+    asked = chat(messages=[{"role": "user", "content": "Draw."}, said, {"role": "user", "content": "Again."}])
+    assert body_for(asked, OPENAI, table(OPENAI))["messages"][1] == {"role": "assistant", "content": ""}
+
+
+def test_a_null_beside_tool_calls_stays() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    said = {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "Hm."}
+    asked = chat(messages=[{"role": "user", "content": "Draw."}, said])
+    assert body_for(asked, OPENAI, table(OPENAI))["messages"][1]["content"] is None

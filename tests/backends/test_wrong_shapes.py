@@ -146,6 +146,41 @@ async def test_a_plain_answer_of_a_wrong_shape_is_a_protocol_error(
         await assemble_chat(OpenAIBackend(http).chat(at(liar), SHORT))
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"id": "a"},
+        {"id": "a", "function": {"arguments": "{}"}},
+        {"id": "a", "type": "function", "function": {"name": "", "arguments": "{}"}},
+        {"id": "a", "type": "custom", "custom": {"input": "x"}},
+    ],
+    ids=repr,
+)
+async def test_a_tool_call_that_ends_without_a_name_is_a_protocol_error(
+    liar: FakeLiar, http: HttpClient, call: dict[str, Any]
+) -> None:
+    named = {"index": 0, "id": "n", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    for calls in ([call], [named, call]):
+        numbered = [{**each, "index": at} for at, each in enumerate(calls)]
+        liar.streams({"choices": [{"index": 0, "delta": {"tool_calls": numbered}}]}, END)
+        with pytest.raises(UpstreamProtocolError):
+            await assemble_chat(OpenAIBackend(http).chat(at(liar), CHAT))
+        liar.says({"choices": [{"message": {"tool_calls": calls}, "finish_reason": "tool_calls"}]})
+        with pytest.raises(UpstreamProtocolError):
+            await assemble_chat(OpenAIBackend(http).chat(at(liar), SHORT))
+
+
+async def test_the_name_of_a_tool_call_may_come_after_its_id(liar: FakeLiar, http: HttpClient) -> None:
+    parts = [
+        {"index": 0, "id": "a", "type": "function"},
+        {"index": 0, "function": {"name": "f", "arguments": "{}"}},
+    ]
+    liar.streams(*({"choices": [{"index": 0, "delta": {"tool_calls": [part]}}]} for part in parts), END)
+    answer = await assemble_chat(OpenAIBackend(http).chat(at(liar), CHAT))
+    (call,) = answer["choices"][0]["message"]["tool_calls"]
+    assert call["function"] == {"name": "f", "arguments": "{}"}
+
+
 NUMBERED = [
     {
         "id": "a",

@@ -34,6 +34,7 @@ NAMES = (
     "conversations",
     "money",
     "realtime",
+    "scale",
 )
 """Modules of this package with ``run(bench) -> Report``."""
 BY_NAME = ("gpu",)

@@ -39,8 +39,9 @@ class Client:
     ``source`` is a Python package whose source lies in the environment's folder ``source``. ``needs`` is a path
     that the server must serve. ``dropped`` are parameters that the client sends and can do without, ``refused``
     the answers above 399 that it expects, as ``METHOD PATH STATUS``; where they are ``unjudged``, its program
-    judges them. ``starter`` is the reason why it is not run with the starter models, ``fails`` the known fault
-    that makes it fail. ``arguments`` are those of tools that the scripted model calls without being told to.
+    judges them. ``starter`` is the reason why it is not run with the starter models. With ``strict`` it also runs
+    with the local model of a strict chat template, which may lack these further parameters. ``fails`` is the known
+    fault that makes it fail. ``arguments`` are those of tools that the scripted model calls without being told to.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Client:
     refused: tuple[str, ...] = ()
     unjudged: bool = False
     starter: str | None = None
+    strict: tuple[str, ...] | None = None
     fails: str | None = None
     limit: float = 180.0
     arguments: Mapping[str, Json] = field(default_factory=dict)

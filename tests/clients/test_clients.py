@@ -25,6 +25,7 @@ from tests.clients.environments import HERE, Client, Unavailable, installed, pat
 from tests.clients.tap import Exchange, Tap
 from tests.e2e.providers import endpoint, model, providers
 from tests.e2e.serving import Served, served
+from tests.fakes import copier
 from tests.fakes.scripted import Scripted
 
 pytestmark = pytest.mark.skipif(
@@ -32,7 +33,9 @@ pytestmark = pytest.mark.skipif(
     reason="installs clients from registries; run it by `make test-clients`",
 )
 KEY = "sk-of-the-clients"
-UPSTREAMS = {"scripted": "capable", "starter": "smollm2-135m-instruct"}
+UPSTREAMS = {"scripted": "capable", "starter": "smollm2-135m-instruct", "strict": "copier"}
+"""A model for each kind: a remote one that plays a capable model, a small real one, and a local one whose worker
+runs hand-made weights and whose chat template is as strict as any."""
 OTHERS = (
     ("capable-embed", "fake-embed", ["embed"]),
     ("capable-image", "gpt-image-1", ["image"]),
@@ -50,6 +53,14 @@ OTHERS = (
     ("gpt-image-2.5-flare", "gpt-image-1", ["image"]),
     ("omni-moderation-latest", "fake-moderation", ["moderate"]),
 )
+LOCAL = """
+[[model]]
+id = "copier"
+engine = "llamacpp"
+capabilities = ["chat", "completion", "tools", "json_schema"]
+limits = {{ context_window = 49152 }}
+source = {{ kind = "path", path = "{path}" }}
+"""
 LEAST = 45.0
 """Seconds that must be left for another client to begin."""
 _FAULT = re.compile(r"Traceback|\[error|\[critical|\"level\": ?\"(error|critical)\"")
@@ -95,6 +106,8 @@ def server(upstream: Scripted, tmp_path_factory: pytest.TempPathFactory) -> Iter
         model(UPSTREAMS["scripted"], "fake-chat", at="scripted", limits=limits),
         *(model(name, there, at="scripted", capabilities=able) for name, there, able in OTHERS),
     ]
+    copier.write(folder / "copier.gguf")
+    rows.append(LOCAL.format(path=folder / "copier.gguf"))
     (folder / "roundhouse.toml").write_text("\n".join(rows))
     with served(folder, "--starter", environment={"ROUNDHOUSE_API_KEYS": KEY, **own_data(folder)}) as running:
         yield running
@@ -115,6 +128,8 @@ def test_a_client_finishes_its_loop(
 ) -> None:
     if kind == "starter" and client.starter:
         pytest.skip(client.starter)
+    if kind == "strict" and client.strict is None:
+        pytest.skip("its row says nothing of the model with a strict template")
     if (left := end - time.monotonic()) < LEAST:
         pytest.skip(f"the time is up: {client.name} is not run")
     try:
@@ -139,7 +154,7 @@ def test_a_client_finishes_its_loop(
     complaints = [
         *([f"exit status {status}"] if status else []),
         *(f"refused by the upstream: {refusal}" for refusal in upstream.refusals),
-        *judged(client, passed),
+        *judged(client, kind, passed),
         *(f"log: {line}" for line in lines if _FAULT.search(line)),
     ]
     if complaints or not passed:
@@ -151,13 +166,14 @@ def test_a_client_finishes_its_loop(
         pytest.fail("\n".join(report), pytrace=False)
 
 
-def judged(client: Client, passed: list[Exchange]) -> Iterator[str]:
+def judged(client: Client, kind: str, passed: list[Exchange]) -> Iterator[str]:
     """The faults in a client's traffic."""
+    lacks = {*client.dropped, *((client.strict or ()) if kind == "strict" else ())}
     for exchange in passed:
         told = f"{exchange.request} {exchange.status}"
         if exchange.status >= 400 and not client.unjudged and told not in client.refused:
             yield f"answered: {told}"
-        if lost := set(exchange.dropped) - {*client.dropped}:
+        if lost := set(exchange.dropped) - lacks:
             yield f"left out of {exchange.request}: {', '.join(sorted(lost))}"
 
 

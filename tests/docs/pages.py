@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.docs import catalogue_page, command_page, metrics_page, settings_page
+from tests.docs import catalogue_page, chart_page, command_page, metrics_page, settings_page
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -19,6 +19,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "commands.md": command_page.page,
     "metrics.md": metrics_page.page,
     "catalogue.md": catalogue_page.page,
+    "helm.md": chart_page.page,
 }
 """The generated pages of ``docs/reference`` and their makers."""
 

@@ -56,6 +56,7 @@ def test_a_row_whose_parts_cannot_be_opened_is_listed_with_the_reason_and_a_requ
             answer = httpx.post(f"{server.v1}/{path}", json={"model": name, **asked})
             assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_unavailable")
             assert reason in answer.json()["error"]["message"]
+            assert ".." not in answer.json()["error"]["message"]
             loading = httpx.post(f"{server.v1}/models/{name}/load", json={})
             assert loading.status_code == 404
             assert reason in loading.json()["error"]["message"]

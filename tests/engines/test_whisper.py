@@ -113,6 +113,13 @@ async def test_what_holds_no_speech_is_no_words_and_no_language_is_guessed(
     assert among["text"] == ""
 
 
+@pytest.mark.parametrize("model", ["whisper-tiny.en", "whisper-base"])
+@pytest.mark.parametrize("said", ["Yes.", "No, stop.", "How far is the moon from the earth?"])
+async def test_a_few_words_are_heard_once(ears: dict[str, Worker], model: str, said: str) -> None:
+    done = await _done(ears[model], spoken(said))
+    assert len(done["text"].split()) <= len(said.split()) + 1, "a decoder that finds no end repeats itself"
+
+
 async def test_silence_around_speech_is_no_words(whisper: Worker) -> None:
     speech = decode(spoken(), rate=16_000, max_seconds=10, check=lambda: None)
     quiet = np.zeros(16_000 * 25, np.float32)

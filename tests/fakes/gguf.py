@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
+Tensor = NDArray[np.float16] | NDArray[np.float32]
 Value = str | int | float | bool | list[str] | list[int] | list[float] | list[bool]
 
 
-def gguf_bytes(pairs: dict[str, Value], *, padding: int = 0) -> bytes:
-    """Make a GGUF version 3 file with these pairs, no tensors, and ``padding`` bytes of varying values."""
-    body = b"".join(_string(key) + _value(value) for key, value in pairs.items())
+def gguf_bytes(
+    pairs: Mapping[str, Value],
+    *,
+    tensors: Mapping[str, Tensor] | None = None,
+    padding: int = 0,
+) -> bytes:
+    """Make a GGUF version 3 file with these pairs and tensors, and ``padding`` bytes of varying values."""
+    head, data = b"".join(_string(key) + _value(value) for key, value in pairs.items()), b""
+    tensors = tensors or {}
+    for name, tensor in tensors.items():
+        data += bytes(-len(data) % _ALIGNMENT)
+        shape = struct.pack(f"<I{tensor.ndim}Q", tensor.ndim, *reversed(tensor.shape))
+        head += _string(name) + shape + struct.pack("<IQ", _TYPES[tensor.dtype.name], len(data))
+        data += tensor.tobytes()
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(pairs)) + head
     padded = (_PATTERN * (padding // len(_PATTERN) + 1))[:padding]
-    return b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + body + padded
+    return head + (bytes(-len(head) % _ALIGNMENT) + data if data else b"") + padded
+
+
+_ALIGNMENT = 32
+_TYPES = {"float32": 0, "float16": 1}
 
 
 _PATTERN = bytes(i * 31 % 251 for i in range(251))
@@ -50,7 +71,7 @@ def _value(value: Value) -> bytes:
         case float():
             return struct.pack("<If", 6, value)
         case list():
-            kinds: dict[type, int] = {str: 8, int: 4, float: 6, bool: 7}
+            kinds: dict[type, int] = {str: 8, int: 5, float: 6, bool: 7}
             head = struct.pack("<IIQ", 9, kinds[type(value[0])] if value else 4, len(value))
             return head + b"".join(map(_item, value))
 
@@ -58,7 +79,7 @@ def _value(value: Value) -> bytes:
 def _item(item: str | float) -> bytes:
     if isinstance(item, bool):
         return struct.pack("<?", item)
-    return _string(item) if isinstance(item, str) else struct.pack("<f" if isinstance(item, float) else "<I", item)
+    return _string(item) if isinstance(item, str) else struct.pack("<f" if isinstance(item, float) else "<i", item)
 
 
 def _string(text: str) -> bytes:

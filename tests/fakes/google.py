@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ SOURCES: list[Json] = [
     {"web": {"uri": "https://dogs.example", "title": "dogs.example"}},
 ]
 BODY = frozenset(
-    {"contents", "systemInstruction", "tools", "toolConfig", "generationConfig", "safetySettings", "serviceTier"}
+    {
+        *("contents", "systemInstruction", "tools", "toolConfig", "generationConfig", "safetySettings"),
+        *("serviceTier", "continuationToken"),
+    }
 )
 CONFIG = frozenset(
     {
@@ -35,6 +39,7 @@ CONFIG = frozenset(
         *("responseMimeType", "responseJsonSchema", "responseModalities", "speechConfig", "imageConfig"),
     }
 )
+_DRAWS = re.compile("image|nano-banana")
 STATUSES = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"}
 STATUSES |= {429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
 
@@ -47,7 +52,8 @@ class FakeGoogle(FakeServer):
     """``reply`` is what the model says, before ``pictures`` in base64, or aloud as the PCM of ``sounds``.
 
     Without ``draws_unasked`` the pictures come only where a request names the modality. With ``call_ids`` off,
-    tool calls have no ids, as in older versions.
+    tool calls have no ids, as in older versions. ``limit`` is the most pieces that one request writes: a longer
+    answer ends with a token, by which the next request goes on.
     """
 
     def __init__(self, *, uds: Path | None = None, key: str = "AIza-fake") -> None:
@@ -60,6 +66,7 @@ class FakeGoogle(FakeServer):
         self.draws_unasked = True
         self.sounds: tuple[bytes, ...] = (b"\x01\x00", b"\x02\x00\x03\x00")
         self.listed: list[Json] = []
+        self.limit: int | None = None
 
     @property
     def base_url(self) -> str:
@@ -109,6 +116,8 @@ class FakeGoogle(FakeServer):
                     )
                 events = self.answer(call.body, model, refuse=call.fault.refuse)
                 return await self.stream(request, call, (encode(event) for event in events))
+            if method == "countTokens":
+                return await self.document(request, call, {"totalTokens": counted(call.body, model)})
             if method == "batchEmbedContents":
                 return await self.document(request, call, embeddings(call.body, model))
         except Wrong as wrong:
@@ -140,9 +149,16 @@ class FakeGoogle(FakeServer):
                 "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 10}],
             }
             end: Json = {"index": index, "finishReason": finish}
+            if finish == "CONTINUATION":
+                end["continuationToken"] = token_at(self._written(body) + len(parts))
             if any("googleSearch" in tool for tool in body.get("tools") or ()):
                 end["groundingMetadata"] = grounding(self.reply)
             yield {**head, "candidates": [end], "usageMetadata": counts}
+
+    @staticmethod
+    def _written(body: Json) -> int:
+        token = body.get("continuationToken")
+        return int(base64.b64decode(token).split()[1]) if token else 0
 
     def _parts(self, body: Json, config: Json) -> tuple[list[Json], str]:
         thinks = config.get("thinkingConfig", {}).get("includeThoughts")
@@ -172,6 +188,9 @@ class FakeGoogle(FakeServer):
         pieces = words(text)
         if len(pieces) > config.get("maxOutputTokens", 10_000):
             pieces, finish = pieces[: config["maxOutputTokens"]], "MAX_TOKENS"
+        pieces = pieces[self._written(body) :]
+        if self.limit is not None and len(pieces) > self.limit:
+            pieces, finish = pieces[: self.limit], "CONTINUATION"
         if config.get("responseModalities") == ["AUDIO"]:
             kind = "audio/L16;codec=pcm;rate=24000"
             spoken = [base64.b64encode(sound).decode() for sound in self.sounds]
@@ -182,6 +201,22 @@ class FakeGoogle(FakeServer):
         pictures = self.pictures if draws else ()
         drawn = [{"inlineData": {"mimeType": "image/png", "data": picture}} for picture in pictures]
         return [*parts, *({"text": piece} for piece in pieces), *drawn], finish
+
+
+def token_at(written: int) -> str:
+    """The token of an answer of which so many pieces are written."""
+    return base64.b64encode(f"written {written}".encode()).decode()
+
+
+def counted(body: Json, model: str) -> int:
+    """The tokens of a prompt with its instructions and tools. Raises Wrong for another request than Google's."""
+    inner = body.get("generateContentRequest")
+    if set(body) != {"generateContentRequest"} or not isinstance(inner, dict):
+        raise Wrong("contents is not specified")
+    if inner.pop("model", None) != f"models/{model}":
+        raise Wrong("model does not match the URL")
+    check(inner, signed=model.startswith("gemini-3"))
+    return len(json.dumps(inner).split())
 
 
 def grounding(text: str) -> Json:
@@ -233,7 +268,7 @@ def check_modalities(config: Json, model: str) -> None:
     kinds = config.get("responseModalities")
     if kinds is None and "tts" not in model:
         return
-    if ("tts" in model) != (kinds == ["AUDIO"]) or (kinds != ["AUDIO"] and "image" not in model):
+    if ("tts" in model) != (kinds == ["AUDIO"]) or (kinds != ["AUDIO"] and not _DRAWS.search(model)):
         raise Wrong("The requested combination of response modalities is not supported by the model.")
     for one in (config.get("speechConfig") or {}).values():
         if set(one) != {"prebuiltVoiceConfig"} or set(one["prebuiltVoiceConfig"]) != {"voiceName"}:

@@ -81,7 +81,11 @@ class FakeWorker:
         if options.get("child"):
             child = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(600)")
             self.stats.child = child.pid
-        self.server = server = await asyncio.start_unix_server(self._connection, self.spec.socket)
+        if self.spec.socket.startswith("/"):
+            self.server = server = await asyncio.start_unix_server(self._connection, self.spec.socket)
+        else:
+            host, _, port = self.spec.socket.rpartition(":")
+            self.server = server = await asyncio.start_server(self._connection, host, int(port))
         print(f"fake worker of {self.spec.model_id} listens", flush=True)
         ready()
         await stopped.wait()

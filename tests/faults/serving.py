@@ -129,15 +129,24 @@ def write_settings(folder: Path, settings: Json) -> Path:
 
 @contextmanager
 def serving(
-    folder: Path, *, environment: Mapping[str, str] | None = None, wrapped: tuple[str, ...] = (), **sections: Any
+    folder: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    wrapped: tuple[str, ...] = (),
+    module: str = "tests.faults.gateway",
+    within: float = 30,
+    **sections: Any,
 ) -> Iterator[Gateway]:
-    """Run a gateway with these sections of settings until the block ends."""
+    """Run a gateway with these sections of settings, by the program ``module``, until the block ends.
+
+    It has to listen ``within`` so many seconds.
+    """
     settings = {"log": {"format": "json"}, "data_dir": str(folder / "data"), **sections}
     settings["server"] = {"port": 0, **settings.get("server", {})}
     file = write_settings(folder, settings)
     with (folder / "gateway.log").open("wb") as log:
         process = subprocess.Popen(
-            [*wrapped, sys.executable, "-m", "tests.faults.gateway", str(file)],
+            [*wrapped, sys.executable, "-m", module, str(file)],
             cwd=ROOT,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -145,7 +154,7 @@ def serving(
         )
     gateway = Gateway(process, folder, settings)
     try:
-        eventually(lambda: process.poll() is not None or gateway.log("listening"), within=30)
+        eventually(lambda: process.poll() is not None or gateway.log("listening"), within=within)
         assert process.poll() is None, f"it did not start:\n{gateway.log_file.read_text()}"
         gateway.url = gateway.log("listening")[0]["url"]
         yield gateway

@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -24,6 +25,8 @@ import anthropic
 import httpx
 import openai
 import pytest
+
+from catalog.catalog import Catalog
 
 pytestmark = pytest.mark.skipif(
     "ROUNDHOUSE_LIVE" not in os.environ, reason="asks real providers for money; run it by `make test-live`"
@@ -44,60 +47,112 @@ WEATHER: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Live:
-    """A provider: the variable with its key, and the prefix of its rows in the built-in catalogue.
+    """A provider, and the variable with its key.
 
     ``chat`` and the others name models to ask, each overridden by ``ROUNDHOUSE_LIVE_<PROVIDER>_<KIND>``.
+    ``thinks`` reasons, ``searches`` searches the web. ``needs`` are further variables, and ``settings`` the part
+    of ``roundhouse.toml`` that makes it known, for a provider that the built-in catalogue does not have.
     """
 
     name: str
     key: str
     chat: str | None = None
+    thinks: str | None = None
+    searches: str | None = None
     embed: str | None = None
     speak: str | None = None
     transcribe: str | None = None
     image: str | None = None
     responses: str | None = None
+    needs: tuple[str, ...] = ()
+    settings: str = ""
+
+    @property
+    def missing(self) -> list[str]:
+        """The variables that are not set."""
+        return [name for name in (self.key, *self.needs) if not os.environ.get(name)]
 
     def model(self, kind: str) -> str:
         chosen = os.environ.get(f"ROUNDHOUSE_LIVE_{self.name}_{kind}".upper()) or getattr(self, kind)
         if chosen is None:
             pytest.skip(f"{self.name} has no model for {kind}")
-        if self.key not in os.environ:
-            pytest.skip(f"{self.key} is not set")
         return str(chosen)
+
+
+def cloud(name: str, model: str, endpoint: str) -> str:
+    """The settings of a cloud with one model, which is the row ``live-NAME``."""
+    return f"""
+[[endpoint]]
+id = "{name}"
+{endpoint}
+[[model]]
+id = "live-{name}"
+capabilities = ["chat", "tools", "json_schema", "vision", "reasoning"]
+source = {{ kind = "upstream", endpoint = "{name}", model = "{model}" }}
+"""
+
+
+def variable(name: str) -> str:
+    return os.environ.get(name, "")
 
 
 PROVIDERS = [
     Live(
         "openai", "OPENAI_API_KEY",
-        chat="gpt-5.2", embed="text-embedding-3-small", speak="gpt-4o-mini-tts",
-        transcribe="gpt-transcribe", image="gpt-image-2.6-flare", responses="gpt-6-luna",
+        chat="gpt-5.2", thinks="gpt-6-luna", searches="gpt-6-luna", responses="gpt-6-luna",
+        embed="text-embedding-3-small", speak="gpt-4o-mini-tts", transcribe="gpt-transcribe",
+        image="gpt-image-2.6-flare",
     ),
-    Live("anthropic", "ANTHROPIC_API_KEY", chat="claude-haiku-5-5"),
-    Live("google", "GEMINI_API_KEY", chat="gemini-2.5-flash-lite", embed="gemini-embedding-2"),
+    Live(
+        "anthropic", "ANTHROPIC_API_KEY",
+        chat="claude-haiku-5-5", thinks="claude-haiku-5-5", searches="claude-haiku-5-5",
+    ),
+    Live(
+        "google", "GEMINI_API_KEY",
+        chat="gemini-3.5-flash-lite", thinks="gemini-3.5-flash-lite", searches="gemini-3.5-flash-lite",
+        embed="gemini-embedding-2", image="gemini-3.1-flash-lite-image",
+    ),
     Live("elevenlabs", "ELEVENLABS_API_KEY", speak="eleven_flash_v2_5", transcribe="scribe_v2"),
+    Live(
+        "azure", "AZURE_OPENAI_API_KEY", needs=("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_DEPLOYMENT"),
+        chat="live-azure",
+        settings=cloud("azure", variable("AZURE_OPENAI_DEPLOYMENT"), 'protocol = "azure"\nkey_env = '
+            f'["AZURE_OPENAI_API_KEY"]\nbase_url = "{variable("AZURE_OPENAI_ENDPOINT").rstrip("/")}/openai/v1"'),
+    ),
+    Live(
+        "bedrock", "AWS_BEARER_TOKEN_BEDROCK", needs=("AWS_REGION",), chat="live-bedrock",
+        settings=cloud("bedrock", os.environ.get("ROUNDHOUSE_LIVE_BEDROCK_ID", "us.amazon.nova-2-lite-v1:0"),
+            f'protocol = "bedrock"\nkey_env = ["AWS_BEARER_TOKEN_BEDROCK"]\nregion = "{variable("AWS_REGION")}"'),
+    ),
+    Live(
+        "vertex", "GOOGLE_APPLICATION_CREDENTIALS", needs=("GOOGLE_CLOUD_PROJECT",), chat="live-vertex",
+        settings=cloud("vertex", os.environ.get("ROUNDHOUSE_LIVE_VERTEX_ID", "gemini-3.5-flash-lite"),
+            f'protocol = "vertex"\nproject = "{variable("GOOGLE_CLOUD_PROJECT")}"'),
+    ),
 ]  # fmt: skip
 
 
 @pytest.fixture(params=PROVIDERS, ids=lambda provider: provider.name)
 def provider(request: pytest.FixtureRequest) -> Live:
     live: Live = request.param
-    if live.key not in os.environ:
-        pytest.skip(f"{live.key} is not set")
+    if live.missing:
+        pytest.skip(f"{live.name}: not set: {', '.join(live.missing)}")
     return live
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real server's address; it reads the keys from the environment, as a user's does."""
-    if not any(provider.key in os.environ for provider in PROVIDERS):
-        pytest.skip("no provider's key is set")
+    present = [provider for provider in PROVIDERS if not provider.missing]
+    folder = tmp_path_factory.mktemp("live")
+    (folder / "roundhouse.toml").write_text("".join(provider.settings for provider in present))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "ROUNDHOUSE_DATA_DIR": str(tmp_path_factory.mktemp("live"))}
+    here = str(Path(__file__).parents[2])
+    environment = {**os.environ, "ROUNDHOUSE_DATA_DIR": str(folder / "data"), "PYTHONPATH": here}
     command = [sys.executable, "-m", "server.cli", "serve", "--port", str(port)]
-    with subprocess.Popen(command, env=environment, cwd=Path(__file__).parents[2]) as process:
+    with subprocess.Popen(command, env=environment, cwd=folder) as process:
         try:
             _until_ready(f"http://127.0.0.1:{port}")
             yield f"http://127.0.0.1:{port}"
@@ -199,11 +254,9 @@ def test_responses_are_streamed(client: openai.OpenAI, provider: Live) -> None:
     assert kinds[-1] == "response.completed"
 
 
-def test_a_reasoning_model_goes_on_after_a_tool_over_the_responses_api(
-    client: openai.OpenAI, provider: Live
-) -> None:
+def test_a_model_goes_on_after_a_tool_with_what_it_thought(client: openai.OpenAI, provider: Live) -> None:
     ask: Any = {
-        "model": provider.model("responses"),
+        "model": provider.model("thinks"),
         "tools": [{"type": "function", "function": {"name": "weather", "parameters": WEATHER}}],
         "reasoning_effort": "low",
         "max_completion_tokens": 2000,
@@ -237,6 +290,89 @@ def test_messages_are_answered(server: str, provider: Live) -> None:
             messages=[{"role": "user", "content": "Say the word fox."}],
         )
     assert any("fox" in block.text.lower() for block in answer.content if block.type == "text")
+
+
+def test_a_budget_of_thinking_and_a_tool_pass_through_messages(server: str, provider: Live) -> None:
+    with anthropic.Anthropic(base_url=server, api_key="unused", max_retries=0) as asking:
+        ask: Any = {
+            "model": provider.model("thinks"),
+            "max_tokens": 3000,
+            "thinking": {"type": "adaptive"},
+            "tools": [{"name": "weather", "input_schema": WEATHER}],
+        }
+        said: list[Any] = [{"role": "user", "content": "What is the weather in Oslo? Use the tool."}]
+        called = asking.messages.create(messages=said, **ask)
+        call = next(block for block in called.content if block.type == "tool_use")
+        result = {"type": "tool_result", "tool_use_id": call.id, "content": "17 degrees"}
+        said += [{"role": "assistant", "content": called.content}, {"role": "user", "content": [result]}]
+        told = asking.messages.create(messages=said, **ask)
+    assert any("17" in block.text for block in told.content if block.type == "text")
+
+
+def test_a_providers_count_is_that_of_its_answer(server: str, provider: Live) -> None:
+    ask: Any = {
+        "model": provider.model("thinks"),
+        "system": "Be brief.",
+        "messages": [{"role": "user", "content": "Say the word fox."}],
+        "tools": [{"name": "weather", "input_schema": WEATHER}],
+    }
+    counted = httpx.post(f"{server}/v1/messages/count_tokens", json=ask, timeout=60)
+    assert counted.status_code == 200, counted.text
+    assert "x-roundhouse-estimate" not in counted.headers
+    with anthropic.Anthropic(base_url=server, api_key="unused", max_retries=0) as asking:
+        used = asking.messages.create(max_tokens=600, **ask).usage
+    read = used.input_tokens + (used.cache_read_input_tokens or 0) + (used.cache_creation_input_tokens or 0)
+    assert counted.json()["input_tokens"] == pytest.approx(read, rel=0.1, abs=20)
+
+
+def test_a_search_has_sources(client: openai.OpenAI, provider: Live) -> None:
+    answer = client.chat.completions.create(
+        model=provider.model("searches"),
+        messages=[{"role": "user", "content": "Search the web: who wrote Peer Gynt?"}],
+        web_search_options={},
+        max_completion_tokens=2000,
+    )
+    message = answer.choices[0].message
+    assert "Ibsen" in (message.content or "")
+    assert message.annotations or (message.model_extra or {}).get("server_tool_calls")
+
+
+def test_a_name_that_a_provider_refuses_comes_back(client: openai.OpenAI, provider: Live) -> None:
+    tools: Any = [{"type": "function", "function": {"name": "1.weather in/city", "parameters": WEATHER}}]
+    answer = client.chat.completions.create(
+        model=provider.model("chat"),
+        messages=[{"role": "user", "content": "What is the weather in Oslo? Use the tool."}],
+        tools=tools,
+        max_completion_tokens=600,
+    )
+    calls = answer.choices[0].message.tool_calls
+    assert calls
+    call = calls[0]
+    assert call.type == "function"
+    assert call.function.name == "1.weather in/city"
+
+
+def listed(provider: Live) -> set[str]:
+    """The models that a provider lists for this key, by its own SDK. Skips one without rows in it."""
+    key = os.environ[provider.key].partition(",")[0]
+    match provider.name:
+        case "openai":
+            return {model.id for model in openai.OpenAI(api_key=key).models.list()}
+        case "anthropic":
+            return {model.id for model in anthropic.Anthropic(api_key=key).models.list(limit=1000)}
+        case "google":
+            from google.genai import Client
+
+            return {str(model.name).removeprefix("models/") for model in Client(api_key=key).models.list()}
+    pytest.skip(f"{provider.name} lists no models of built-in rows")
+
+
+def test_every_built_in_row_is_a_model_that_its_provider_lists(provider: Live) -> None:
+    rows = [row.source for row in Catalog.builtin().models() if row.source.kind == "upstream"]
+    ours = {source.model for source in rows if source.endpoint == provider.name}
+    names = listed(provider)
+    dated = {re.sub(r"-\d{8}$|-\d{4}-\d{2}-\d{2}$", "", name) for name in names}
+    assert ours - names - dated == set()
 
 
 def test_a_vector_is_given(client: openai.OpenAI, provider: Live) -> None:

@@ -64,6 +64,41 @@ async def test_what_is_no_picture_within_the_bounds_goes_to_no_provider(
     assert provider.calls == []
 
 
+FIELDS = {
+    "picture": "messages", "ground": "image", "vectors": "input", "moderation": "input", "response": "input",
+    "message": "messages",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("where", PLACES)
+async def test_a_refusal_names_the_field_of_the_requests_own_api(
+    site: OpenSite, provider: FakeOpenAI, where: str
+) -> None:
+    async with site(model=with_an_eye(provider)) as running:
+        path, body = asked(where, data_url(b"MZ" + bytes(200)))
+        if where == "message":
+            data = base64.b64encode(b"MZ" + bytes(200)).decode()
+            source = {"type": "base64", "media_type": "image/png", "data": data}
+            body["messages"][0]["content"][0]["source"] = source
+        refused = await running.client.post(path, json=body)
+        assert (refused.status_code, refused.json()["error"].get("param", FIELDS[where])) == (400, FIELDS[where])
+
+
+@pytest.mark.parametrize("where", ["response", "message"])
+async def test_the_tokens_of_what_is_no_picture_are_not_counted(
+    site: OpenSite, provider: FakeOpenAI, where: str
+) -> None:
+    counts = {"response": "/v1/responses/input_tokens", "message": "/v1/messages/count_tokens"}
+    async with site(model=with_an_eye(provider)) as running:
+        for data, status in ((b"MZ" + bytes(200), 400), (GOOD, 200)):
+            _, body = asked(where, data_url(data))
+            if where == "message":
+                source = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(data).decode()}
+                body["messages"][0]["content"][0]["source"] = source
+            counted = await running.client.post(counts[where], json=body)
+            assert counted.status_code == status, counted.text
+
+
 async def test_65_pictures_and_200_million_pixels_are_too_many_for_a_provider(
     site: OpenSite, provider: FakeOpenAI
 ) -> None:

@@ -74,6 +74,16 @@ async def test_a_wrong_field_is_named(gateway: Gateway, body: Any, param: str | 
         assert param in found["message"]
 
 
+@pytest.mark.parametrize("medium", ["image_url", "video_url", "input_audio", "file"])
+async def test_a_part_has_the_medium_of_its_type_and_no_other(gateway: Gateway, medium: str) -> None:
+    other: list[dict[str, Any]] = [{"type": kind, medium: {}} for kind in ("text", "file", "video_url", "new")]
+    for part in ({"type": medium}, *other):
+        if part != {"type": medium, medium: {}}:
+            body = {"model": "auto", "messages": [{"role": "user", "content": [{"text": "Hi", **part}]}]}
+            found = error(await gateway.client.post(PATH, json=body), 400, "invalid_request")
+            assert medium in found["message"]
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -339,3 +349,64 @@ def test_every_body_that_is_no_models_refuses_unknown_fields() -> None:
 async def test_a_calibration_that_names_nothing_at_all_is_refused(gateway: Gateway) -> None:
     answer = await gateway.client.post("/v1/admin/calibrations")
     assert answer.status_code in (400, 415), answer.text
+
+
+FORMS: dict[str, dict[str, Any]] = {
+    "/v1/images/edits": {"model": "painter", "image": True, "prompt": "A hat"},
+    "/v1/images/variations": {"model": "painter", "image": True, "n": "2"},
+    "/v1/videos": {"model": "parrot", "prompt": "A fox", "seconds": "8"},
+    "/v1/videos/edits": {"model": "parrot", "video": True, "prompt": "A fox"},
+    "/v1/videos/extensions": {"model": "parrot", "video": True, "prompt": "A fox", "seconds": "8"},
+    "/v1/audio/transcriptions": {"file": True, "model": "ear", "language": "en"},
+    "/v1/audio/translations": {"file": True, "model": "ear", "prompt": "x"},
+    "/v1/files": {"file": True, "purpose": "batch"},
+    "/v1/uploads/upload_x/parts": {"data": True},
+    "/v1/audio/voices": {"audio_sample": True, "name": "x", "consent": "x"},
+    "/v1/audio/voice_consents": {"recording": True, "name": "x", "language": "en"},
+}
+"""Every form of the API: its fields in an order that ends with a text, where that is possible; True is a file."""
+
+
+def form_of(fields: dict[str, Any], end: bytes) -> bytes:
+    parts = []
+    for name, value in fields.items():
+        kind = '; filename="a"' if value is True else ""
+        text = b"x" if value is True else value.encode()
+        parts.append(f'--bound\r\ncontent-disposition: form-data; name="{name}"{kind}\r\n\r\n'.encode() + text)
+    return b"\r\n".join(parts) + end
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n", b"\r\n--bound", b"\r\n--bound\r\n", b"\r\n--bound-"])
+@pytest.mark.parametrize("path", FORMS)
+async def test_a_form_without_its_end_is_refused_as_its_last_part_may_be_cut(
+    gateway: Gateway, path: str, end: bytes
+) -> None:
+    headers, content = {"content-type": "multipart/form-data; boundary=bound"}, form_of(FORMS[path], end)
+    if "upload_x" in path:
+        about = {"purpose": "batch", "filename": "a.jsonl", "bytes": 9, "mime_type": "application/jsonl"}
+        path = path.replace("upload_x", (await gateway.client.post("/v1/uploads", json=about)).json()["id"])
+    answer = await gateway.client.post(path, content=content, headers=headers)
+    assert "closing boundary" in error(answer, 400, "invalid_request")["message"]
+    assert gateway.backend.requests == []
+
+
+def test_every_form_of_the_api_is_among_them() -> None:
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, ContractRoute)]
+    forms = {route.path.removeprefix("/v1") for route in routes if route.contract.form}
+    assert {path.removeprefix("/v1").replace("upload_x", "{upload_id}") for path in FORMS} == forms
+
+
+@pytest.mark.parametrize(
+    ("path", "files"),
+    [
+        ("/v1/images/edits", [("image", b"x"), ("prompt", None), ("prompt", None)]),
+        ("/v1/videos", [("prompt", None), ("prompt", None)]),
+    ],
+)
+async def test_a_field_of_a_form_that_comes_twice_is_refused(
+    gateway: Gateway, path: str, files: list[tuple[str, bytes | None]]
+) -> None:
+    sent = [(name, ("a", data) if data else (None, "A fox")) for name, data in files]
+    answer = await gateway.client.post(path, files=sent)
+    found = error(answer, 400, "invalid_request")
+    assert (found["param"], "twice" in found["message"]) == ("prompt", True)

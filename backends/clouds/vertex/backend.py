@@ -25,7 +25,6 @@ from backends.clouds.vertex.addresses import (
 from backends.google import embeddings as gemini_embeddings
 from backends.google.backend import GoogleBackend
 from backends.google.errors import read_google_error
-from backends.google.request import translate
 from backends.google.videos import GoogleVideos
 from backends.http import HttpClient
 from backends.http.errors import ErrorReader
@@ -168,15 +167,10 @@ class VertexGemini(GoogleBackend):
             query = {"pageSize": discovery.PAGE, "pageToken": str(token)}
         return discovery.rows_of(server, entries)
 
-    async def count(self, upstream: Upstream, request: ChatRequest) -> Json:
-        """The prompt tokens; see :class:`backends.base.Count`."""
-        body = translate(request, upstream).body
-        counted = {name: body[name] for name in ("contents", "systemInstruction", "tools") if name in body}
-        answer = await self._client.post_json(
-            upstream, self.path(upstream, "countTokens"), counted, key_header=KEY_HEADER, errors=self.read_error
-        )
-        with reading("Vertex AI"):
-            return {"input_tokens": int(answer["totalTokens"])}
+    def counted(self, upstream: Upstream, prompt: Json) -> Json:
+        """See :class:`GoogleBackend`. Vertex AI takes the parts of a prompt as they are."""
+        del upstream
+        return prompt
 
     def videos(self) -> GoogleVideos:
         """See :class:`GoogleBackend`. Interactions are in the beta version, in no region."""

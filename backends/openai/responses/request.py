@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from backends.adapting.marks import lost_fields
 from backends.base import Upstream
 from backends.openai.efforts import efforts_of
 from backends.openai.parameters import COMPATIBLE, OPENAI
@@ -50,6 +51,7 @@ _CHATS_NAMES: Mapping[str, str] = {
 """The chat's own names of fields of a response."""
 _RESPONSES_OWN = frozenset(ResponsesRequest.model_fields)
 _KEPT_MARKS = frozenset({"thinking_blocks", "reasoning_content", "server_tool_calls"})
+_KEPT_FIELDS = frozenset({"prompt_cache_breakpoint"})
 
 
 def _without_lacked(table: ParameterTable) -> ParameterTable:
@@ -58,6 +60,7 @@ def _without_lacked(table: ParameterTable) -> ParameterTable:
         drops=table.drops | _LACKED,
         renames={},
         marks=_KEPT_MARKS,
+        unmarked=False,
         stops=None,
         refuses={**table.refuses, **_REFUSED},
         efforts=None if table.efforts is None else partial(efforts_of, wire="responses"),
@@ -84,7 +87,7 @@ def translate(request: ChatRequest, upstream: Upstream, chats: ParameterTable) -
     search = request.web_search_options
     if search is not None or request.stop is not None:
         request = request.model_copy(update={"web_search_options": None, "stop": None})
-    dropped.add(*dropped_names(request, upstream, table))
+    dropped.add(*dropped_names(request, upstream, table), *_lost(request))
     chat = body_for(request, upstream, table)
     chat = {name: value for name, value in chat.items() if value is not None and name not in _UNSENT}
     body: Json = {"model": chat.pop("model"), "input": to_items(chat.pop("messages"), upstream, dropped)}
@@ -104,6 +107,11 @@ def translate(request: ChatRequest, upstream: Upstream, chats: ParameterTable) -
     if search is not None:
         body.setdefault("include", []).append("web_search_call.action.sources")
     return TranslatedRequest(body, dropped.as_tuple())
+
+
+def _lost(request: ChatRequest) -> list[str]:
+    """The fields of messages and tools that no item has; those of a function go along."""
+    return [name for name in lost_fields(request, _KEPT_FIELDS) if not name.startswith("tools.function.")]
 
 
 def _placed(chat: Json, upstream: Upstream, dropped: Dropped) -> Json:

@@ -42,6 +42,8 @@ def fields_of(items: Iterable[tuple[str, str | bytes]]) -> Json:
                 fields[outer] = value
         elif isinstance(value, bytes):
             raise InvalidRequest("The files are 'image', 'mask' and 'markup'.", param=outer)
+        elif outer in fields and not places:
+            raise InvalidRequest(f"The form has the field '{outer}' twice.", param=outer)
         elif places:
             _put(fields, outer, places, value)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from backends.wire.common import Finite, Identifier, ModelName, Seed, Text, WireModel, Written
@@ -21,6 +21,8 @@ VideoPrompt = Annotated[str, StringConstraints(min_length=1, max_length=32_000)]
 
 def _as_text(value: Any) -> Any:
     """A number of seconds as OpenAI writes it, in quotes."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
     return str(value) if type(value) is int else value
 
 
@@ -38,6 +40,7 @@ class VideoRequest(WireModel):
     ``task`` is the kind of work: a new video, or one made from ``source``, the bytes of an MP4, which a server
     that has it itself is told by ``source_id`` instead: a ``remix`` or an ``edit`` changes it, ``extend`` goes
     on from its end for ``seconds``. ``image`` is the first frame, of the media type ``image_type``.
+    ``resized``: another ``size`` than the source's is asked for.
     ``strength`` is the share of a source that is made anew. ``fps``, ``steps``, ``guidance_scale``,
     ``negative_prompt``, ``seed``, ``strength`` and ``generate_audio`` are ours. ``accepted`` is the name of a
     server's work that goes on.
@@ -60,7 +63,13 @@ class VideoRequest(WireModel):
     image_type: SkipJsonSchema[str] = Field(default="image/png", exclude=True)
     source: SkipJsonSchema[bytes | None] = Field(default=None, repr=False, exclude=True)
     source_id: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
+    resized: SkipJsonSchema[bool] = Field(default=False, exclude=True)
     accepted: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
+
+    @field_validator("seconds", mode="before")
+    @classmethod
+    def _usual(cls, value: Any) -> Any:
+        return USUAL_SECONDS if value is None else value
 
     @property
     def from_video(self) -> bool:
@@ -68,7 +77,7 @@ class VideoRequest(WireModel):
         return self.task != "create"
 
 
-INTERNAL = frozenset({"task", "image", "image_type", "source", "source_id", "accepted"})
+INTERNAL = frozenset({"task", "image", "image_type", "source", "source_id", "resized", "accepted"})
 """Fields of a request that no caller sends."""
 
 

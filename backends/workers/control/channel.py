@@ -15,7 +15,8 @@ Messages are JSON objects, one per line (encoded JSON contains no newline)::
 
 Each call is a task of the receiver, so a slow call delays no other. When the socket closes, for whatever reason,
 everything held over it is released, and pending calls fail. A round trip takes about 0.1 ms. The parent creates a
-socket pair and the child inherits one end, so no other process can connect.
+socket pair and the child inherits one end, so no other process can connect. Between machines,
+:mod:`backends.workers.control.network` connects channels, with a key.
 """
 
 from __future__ import annotations
@@ -55,6 +56,9 @@ class Channel(asyncio.Protocol):
         self._asked: dict[int, asyncio.Future[JsonValue]] = {}
         self._working: dict[int, _Work] = {}
         self._buffer = bytearray()
+        self.largest = LARGEST_MESSAGE
+        self.received = 0
+        """Counts what came from the peer, whatever it was: a sign that it lives."""
         self._log = structlog.get_logger("roundhouse.control")
 
     # ---- handlers
@@ -76,15 +80,28 @@ class Channel(asyncio.Protocol):
         """Call ``listener`` with notes of ``name``, in the order in which notes and calls were sent."""
         self._notes[name] = listener
 
+    def listener(self, name: str) -> Callable[[JsonValue], None]:
+        """Return the listener of a note, which another may then wrap."""
+        return self._notes[name]
+
     async def open(self, connected: socket.socket) -> None:
         """Start on a connected stream socket; the channel takes ownership of it."""
         connected.setblocking(False)
-        await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=connected)
+        loop = asyncio.get_running_loop()
+        if connected.family == socket.AF_UNIX:
+            await loop.create_unix_connection(lambda: self, sock=connected)
+        else:
+            await loop.create_connection(lambda: self, sock=connected)
 
     def close(self) -> None:
         """Close the channel; :attr:`closed` is set once it has closed."""
         if self._transport is not None:
             self._transport.close()
+
+    def abort(self) -> None:
+        """Close it without waiting for the peer, which may be gone."""
+        if self._transport is not None:
+            self._transport.abort()
 
     # ---- calls to the peer
 
@@ -149,9 +166,10 @@ class Channel(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        self.received += 1
         self._buffer += data
         if b"\n" not in data:
-            if len(self._buffer) > LARGEST_MESSAGE:
+            if len(self._buffer) > self.largest:
                 self.close()
             return
         *lines, rest = bytes(self._buffer).split(b"\n")

@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
-from backends.base import Timeouts, Upstream
-from backends.workers.pool import DeviceView, PoolSnapshot, WorkerState, WorkerView
+from backends.base import Life, Timeouts, Upstream
+from backends.workers.pool import DeviceView, NodeView, PoolSnapshot, WorkerState, WorkerView, of_cluster
 from catalog import errors
 from catalog.errors import RoundhouseError
 
@@ -47,7 +47,7 @@ def error_from_json(value: JsonValue) -> RoundhouseError:
     return error
 
 
-_AT_HOME = frozenset({"asked", "cloud", "moderation"})
+_AT_HOME = frozenset({"asked", "cloud", "life", "moderation"})
 
 
 def upstream_to_json(upstream: Upstream) -> JsonValue:
@@ -59,12 +59,13 @@ def upstream_to_json(upstream: Upstream) -> JsonValue:
     return {item.name: getattr(upstream, item.name) for item in fields(Upstream) if item.name not in _AT_HOME}
 
 
-def upstream_from_json(value: JsonValue) -> Upstream:
-    """Restore an upstream."""
+def upstream_from_json(value: JsonValue, life: Life | None = None) -> Upstream:
+    """Restore an upstream, with a life of this side."""
     parameters = value["parameters"]
     return Upstream(
         **{
             **value,
+            "life": life,
             "addresses": tuple(value["addresses"]),
             "timeouts": Timeouts(**value["timeouts"]),
             "parameters": None if parameters is None else frozenset(parameters),
@@ -72,14 +73,19 @@ def upstream_from_json(value: JsonValue) -> Upstream:
     )
 
 
-def view_from_json(value: JsonValue) -> WorkerView:
-    """Restore a worker's view."""
-    return WorkerView(**{**value, "state": WorkerState(value["state"])})
+_MOMENTS = ("started_at", "last_used", "expires_at")
 
 
-def snapshot_from_json(value: JsonValue) -> PoolSnapshot:
-    """Restore a snapshot."""
-    return PoolSnapshot(
-        workers=tuple(view_from_json(worker) for worker in value["workers"]),
-        devices=tuple(DeviceView(**device) for device in value["devices"]),
-    )
+def view_from_json(value: JsonValue, later: float = 0.0) -> WorkerView:
+    """Restore a worker's view. ``later`` is what this machine's monotonic clock shows more than the sender's."""
+    moments = {name: value[name] + later for name in _MOMENTS if later and value[name] is not None}
+    return WorkerView(**{**value, **moments, "state": WorkerState(value["state"])})
+
+
+def snapshot_from_json(value: JsonValue, later: float = 0.0) -> PoolSnapshot:
+    """Restore a snapshot. ``later`` is as in :func:`view_from_json`."""
+    workers = tuple(view_from_json(worker, later) for worker in value["workers"])
+    devices = tuple(DeviceView(**device) for device in value["devices"])
+    if value["merged"] is None:
+        return PoolSnapshot(workers, devices)
+    return of_cluster(workers, devices, tuple(NodeView(**node) for node in value["nodes"]))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
-from backends.base import Upstream
+from backends.base import Life, Upstream
 from backends.queueing import Need
 from backends.workers.control.channel import Channel
 from backends.workers.control.codec import JsonValue, snapshot_from_json, upstream_from_json, view_from_json
@@ -28,6 +29,9 @@ def _no_answer() -> Unavailable:
     )
 
 
+def _nothing() -> None: ...
+
+
 class RemotePool:
     """Implements :class:`backends.workers.pool.WorkerPool` over a channel to a
     :class:`backends.workers.control.service.PoolService`.
@@ -36,16 +40,22 @@ class RemotePool:
     sent once and after each change; calls refer to it by its id.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, *, elsewhere: bool = False) -> None:
+        """``elsewhere``: the parent is on another machine, whose monotonic clock is another."""
         self._channel = channel
+        self._elsewhere = elsewhere
         self.patience = PATIENCE
         self.silent = False
         """Whether the parent did not answer when it was asked last."""
+        self.changed: Callable[[], None] = _nothing
+        """Called after each new snapshot."""
         self._waiting: set[asyncio.Timeout] = set()
         self._watch: asyncio.Task[None] | None = None
         self._snapshot = PoolSnapshot()
         self._known: dict[str, Model] = {}
+        self._lives: dict[int, Life] = {}
         channel.hear("snapshot", self._learn)
+        channel.hear("ended", lambda number: self._lives.setdefault(number, Life()).end())
 
     async def start(self) -> None:
         """Fetch the first snapshot."""
@@ -55,7 +65,7 @@ class RemotePool:
     async def lease(self, model: Model, need: Need) -> AsyncIterator[Upstream]:
         if self.silent:
             raise _no_answer()
-        self._introduce(model)
+        self.introduce(model)
         async with AsyncExitStack() as held:
             with self._watched() as waiting:
                 try:
@@ -64,7 +74,9 @@ class RemotePool:
                         upstream = await held.enter_async_context(lease)
                 except TimeoutError:
                     raise _no_answer() from None
-            yield upstream_from_json(upstream)
+            number = upstream.pop("life")
+            life = None if number is None else self._lives.setdefault(number, Life())
+            yield upstream_from_json(upstream, life)
 
     @contextmanager
     def _watched(self) -> Iterator[asyncio.Timeout]:
@@ -110,7 +122,7 @@ class RemotePool:
         options: Mapping[str, Any] | None = None,
         force: bool = False,
     ) -> WorkerView:
-        self._introduce(model)
+        self.introduce(model)
         call = {"model": model.id, "keep_alive": keep_alive, "options": options, "force": force}
         return view_from_json(await self._channel.call("load", call))
 
@@ -126,11 +138,20 @@ class RemotePool:
     async def drain(self, deadline: float) -> None:
         await self._channel.call("drain", {"deadline": deadline})
 
-    def _introduce(self, model: Model) -> None:
+    def want(self, models: Iterable[Model]) -> None:
+        self._channel.tell("wanted", [model.model_dump(mode="json") for model in models])
+
+    def first_token(self, model_id: str, seconds: float) -> None:
+        self._channel.tell("first token", {"model": model_id, "seconds": seconds})
+
+    def introduce(self, model: Model) -> None:
+        """Send the row, if it is new, before a call that refers to it."""
         known = self._known.get(model.id)
         if known is not model and known != model:
             self._channel.tell("model", model.model_dump(mode="json"))
         self._known[model.id] = model
 
     def _learn(self, snapshot: JsonValue) -> None:
-        self._snapshot = snapshot_from_json(snapshot)
+        later = time.monotonic() - snapshot["at"] if self._elsewhere else 0.0
+        self._snapshot = snapshot_from_json(snapshot["of"], later)
+        self.changed()

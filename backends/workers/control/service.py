@@ -9,6 +9,9 @@ Operations (see :mod:`backends.workers.control.channel` for the wire)::
     snapshot null                           -> snapshot
     note     "model" {row}     from the gateway: the row to use for this id from now on
     note     "keep" {"model": ID, "seconds": S}   from the gateway: the idle time of a loaded model
+    note     "wanted" [{row}, ...]  from the gateway: the models to keep running
+    note     "first token" {"model": ID, "seconds": S}   from the gateway: how long a caller waited for it
+    note     "ended" N         to the gateways: the server of leases with this life is gone
     note     "snapshot" {...}  to the gateways, after changes, at most every ``BETWEEN`` seconds
 """
 
@@ -16,14 +19,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
+from backends.base import Life
 from backends.queueing import Need, Priority
 from backends.workers.control.channel import Channel
 from backends.workers.control.codec import JsonValue, dumps, upstream_to_json
-from backends.workers.pool import PoolSnapshot, WorkerPool
+from backends.workers.pool import KeepsReplicas, PoolSnapshot, WorkerPool
 from catalog.errors import ModelNotFound
 from catalog.model import Model
 
@@ -53,7 +58,7 @@ class PoolService:
 
     def offer(self, channel: Channel) -> None:
         """Register the operations on a gateway's channel, before it is opened."""
-        rows = _Rows()
+        rows, lives = _Rows(), _Lives(channel)
         pool = self._pool
 
         @asynccontextmanager
@@ -61,7 +66,7 @@ class PoolService:
             need = call["need"]
             wanted = Need(need["slots"], need["flow"], Priority(need["priority"]))
             async with pool.lease(rows[call["model"]], wanted) as upstream:
-                yield upstream_to_json(upstream)
+                yield {**upstream_to_json(upstream), "life": lives.number(upstream.life)}
 
         async def load(call: JsonValue) -> JsonValue:
             view = await pool.load(
@@ -86,9 +91,19 @@ class PoolService:
             self._send()
 
         async def snapshot(_: JsonValue) -> JsonValue:
-            return pool.snapshot()
+            return {"at": time.monotonic(), "of": pool.snapshot()}
+
+        def wanted(call: JsonValue) -> None:
+            if isinstance(pool, KeepsReplicas):
+                pool.want([Model.model_validate(row) for row in call])
+
+        def first_token(call: JsonValue) -> None:
+            if isinstance(pool, KeepsReplicas):
+                pool.first_token(call["model"], call["seconds"])
 
         channel.hear("model", rows.keep)
+        channel.hear("first token", first_token)
+        channel.hear("wanted", wanted)
         channel.hear("keep", lambda call: pool.keep(call["model"], call["seconds"]))
         channel.serve("lease", lease)
         for operation in (load, unload, log, drain, snapshot):
@@ -113,9 +128,31 @@ class PoolService:
             return
         reading = [channel for channel in self._channels if not channel.behind]
         for channel in reading:
-            channel.tell("snapshot", snapshot)
+            channel.tell("snapshot", {"at": time.monotonic(), "of": snapshot})
         # Forget it if a channel was behind, so that the next round sends it even without a change.
         self._sent = encoded if len(reading) == len(self._channels) else b""
+
+
+class _Lives:
+    """The lives of servers that one gateway makes calls to, by numbers; it is told of each one's end."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._numbers: dict[Life, int] = {}
+        self._count = 0
+
+    def number(self, life: Life | None) -> int | None:
+        if life is None:
+            return None
+        number = self._numbers.get(life)
+        if number is None:
+            self._count += 1
+            number = self._numbers[life] = self._count
+            life.add(lambda: self._end(life))
+        return number
+
+    def _end(self, life: Life) -> None:
+        self._channel.tell("ended", self._numbers.pop(life))
 
 
 class _Rows:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from backends.workers.engines.common.options import Content, EngineOptions, GgufPath, UserPath, read_options
 from backends.workers.engines.common.prompts import Prompts
-from backends.workers.spec import Ready, WorkerSpec
+from backends.workers.spec import Ready, WorkerSpec, split_socket
 from catalog.errors import ConfigurationError
 from catalog.files.cache import layer_caches, recurrent_bytes
 from catalog.files.gguf import NotGguf, read_header
@@ -148,7 +148,10 @@ def parameters(spec: WorkerSpec) -> Any:
     params = x.CommonParams()
     params.model.path = spec.path
     params.model_alias = {spec.model_id}
-    params.hostnames = [spec.socket]
+    tcp = split_socket(spec.socket)
+    params.hostnames = [spec.socket if tcp is None else tcp[0]]
+    if tcp is not None:
+        params.port = tcp[1]
     params.api_keys = [spec.api_key]
     params.ui = False
     params.endpoint_metrics = True

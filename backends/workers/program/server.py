@@ -1,4 +1,4 @@
-"""Runs an ASGI app on the worker's Unix socket."""
+"""Runs an ASGI app on the worker's socket."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 
-from backends.workers.spec import Ready, WorkerSpec
+from backends.workers.spec import Ready, WorkerSpec, split_socket
 
 
 def serve_app(app: Starlette, spec: WorkerSpec, ready: Ready) -> None:
@@ -23,8 +23,10 @@ def serve_app(app: Starlette, spec: WorkerSpec, ready: Ready) -> None:
 async def _serve(app: Starlette, spec: WorkerSpec, ready: Ready) -> None:
     os.umask(0o077)
     async with app.router.lifespan_context(app):
+        tcp = split_socket(spec.socket)
+        where: dict[str, Any] = {"uds": spec.socket} if tcp is None else {"host": tcp[0], "port": tcp[1]}
         config = uvicorn.Config(
-            app, uds=spec.socket, lifespan="off", access_log=False, log_level="warning", server_header=False
+            app, **where, lifespan="off", access_log=False, log_level="warning", server_header=False
         )
         await _Server(config, ready).serve()
 

@@ -6,7 +6,6 @@ A model that takes videos is asked first, by the plan; a refused request for wan
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import TypeVar
 
 from backends.wire.chat import ChatRequest
@@ -14,7 +13,6 @@ from catalog.errors import CapabilityMismatch, NoCandidate, RoundhouseError
 from catalog.model import Capability
 from routing.calling.job import Job
 from routing.calling.lightening.rereading import reread, rewritten
-from routing.reading.media import TOKENS_PER_IMAGE, TOKENS_PER_SMALL_IMAGE
 
 T = TypeVar("T")
 InFrames = Callable[[ChatRequest], Awaitable[ChatRequest]]
@@ -30,17 +28,7 @@ async def with_frames(
     if Capability.VIDEO_INPUT not in asked or not _lacks_videos(error):
         return None
     seen = await frames(request)
-    made = reread(job, rewritten(seen, seen.messages), lost=(LOST,))
-    # Frames are small unless detail is asked for, and then they are counted as other pictures.
-    small = _undetailed(seen) - _undetailed(request)
-    tokens = made.facts.prompt_tokens - small * (TOKENS_PER_IMAGE - TOKENS_PER_SMALL_IMAGE)
-    return replace(made, facts=replace(made.facts, prompt_tokens=tokens))
-
-
-def _undetailed(request: ChatRequest) -> int:
-    """The pictures of a chat without a ``detail``."""
-    parts = [part for message in request.messages if isinstance(message.content, list) for part in message.content]
-    return sum(part.image_url is not None and part.image_url.get("detail") is None for part in parts)
+    return reread(job, rewritten(seen, seen.messages), lost=(LOST,))
 
 
 def _lacks_videos(error: RoundhouseError) -> bool:

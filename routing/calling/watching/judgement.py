@@ -13,7 +13,7 @@ from backends.native import refusal_of
 from backends.streams.assemble import ChatAssembler
 from backends.streams.native import NativeChunk
 from backends.wire.chat import ChatRequest
-from routing.calling.watching.validation import judge
+from routing.calling.watching.validation import choices_of, form_of, judge
 
 MOST = 1_000_000
 """Characters of an answer that a judge keeps; a longer answer is not judged."""
@@ -40,23 +40,22 @@ def judge_for(request: ChatRequest) -> MakeJudge | None:
     """
     if refusal_of(request) is not None:
         return None
-    wanted = request.response_format
-    says_form = wanted is not None and wanted.type != "text"
-    if says_form or request.tools:
+    if request.tools or form_of(request) is not None or choices_of(request) is not None:
         return lambda: ChatJudge(request)
     return None
 
 
 def insists(request: Any) -> bool:
-    """Whether an answer of another form is of no use: a strict schema or tool, JSON, a choice of tools."""
+    """Whether an answer of another form is of no use: a strict schema or tool, JSON, one of some texts, calls."""
     if not isinstance(request, ChatRequest):
         return False
     if request.tools and request.tool_choice not in (None, "auto"):
         return True
     wanted = request.response_format
-    if wanted is not None and wanted.type == "json_object":
-        return True
-    if wanted is not None and wanted.json_schema is not None and wanted.json_schema.strict:
+    if wanted is None or wanted.type == "text":
+        if form_of(request) is not None or choices_of(request) is not None:
+            return True
+    elif wanted.json_schema is None or wanted.json_schema.strict:
         return True
     return any(tool.function is not None and tool.function.strict for tool in request.tools or ())
 
@@ -126,6 +125,8 @@ class ChatJudge:
 
     def _may_be_stopped(self, text: str | None) -> bool:
         """Whether a stop sequence may have cut an invalid answer; most servers do not say so."""
+        if choices := choices_of(self._request):
+            return bool(self._request.stop) and any(choice.startswith(text or "") for choice in choices)
         return bool(self._request.stop) and (not text or text.lstrip()[:1] in ("{", "[", '"'))
 
 

@@ -6,6 +6,7 @@ the one change made to an answer; events and audio carry no model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol, TypeGuard
@@ -121,7 +122,9 @@ class TranscriptObserver:
 
     streamed = 0
 
-    def __init__(self) -> None:
+    def __init__(self, guessed: float = math.inf) -> None:
+        """``guessed`` are the minutes by the size of the file."""
+        self._most = guessed * _TIMES_GUESSED + _MINUTE
         self.begun = False
         self.usage = Usage(known=False)
         self.finish_reason: str | None = None
@@ -130,7 +133,7 @@ class TranscriptObserver:
         if item.get("type") == "transcript.text.done":
             self.begun = True
             self.finish_reason = "stop"
-            self.usage = _of_transcript(item)
+            self.usage = _of_transcript(item, self._most)
         elif item.get("delta"):
             self.begun = True
 
@@ -150,23 +153,36 @@ class AudioObserver:
 
 
 class ImageObserver:
-    """Observes image events. Units are pictures."""
+    """Observes image events. Units are pictures, at most as many as were asked for; the last of these ends it."""
 
     streamed = 0
 
-    def __init__(self) -> None:
+    def __init__(self, asked: float = 1.0) -> None:
         self.begun = False
         self.usage = Usage(known=False)
         self.finish_reason: str | None = None
+        self._asked = asked
         self._images = 0
 
     def see(self, item: dict[str, Any]) -> None:
         self.begun = True
         if item.get("type", "").endswith(".completed"):
-            self._images += 1
-            self.finish_reason = "stop"
-            tokens = Usage() if item.get("usage") is None else _drawn(_believed(item))
+            self._images = int(min(self._images + 1, self._asked))
+            if self._images >= self._asked:
+                self.finish_reason = "stop"
+            tokens = Usage() if item.get("usage") is None else self._read(item)
             self.usage = replace(tokens, units=self._images)
+
+    def bill(self, told: dict[str, Any]) -> None:
+        """Count the usage of a drawing of which the last part came to nothing."""
+        self.usage = replace(self._read({"usage": told}), units=self._images)
+
+    def _read(self, item: dict[str, Any]) -> Usage:
+        usage = _drawn(_believed(item), item)
+        if usage.output <= self._asked * _TOKENS_OF_PICTURE:
+            return usage
+        del item["usage"]
+        return Usage(known=False)
 
 
 class RealtimeObserver:
@@ -251,15 +267,25 @@ class VideoObserver:
         if kind == COMPLETED:
             self.begun = True
             self.finish_reason = "stop"
-            made = item.get("seconds")
+            told = item.get("seconds")
+            made = self._asked if told is None else float(told)
             details = UsageDetails(tiers=self.tier) if self.tier else None
-            self.usage = Usage(units=self._asked if made is None else float(made), details=details)
+            if 0 <= made <= self._asked + _LONGER:
+                self.usage = Usage(units=made, details=details)
 
 
-def _drawn(usage: Usage) -> Usage:
+_TOKENS_OF_PICTURE = 32_768
+"""Tokens of an answer with a picture, and of thoughts about it, are no more (Google's image models)."""
+_LONGER = 10.0
+"""Seconds by which a video is longer than was asked for, at a server that makes some lengths alone."""
+_TIMES_GUESSED, _MINUTE = 20, 1.0
+"""Sound has at most this multiple of the minutes at 64 kbit/s, and a short one is charged as a whole minute."""
+
+
+def _drawn(usage: Usage, item: dict[str, Any]) -> Usage:
     """The tokens of an answer of pictures, which are of the pictures unless the answer says otherwise."""
     details = usage.details or UsageDetails()
-    if not usage.output or details.image_output:
+    if not usage.output or details.image_output or _has_words(item):
         return usage
     return replace(usage, details=replace(details, image_output=usage.output))
 
@@ -279,8 +305,16 @@ def _regular(chunk: dict[str, Any], most_prompt: int) -> Usage:
     return believed if believed.input or believed.output else Usage(known=False)
 
 
-def _of_transcript(done: dict[str, Any]) -> Usage:
-    """The tokens and minutes of a transcript: it has either, or both; one with neither has no known usage."""
+def _has_words(item: dict[str, Any]) -> bool:
+    told = item["usage"].get("output_tokens_details")
+    return isinstance(told, dict) and bool(told.get("text_tokens"))
+
+
+def _of_transcript(done: dict[str, Any], most: float) -> Usage:
+    """The tokens and minutes of a transcript: it has either, or both; one with neither has no known usage.
+
+    More than ``most`` minutes are not believed.
+    """
     usage = done.get("usage")
     seconds = done.get("duration")
     of_time = False
@@ -291,7 +325,7 @@ def _of_transcript(done: dict[str, Any]) -> Usage:
     if seconds is None:
         return replace(tokens, known=tokens.known and bool(tokens.input or tokens.output))
     known = audio_seconds(seconds)
-    if known is None:
+    if known is None or known > most * 60:
         done.pop("duration", None)
         if of_time:
             del done["usage"]

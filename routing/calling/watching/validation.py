@@ -43,16 +43,41 @@ def judge(request: ChatRequest, *, text: str | None, tool_calls: Sequence[Mappin
         return _tools_valid(request, tool_calls)
     if request.tools and _must_call(request):
         return False
-    wanted = request.response_format
-    if wanted is None or wanted.type == "text":
+    choices = choices_of(request)
+    if choices is not None:
+        return (text or "").strip() in {choice.strip() for choice in choices}
+    wanted = form_of(request)
+    if wanted is None:
         return None
     value, parsed = _parse(text or "")
     if not parsed:
         return False
-    if wanted.type == "json_object":
-        return isinstance(value, dict)
-    schema = wanted.json_schema.schema_ if wanted.json_schema else None
-    return True if schema is None else conforms(value, schema)
+    return conforms(value, wanted)
+
+
+def choices_of(request: ChatRequest) -> Sequence[str] | None:
+    """The texts of which the answer must be one, in vLLM's words (``structured_outputs``, ``guided_choice``)."""
+    own = request.structured_outputs
+    return request.guided_choice if own is None or own.choice is None else own.choice
+
+
+def form_of(request: ChatRequest) -> Mapping[str, Any] | None:
+    """The schema of the JSON that an answer must be; ``None`` where it may be something else.
+
+    A regular expression and a grammar are forms too, which only the engine that decodes by them can check.
+    """
+    wanted, own = request.response_format, request.structured_outputs
+    if wanted is not None and wanted.json_schema is not None and wanted.type == "json_schema":
+        return wanted.json_schema.schema_
+    if (wanted is not None and wanted.type == "json_object") or (own is not None and own.json_object):
+        return _ANY_OBJECT
+    given = request.guided_json if own is None or own.json_ is None else own.json_
+    if isinstance(given, str):
+        given, _ = _parse(given)
+    return given if isinstance(given, Mapping) else None
+
+
+_ANY_OBJECT = {"type": "object"}
 
 
 def conforms(value: Any, schema: Mapping[str, Any]) -> bool | None:

@@ -3,6 +3,10 @@
 ``python -m routing.reading.train`` needs scikit-learn (the extra ``train``). The prompts were written for this by
 language models, by task, complexity and language, and are under the project's licence. The regularisation was
 chosen, and the temperatures are fitted, on folds that were held out; figures of those folds are printed.
+
+``data/LANGUAGE.tsv`` has prompts that stand alone: task, complexity, text. ``data/turns/`` has messages that go on
+from an earlier one: the task before (``*``: any), the task (``=``: the words do not tell; it stays), complexity,
+text. ``data/systems/`` has system prompts: the task that they set, text; ``chat`` for those that set none.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from routing.reading.shape import shape_of
 from routing.reading.tokens import profile
 
 DATA = Path(__file__).with_name("data")
-FOLDS = 5
+FOLDS = 3
 SEED = 13
 COPIES, OF_A_COPY = 1, 0.3
 """Copies of each instruction with material of others, and how much one counts beside an example."""
@@ -31,16 +35,26 @@ _PASSAGE = 100
 """Bytes from which a line may be material of another instruction."""
 _INSTRUCTION = 200
 _ABOUT_MATERIAL = {"summarise", "extract", "translate", "write", "classify"}
+_OF_A_TURN = 0.3
+"""How much a turn counts, as an example of a task, whose task is that of the turn before."""
+_GOES_ON = ("alone", "goes on")
+_AS_MANY = 10.0
+"""How much a turn counts as one that goes on: of the messages after another, about half do."""
 
 
 class Example(NamedTuple):
-    """A labelled prompt. Copies of one prompt have its ``group``, and are never in two folds."""
+    """A labelled prompt. Copies of one prompt have its ``group``, and are never in two folds.
+
+    ``weight`` is what it counts as an example of its task; ``turn``: it goes on from an earlier message.
+    """
 
     task: str
     complexity: str
     text: str
     language: str
     group: int
+    weight: float = 1.0
+    turn: bool = False
 
 
 def read(paths: Iterable[Path]) -> list[Example]:
@@ -52,6 +66,28 @@ def read(paths: Iterable[Path]) -> list[Example]:
             task, complexity, text = line.split("\t")
             text = text.replace("\\n", "\n").replace("\\t", "\t")
             found.append(Example(task, complexity, text, language, len(found)))
+    return found
+
+
+def read_turns(paths: Iterable[Path], first: int) -> list[Example]:
+    """The messages that go on from an earlier one; ``first`` is the group of the first."""
+    found: list[Example] = []
+    for path in sorted(paths):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            before, task, complexity, text = line.split("\t")
+            weight = 0.0 if task == "=" else _OF_A_TURN if before == task else 1.0
+            label = before if task == "=" else task
+            found.append(Example(label, complexity, text, path.stem, first + len(found), weight, turn=True))
+    return found
+
+
+def read_systems(paths: Iterable[Path], first: int) -> list[Example]:
+    """The system prompts, whose complexity says nothing; ``first`` is the group of the first."""
+    found: list[Example] = []
+    for path in sorted(paths):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            task, text = line.split("\t")
+            found.append(Example(task, "medium", text, path.stem, first + len(found)))
     return found
 
 
@@ -147,8 +183,11 @@ def fit(
     """
     weight = rarity(features)
     model = LinearSVC(C=c, random_state=SEED).fit(features @ sparse.diags(weight), labels, sample_weight=counts)
+    rows, bias = model.coef_, model.intercept_
+    if len(names) == 2:  # one row for both, which says the second of the sorted classes
+        rows, bias = np.vstack([-rows, rows]), np.array([-bias[0], bias[0]])
     order = [list(model.classes_).index(name) for name in names]
-    return np.vstack([model.coef_[order].T * weight[:, None], model.intercept_[order]])
+    return np.vstack([rows[order].T * weight[:, None], bias[order]])
 
 
 def logits(features: sparse.csr_matrix, coefficients: np.ndarray) -> np.ndarray:
@@ -157,15 +196,32 @@ def logits(features: sparse.csr_matrix, coefficients: np.ndarray) -> np.ndarray:
     return scores
 
 
-def temperature(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The divisor of the logits under which held-out labels are the most likely, found on a grid."""
+def temperature(scores: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> float:
+    """The divisor of the logits under which held-out labels are the most likely, found on a grid.
+
+    ``counts``: how much each example counts, shape (examples,).
+    """
 
     def loss(divisor: float) -> float:
         z = scores / divisor
         z = z - z.max(axis=1, keepdims=True)
-        return float(-(z[np.arange(len(z)), labels] - np.log(np.exp(z).sum(axis=1))).mean())
+        return float(-np.average(z[np.arange(len(z)), labels] - np.log(np.exp(z).sum(axis=1)), weights=counts))
 
     return float(min(np.geomspace(0.03, 3, 150), key=loss))
+
+
+def centre(scores: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> float:
+    """The score at which two classes are equally likely, found on a grid, shape of ``scores`` (examples,).
+
+    A class of few examples has lower scores where they are held out than where they were fitted.
+    """
+
+    def loss(at: float, divisor: float) -> float:
+        z = (scores - at) / divisor * np.where(labels, 1, -1)
+        return float(np.average(np.logaddexp(0, -z), weights=counts))
+
+    grid = ((at, divisor) for at in np.linspace(-4, 2, 61) for divisor in np.geomspace(0.05, 3, 20))
+    return float(min(grid, key=lambda pair: loss(*pair))[0])
 
 
 def held_out(
@@ -192,40 +248,60 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--data", type=Path, default=DATA)
     options.add_argument(
-        "--c", type=float, nargs=2, default=(0.5, 0.1), help="inverse regularisation of tasks and of complexities"
+        "--c",
+        type=float,
+        nargs=3,
+        default=(0.5, 0.1, 0.5),
+        help="inverse regularisation of tasks, of complexities, and of what goes on",
     )
     options.add_argument("--check", action="store_true", help="print the figures of held-out folds, write nothing")
     chosen = options.parse_args()
     rng = np.random.default_rng(SEED)
-    examples = read(chosen.data.glob("*.tsv"))
+    prompts = read(chosen.data.glob("*.tsv"))
+    examples = prompts + read_turns((chosen.data / "turns").glob("*.tsv"), len(prompts))
     originals = len(examples)
-    examples += lengthened(examples, rng)
+    examples += lengthened(prompts, rng)
     own = len(examples)
-    examples += pasted(examples[:originals], rng)
-    folds = rng.permutation(originals)[[each.group for each in examples]] % FOLDS
-    counts = np.where(np.arange(len(examples)) < own, 1.0, OF_A_COPY)
+    examples += [each._replace(weight=OF_A_COPY) for each in pasted(prompts, rng)]
+    systems = read_systems((chosen.data / "systems").glob("*.tsv"), originals)
+    examples += systems
+    folds = rng.permutation(originals + len(systems))[[each.group for each in examples]] % FOLDS
+    weights = np.array([each.weight for each in examples])
     features = matrix(examples)
     languages = np.array([each.language for each in examples])
-    columns, temperatures = [], []
+    levels = [level.value for level in READ_COMPLEXITIES]
+    columns, temperatures, equal = [], [], 0.0
     kinds = (
-        ([each.task for each in examples], [task.value for task in READ_TASKS], len(examples)),
-        # Material of others says nothing of how hard a request is.
-        ([each.complexity for each in examples], [level.value for level in READ_COMPLEXITIES], own),
+        ([each.task for each in examples], [task.value for task in READ_TASKS], weights),
+        # Material of others, and a system prompt, say nothing of how hard a request is.
+        ([each.complexity for each in examples], levels, np.ones(own)),
+        (
+            [_GOES_ON[each.turn] for each in examples],
+            list(_GOES_ON),
+            np.array([_AS_MANY if each.turn else 1.0 for each in examples[:own]]),
+        ),
     )
-    for (every, names, last), c in zip(kinds, chosen.c, strict=True):
+    for (every, names, counts), c in zip(kinds, chosen.c, strict=True):
+        last = len(counts)
         labels, part = every[:last], features[:last]
         numbers = np.array([names.index(label) for label in labels])
-        scores = held_out(part, labels, names, folds[:last], c, counts[:last])[:originals]
+        scores = held_out(part, labels, names, folds[:last], c, counts)[:originals]
+        if len(names) == 2:
+            equal = centre(scores[:, 1] - scores[:, 0], numbers[:originals], counts[:originals])
+            scores[:, 0] += equal
         right = scores.argmax(axis=1) == numbers[:originals]
-        temperatures.append(temperature(scores, numbers[:originals]))
+        temperatures.append(temperature(scores, numbers[:originals], counts[:originals]))
         _tell(f"C={c}: {right.mean():.3f} of {originals} held-out prompts, temperature {temperatures[-1]:.2f}")
         for by in (np.array(labels), languages):
             kept = by[:originals]
             _tell("  " + ", ".join(f"{name} {right[kept == name].mean():.2f}" for name in sorted(set(kept))))
         if not chosen.check:
-            columns.append(fit(part, labels, names, c, counts[:last]))
+            columns.append(fit(part, labels, names, c, counts))
     if chosen.check:
         return
+    # One score is enough where there are two classes: the difference, which the temperature is of as well.
+    columns[2] = columns[2][:, 1:] - columns[2][:, :1]
+    columns[2][-1] -= equal
     whole = np.hstack(columns)
     hashed = whole[:BUCKETS]
     scales = np.abs(hashed).max(axis=0) / 127

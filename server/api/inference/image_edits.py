@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
@@ -50,10 +51,10 @@ CHANGES = Contract(
     calls_model=True,
     raises=(RateLimited,),
 )
-"""The contract of edits and variations."""
+"""The contract of variations, and of edits, which may be JSON."""
 
 
-@route(router, "POST", "/v1/images/edits", CHANGES)
+@route(router, "POST", "/v1/images/edits", replace(CHANGES, json_too=ImageEditBody))
 async def create_image_edit(request: Request) -> Response:
     """Change pictures by a prompt; with a mask, only where it is transparent."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
@@ -72,6 +73,7 @@ async def create_image_variation(request: Request) -> Response:
 async def _changed(request: Request, body: ImageEditRequest) -> Response:
     body = with_stand_in(request, body)
     check_pictures(body)
+    body = await _upright(body, runtime_of(request))
     return await answer_pictures(request, image_edit_job(body, origin_of(request)), body, EDITED)
 
 
@@ -86,7 +88,23 @@ async def edit_of(body: ImageEditBody, runtime: Runtime, caller: Caller) -> Imag
             fields[name] = await _bytes(reference, name, runtime, caller)
     edit = as_model(ImageEditRequest, fields)
     check_pictures(edit)
-    return edit
+    return await _upright(edit, runtime)
+
+
+async def _upright(edit: ImageEditRequest, runtime: Runtime) -> ImageEditRequest:
+    """The edit with its photographs upright, as its mask is: a server may not look at their Exif data.
+
+    Raises UndecodableMedia.
+    """
+    try:
+        turned = [await runtime.redrawer.upright(data) for data in edit.image]
+    except UndecodableMedia as error:
+        error.param = "image"
+        raise
+    if not any(turned):
+        return edit
+    images = tuple(new or old for new, old in zip(turned, edit.image, strict=True))
+    return edit.model_copy(update={"image": images})
 
 
 async def _bytes(reference: ImageReference, where: str, runtime: Runtime, caller: Caller) -> bytes:
@@ -114,7 +132,7 @@ async def _bytes(reference: ImageReference, where: str, runtime: Runtime, caller
 
 async def _from_form(request: Request, *, variation: bool) -> ImageEditRequest:
     most = services_of(request).settings.server.limits.image_bytes
-    async with read_form(request, limit=most, files=MOST_FILES) as form:
+    async with read_form(request, limit=most, files=MOST_FILES, or_json=not variation) as form:
         parts = [(name, await _part(value)) for name, value in form.multi_items()]
     fields = fields_of(parts)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from hashlib import blake2b
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -26,7 +27,7 @@ from server.storage.pictures import PictureShelf
 router = APIRouter(tags=["images"])
 COMPLETED = "image_generation.completed"
 MEDIA = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/svg+xml")
-_OF_PICTURES = ("b64_json", "url", "revised_prompt", "seed")
+_OF_PICTURES = ("b64_json", "revised_prompt", "seed")
 _SHARED = ("background", "quality", "size")
 
 
@@ -54,8 +55,11 @@ async def download_image(request: Request, name: str) -> Response:
     headers = {
         "cache-control": "private, max-age=3600",
         "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+        "etag": f'"{blake2b(record.id.encode(), digest_size=12).hexdigest()}"',
         "x-content-type-options": "nosniff",
     }
+    if headers["etag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
     return FileResponse(files.path(record.id), media_type=record.body["media_type"], headers=headers)
 
 
@@ -73,9 +77,7 @@ async def answer_pictures(request: Request, job: Job[Json], body: ImageRequest, 
 
 
 async def _with_address(request: Request, picture: Json) -> Json:
-    """The picture with an address of ours in place of its bytes; one that came by address has it already."""
-    if "url" in picture:
-        return {name: value for name, value in picture.items() if name != "b64_json"}
+    """The picture with an address of ours in place of its bytes."""
     try:
         data = await asyncio.to_thread(base64.b64decode, picture["b64_json"], validate=True)
     except ValueError:
@@ -86,7 +88,7 @@ async def _with_address(request: Request, picture: Json) -> Json:
 
 
 class PictureEncoder(EventEncoder):
-    """Encodes events of pictures, which get the fields that OpenAI's have and a model did not tell.
+    """Encodes events of pictures, which are named by their type, and get the fields that a model did not tell.
 
     What is not known is what was asked for, else ``auto``; a usage that is not told is of no tokens.
     """
@@ -107,7 +109,7 @@ class PictureEncoder(EventEncoder):
             item = {**self._asked, "created_at": int(time.time()), **told}
             if item["type"] == self._completed:
                 item["usage"] = _whole_usage(item.get("usage"))
-        return super().encode(item)
+        return b"event: " + str(item.get("type")).encode() + b"\n" + super().encode(item)
 
 
 def _whole_usage(told: Any) -> Json:
@@ -146,7 +148,7 @@ class Pictures:
         picture = {name: item[name] for name in _OF_PICTURES if item.get(name) is not None}
         self._format = item.get("output_format") or self._format
         self._shared |= {name: item[name] for name in _SHARED if item.get(name)}
-        if self._as_url and "url" not in picture:
+        if self._as_url:
             picture["url"] = f"data:image/{self._format};base64,{picture.pop('b64_json')}"
         self._data.append(picture)
         self._usage = item.get("usage") or self._usage

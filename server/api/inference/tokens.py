@@ -85,6 +85,7 @@ class TokenizeAnyRequest(Templated):
             add_special=self.add_special if self.prompt is None else self.add_special_tokens,
             parse_special=self.parse_special,
             with_pieces=self.with_pieces or bool(self.return_token_strs) or self.text_ is not None,
+            **(self.model_extra or {}),
         )
 
 

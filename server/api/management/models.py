@@ -174,7 +174,7 @@ async def list_models(request: Request, query: ModelsQuery) -> Response:
         check_query(request, ModelsQuery, _OF_CLIENTS)
     services, runtime = services_of(request), runtime_of(request)
     caller = caller_of(request)
-    views = {view.model: view for view in runtime.pool.snapshot().workers}
+    views = {view.model: view for view in runtime.pool.snapshot().models}
     rows = [row for row in runtime.catalog if caller.allows(row.id, runtime.catalog)]
     data = [] if query.filters else [_router_row(mode, services.created) for mode in Mode]
     for row in query.select(rows):
@@ -259,7 +259,7 @@ def _card(request: Request, model_id: str) -> ModelCard:
     row = runtime.catalog.resolve(model_id)
     if not caller_of(request).allows(row.id, runtime.catalog):
         raise NotPermitted.of_model(row.id)
-    views = {view.model: view for view in runtime.pool.snapshot().workers}
+    views = {view.model: view for view in runtime.pool.snapshot().models}
     return describe(row, views.get(row.id), runtime, services.created, runtime.unavailable(row))
 
 

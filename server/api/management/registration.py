@@ -53,6 +53,6 @@ async def register_model(request: Request, body: ModelRow) -> Response:
     endpoint = given.pop("endpoint", None)
     settled = {str(table.get("id", "")).lower() for table in services.settings.model}
     row = await registry.register(given, endpoint, guard, settled=settled)
-    views = {view.model: view for view in runtime.pool.snapshot().workers}
+    views = {view.model: view for view in runtime.pool.snapshot().models}
     card = describe(row, views.get(row.id), runtime, services.created, runtime.unavailable(row))
     return json_response(card)

@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from catalog.errors import NotPermitted, Unavailable
+from catalog.errors import NoModels, NotPermitted, Unavailable
 from server.answers.whole import json_response
 from server.api.console import page
 from server.edge.callers import caller_of
@@ -94,8 +94,9 @@ async def health(request: Request) -> Response:
 
 @route(router, "GET", "/ready", Contract(answers=Health, open=True))
 async def ready(request: Request) -> Response:
-    """Ready for requests; 503 while starting, until the sources of models were asked, and from the first moment of
-    shutting down.
+    """Ready for requests; 503 while starting, until the sources of models were asked, while no model is set up
+    (`no_models`: requests that manage the server are answered all the same), and from the first moment of shutting
+    down.
     """
     services = services_of(request)
     services.in_flight.check_open()
@@ -103,6 +104,11 @@ async def ready(request: Request) -> Response:
         raise Unavailable("The server is starting.", retry_after=1)
     if not services.runtime.looked():
         raise Unavailable("The server is starting: it asks which models there are.", retry_after=1)
+    if not services.runtime.has_models():
+        raise NoModels(
+            "No model can answer. Pull one (roundhouse pull starter), name one in the settings, or set a "
+            "provider's key."
+        )
     return json_response({"status": "ready"})
 
 

@@ -32,7 +32,7 @@ class LogQuery(WireModel):
 class WorkerCard(TypedDict):
     """One worker process; memory is bytes, times are seconds, ``context`` is in tokens per request.
 
-    ``options`` are the engine's, those of the last load included.
+    ``options`` are the engine's, those of the last load included. ``node`` and ``replica`` are those of a cluster.
     """
 
     model: str
@@ -52,6 +52,8 @@ class WorkerCard(TypedDict):
     error: str | None
     context: int | None
     options: Json
+    node: str | None
+    replica: str | None
 
 
 class WorkerDevice(TypedDict):
@@ -64,10 +66,24 @@ class WorkerDevice(TypedDict):
     used: int
 
 
+class ClusterNode(TypedDict):
+    """A machine of a cluster; amounts of resources by name, memory in bytes."""
+
+    id: str
+    name: str
+    address: str
+    total: dict[str, float]
+    used: dict[str, float]
+    labels: dict[str, str]
+
+
 class WorkerList(TypedDict):
+    """The workers and where they run; ``nodes`` is empty without a cluster."""
+
     object: Literal["list"]
     workers: list[WorkerCard]
     devices: list[WorkerDevice]
+    nodes: list[ClusterNode]
 
 
 @route(router, "GET", "/v1/admin/workers", Contract(answers=WorkerList, admin=True))
@@ -88,6 +104,17 @@ async def list_workers(request: Request) -> Response:
                     "used": device.used,
                 }
                 for device in snapshot.devices
+            ],
+            "nodes": [
+                {
+                    "id": node.id,
+                    "name": node.name,
+                    "address": node.address,
+                    "total": dict(node.total),
+                    "used": dict(node.used),
+                    "labels": dict(node.labels),
+                }
+                for node in snapshot.nodes
             ],
         }
     )
@@ -125,4 +152,6 @@ def _worker(view: WorkerView, now: float) -> WorkerCard:
         "error": view.error,
         "context": view.context,
         "options": dict(view.options),
+        "node": view.node or None,
+        "replica": view.replica or None,
     }

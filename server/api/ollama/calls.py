@@ -207,7 +207,7 @@ class _Call:
                 f"'{row.id}' is served by another server; only local models are unloaded here.", param="model"
             )
         if row is not None:
-            busy = any(view.model == row.id and view.busy for view in self._runtime.pool.snapshot().workers)
+            busy = any(view.model == row.id and view.busy for view in self._runtime.pool.snapshot().models)
             if busy:
                 self._runtime.pool.keep(row.id, 0)  # it leaves once the present calls have ended
             else:
@@ -236,7 +236,7 @@ class _Call:
 
     def _loading(self, model: str, since: float) -> float:
         """The seconds that loading a model has taken, if it was loaded after ``since``."""
-        for view in self._runtime.pool.snapshot().workers:
+        for view in self._runtime.pool.snapshot().models:
             if view.model == model and view.started_at is not None and view.started_at >= since:
                 return view.load_seconds or 0.0
         return 0.0

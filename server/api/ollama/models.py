@@ -69,7 +69,7 @@ async def ollama_ps(request: Request) -> Response:
     from server.wires.ollama import models as shapes
 
     runtime, clock, wall = runtime_of(request), services_of(request).clock(), datetime.now(UTC)
-    views = {view.model: view for view in runtime.pool.snapshot().workers if view.state is WorkerState.READY}
+    views = {view.model: view for view in runtime.pool.snapshot().models if view.state is WorkerState.READY}
     rows = [row for row in _rows(request) if row.id in views]
     return json_response({"models": [shapes.loaded(row, views[row.id], clock=clock, wall=wall) for row in rows]})
 

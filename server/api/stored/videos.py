@@ -25,6 +25,7 @@ from catalog.errors import (
     RoundhouseError,
     Unavailable,
     UndecodableMedia,
+    UnsupportedParameter,
 )
 from catalog.types import Json
 from routing.reading.intent import is_auto
@@ -32,6 +33,7 @@ from routing.state.records import Record, RecordQuery
 from server.answers.whole import json_response
 from server.edge.callers import caller_of, origin_of, with_stand_in
 from server.edge.contracts import Contract, route
+from server.edge.json_body import as_model
 from server.edge.services import runtime_of
 from server.jobs import permitted, video_job
 from server.runtime import Runtime
@@ -49,7 +51,15 @@ from server.videos.objects import (
     delete_files,
     new_video,
 )
-from server.videos.reading import EditForm, ExtendForm, RemixBody, VideoForm, read_edit, read_video_form
+from server.videos.reading import (
+    EditForm,
+    ExtendForm,
+    RemixBody,
+    VideoForm,
+    read_edit,
+    read_video_form,
+    refuse_internal,
+)
 from server.videos.work import VideoWork
 
 router = APIRouter(tags=["videos"])
@@ -91,7 +101,13 @@ class VariantQuery(WireModel):
 def _makes(reads: type[BaseModel], *, form: bool = True) -> Contract:
     """The contract of an endpoint that makes a video."""
     return Contract(
-        reads=reads, form=form, own_reading=form, answers=VideoObject, calls_model=True, raises=(RateLimited,)
+        reads=reads,
+        form=form,
+        json_too=reads if form else None,
+        own_reading=form,
+        answers=VideoObject,
+        calls_model=True,
+        raises=(RateLimited,),
     )
 
 
@@ -196,12 +212,15 @@ async def cancel_video(request: Request, video_id: str) -> Response:
 
 @route(router, "POST", "/v1/videos/{video_id}/remix", _makes(RemixBody, form=False))
 async def remix_video(request: Request, video_id: str, body: RemixBody) -> Response:
-    """Make a video anew by another prompt, with its own model and settings."""
+    """Make a video anew by another prompt, with its own model, length and settings."""
+    refuse_internal(body)
     source = _finished(await _found(request, video_id))
     internal = source.body[INTERNAL]
-    fields = {**internal["request"], **(body.model_extra or {}), "prompt": body.prompt, "task": "remix"}
-    made = VideoRequest.model_validate({**fields, "model": internal["model"]})
-    return await _created(request, made, source=source)
+    _check_same(body.model, internal["model"], "model")
+    length = max(_whole(source.body["video"]["seconds"]), int(internal["request"]["seconds"]))
+    fields = {**internal["request"], **_given(body), "task": "remix"}
+    fields |= {"model": internal["model"], **_held_to(body, source, length)}
+    return await _created(request, as_model(VideoRequest, fields), source=source)
 
 
 # ---- parts
@@ -210,23 +229,50 @@ async def remix_video(request: Request, video_id: str, body: RemixBody) -> Respo
 async def _from_video(
     request: Request, form: EditForm, upload: bytes | None, task: Literal["edit", "extend"]
 ) -> Response:
-    fields = {name: getattr(form, name) for name in form.model_fields_set - {"video"}}
-    fields |= {"task": task, **(form.model_extra or {})}
+    fields: Json = {**_given(form), "task": task}
     work = _work(runtime_of(request))
     if form.video is None:
         assert upload is not None
         if task == "edit":
-            fields["seconds"] = str(await _length(work, runtime_of(request), upload))
-        body = VideoRequest.model_validate({**fields, "source": upload})
+            fields |= _of_length(form, await _length(work, runtime_of(request), upload))
+        fields["resized"] = form.size is not None
+        body = as_model(VideoRequest, {**fields, "source": upload})
         return await _created(request, with_stand_in(request, body))
     source = _finished(await _found(request, form.video.id))
     own = {name: source.body[INTERNAL]["request"].get(name) for name in ("size", "fps")}
     fields = {**{name: value for name, value in own.items() if value is not None}, **fields}
     fields.setdefault("model", source.body[INTERNAL]["model"])
-    if task == "edit":
-        fields["seconds"] = str(_whole(source.body["video"]["seconds"]))
-    body = with_stand_in(request, VideoRequest.model_validate(fields))
-    return await _created(request, body, source=source)
+    length = _whole(source.body["video"]["seconds"]) if task == "edit" else None
+    body = as_model(VideoRequest, {**fields, **_held_to(form, source, length)})
+    return await _created(request, with_stand_in(request, body), source=source)
+
+
+def _given(body: RemixBody) -> Json:
+    """The fields of the new video that a request names; a null names nothing."""
+    told = {name: getattr(body, name) for name in body.model_fields_set - {"video"}}
+    return {name: value for name, value in told.items() if value is not None} | (body.model_extra or {})
+
+
+def _held_to(body: RemixBody, source: Record, length: int | None) -> Json:
+    """The length of a source, if it holds, and whether another size than its own is asked for."""
+    own = (source.body[INTERNAL]["request"].get("size"), source.body["video"]["size"])
+    resized = body.size is not None and body.size not in own
+    told = source.body["video"]["seconds"]
+    return {"resized": resized, **({} if length is None else _of_length(body, length, told))}
+
+
+def _of_length(body: RemixBody, length: int, told: str = "") -> Json:
+    """A video that is changed has the length of its source. Raises UnsupportedParameter for another."""
+    _check_same(body.seconds, str(length), "seconds", told)
+    return {"seconds": str(length)}
+
+
+def _check_same(given: str | None, own: str, name: str, other: str = "") -> None:
+    if given not in (None, own, other):
+        raise UnsupportedParameter(
+            f"'{name}' is that of the source: {own!r}. Leave it out, or make a new video with POST /v1/videos.",
+            param=name,
+        )
 
 
 async def _length(work: VideoWork, runtime: Runtime, video: bytes) -> int:

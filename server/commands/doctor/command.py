@@ -113,6 +113,9 @@ def _print_report(console: Console, report: dict[str, Any], *, show_all: bool) -
             "disk, or start its server; the log says why (state.not_written).",
             style="bold red",
         )
+    if (cluster := report["cluster"]) is not None:
+        state = cluster["fault"] or f"{cluster['nodes']} nodes, {cluster['workers']} workers"
+        console.print(f"cluster {cluster['address']}: {state}", highlight=False)
     models = report["models"]
     console.print(f"\n{len(models['usable'])} of {models['known']} models of the server can be used", style="bold")
     shown = [each for each in report["providers"] if show_all or each["usable"] or each["keys"]]

@@ -10,6 +10,7 @@ from backends.workers.engines.registry import Engines, builtin_engines
 from backends.workers.placement import check_memory
 from catalog import starter
 from catalog.catalog import Catalog
+from catalog.errors import ConfigurationError
 from catalog.hardware import Machine, detect
 from catalog.model import Capability
 from catalog.types import Json
@@ -61,10 +62,23 @@ def diagnose(settings: Settings) -> Json:
             {"capability": str(advice.capability), **as_json(advice.choice)} for advice in advices if advice.choice
         ],
         "upgrades": {name: choice.entry.id for name, choice in upgrades(settings, installed, engines).items()},
-        "problems": [*broken_files(settings, catalog, faults), *_disk(settings.data_dir)],
+        "problems": [*broken_files(settings, catalog, faults), *_disk(settings.data_dir), *_cluster(settings)],
         "remarks": list(catalog.remarks()),
         "data_dir": str(settings.data_dir),
     }
+
+
+def _cluster(settings: Settings) -> list[str]:
+    """The lack that keeps this machine from reaching the cluster in the settings."""
+    if settings.workers.cluster is None:
+        return []
+    from backends.workers.cluster.find import check_ray
+
+    try:
+        check_ray()
+    except ConfigurationError as error:
+        return [error.message]
+    return []
 
 
 def matters(engine: str, machine: Machine, engines: Engines) -> bool:

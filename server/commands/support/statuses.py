@@ -50,11 +50,12 @@ class UsageError(ConfigurationError):
 
 
 class ServerAnswered(RoundhouseError):
-    """A running server answered a command with an error, whose HTTP status is ``status``."""
+    """A running server answered a command with an error: ``status`` is its HTTP status, ``told`` its code."""
 
-    def __init__(self, message: str, status: int, *, param: str | None = None) -> None:
+    def __init__(self, message: str, status: int, *, param: str | None = None, told: str | None = None) -> None:
         super().__init__(message, param=param)
         self.status = status
+        self.told = told
 
 
 def status_of(error: RoundhouseError) -> ExitStatus:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from backends.adapting.schemas import is_closed
+from backends.adapting.schemas import closed, is_closed
 from backends.wire.sampling import OLLAMA_OPTIONS
 from catalog.errors import InvalidRequest
 from catalog.types import Json
@@ -112,7 +112,7 @@ def response_format(request: OllamaAnswerRequest) -> Json | None:
         return (request.model_extra or {}).get("response_format")
     if request.format == "json":
         return {"type": "json_object"}
-    schema: Any = request.format
+    schema = closed(request.format)
     return {
         "type": "json_schema",
         "json_schema": {"name": "answer", "schema": schema, "strict": is_closed(schema)},

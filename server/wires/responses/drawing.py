@@ -5,7 +5,7 @@ Source: OpenAI's API reference and SDK types.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,7 +113,8 @@ class ImageTool:
                     elif event.get("type") == "image_generation.completed":
                         done = event
             call.spent = answer.spent
-            fields = _drawn(done, body)
+            fields = _drawn(done, body, answer.dropped)
+            call.dropped = tuple(f"tools.{DRAW}.{name}" for name in answer.dropped)
         except RoundhouseError as error:
             fields = error.to_body()
         step = ItemStep(name, _ITEM, "failed" if "error" in fields else "completed", fields=fields)
@@ -164,11 +165,14 @@ def _request(tool: Json, arguments: Json, *, partial: int | None) -> ImageReques
     return ImageRequest.model_validate({**chosen, **fixed, **progress})
 
 
-def _drawn(done: Json | None, body: ImageRequest) -> Json:
-    """The fields of a finished item. Raises StreamBroken for an answer without the picture's bytes."""
+def _drawn(done: Json | None, body: ImageRequest, dropped: Sequence[str]) -> Json:
+    """The fields of a finished item, but for what the image model left out.
+
+    Raises StreamBroken for an answer without the picture's bytes.
+    """
     if done is None or not done.get("b64_json"):
         raise StreamBroken("The image model sent no picture.")
-    asked = {name: getattr(body, name) for name in _TOLD}
+    asked = {name: None if name in dropped else getattr(body, name) for name in _TOLD}
     told = {name: value for name in _TOLD if (value := done.get(name) or asked[name]) is not None}
     prompt = done.get("revised_prompt") or body.prompt
     return {"result": done["b64_json"], "revised_prompt": prompt, "action": "generate", **told}

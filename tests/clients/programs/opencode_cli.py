@@ -14,4 +14,4 @@ provider = {
 }
 Path("opencode.json").write_text(json.dumps({"provider": {"here": provider}, "model": f"here/{MODEL}"}))
 # it escapes the quotes of a prompt that is an argument
-run("opencode", "run", given=prompt("bash", {"command": COMMAND, "description": "Make a file"}))
+run("opencode", "run", given=prompt("bash", {"command": COMMAND}))

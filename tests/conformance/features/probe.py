@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -288,7 +289,29 @@ class Gateway:
             answer = await self._client.post(door.path, json=body, headers=dict(door.headers))
         else:
             answer = await self._client.post(door.path, data=body, files={door.field: ("a", door.file)})
+        if body.get("background") is True and answer.status_code == 200:
+            await self._done(answer.json()["id"])
         return answer, [call for call in fake.calls[before:] if call.path not in _QUESTIONS]
+
+    async def _done(self, response: str) -> None:
+        """Wait for the end of a response that is made in the background."""
+        while True:
+            made = (await self._client.get(f"/v1/responses/{response}")).json()
+            if made["status"] not in ("queued", "in_progress"):
+                assert made["status"] == "completed", made
+                return
+            await asyncio.sleep(0.01)
+
+    async def _stored(self, name: str, provider: Provider, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The fields of a sample; what they refer to has been made."""
+        if "previous_response_id" in fields:
+            answer, _ = await self.ask(name, provider, {"input": "mark-before", "store": True})
+            return {**fields, "previous_response_id": answer.json()["id"]}
+        if "conversation" in fields:
+            item = {"type": "message", "role": "user", "content": "mark-before"}
+            made = await self._client.post("/v1/conversations", json={"items": [item]})
+            return {**fields, "conversation": made.json()["id"]}
+        return fields
 
     async def base(self, name: str, provider: Provider) -> tuple[Call, frozenset[str]]:
         """The call that the smallest request of a door becomes, and what it leaves out."""
@@ -301,7 +324,7 @@ class Gateway:
     async def cell(self, name: str, sample: Sample, provider: Provider) -> Cell:
         door = DOORS[name]
         base = await self.base(name, provider)
-        answer, calls = await self.ask(name, provider, sample.fields)
+        answer, calls = await self.ask(name, provider, await self._stored(name, provider, sample.fields))
         if answer.status_code >= 500 or (answer.status_code == 200 and not calls):
             return Cell(Treatment.BROKEN, answer.text[:500])
         if answer.status_code >= 400:

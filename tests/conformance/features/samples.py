@@ -167,7 +167,7 @@ RESPONSES = Door(
     {"input": "Say it.", "store": False},
     (
         *plain(
-            access_programs={"cyber": "mark-access"}, background=True,
+            access_programs={"cyber": "mark-access"},
             context_management=[{"type": "compaction", "compact_threshold": 1000}], conversation="conv_mark",
             image={"context_compression": "disabled"}, include=["reasoning.encrypted_content"],
             instructions="mark-instructions", max_output_tokens=77, max_tool_calls=2,
@@ -177,7 +177,10 @@ RESPONSES = Door(
             safety_identifier="mark-safe", service_tier="flex", store=True, temperature=0.5,
             top_logprobs=3, top_p=0.5, truncation="auto", user="mark-user",
         ),
-        Sample("background_options", {"background": True, "background_options": {"completion_window": "2h"}}),
+        Sample("background", {"background": True, "store": True}),
+        Sample("background_options", {
+            "background": True, "store": True, "background_options": {"completion_window": "2h"},
+        }),
         Sample("stream", {"stream": True}),
         Sample("stream_options", {"stream": True, "stream_options": {"include_obfuscation": False}}),
         *_efforts(lambda level: Sample(f"reasoning.effort: {level}", {"reasoning": {"effort": level}})),
@@ -251,6 +254,8 @@ RESPONSES = Door(
     gateway=MappingProxyType({
         "input": "the request itself", "model": "chooses the row",
         "stream": "the gateway asks for a stream as it needs one", "store": "the gateway keeps the response",
+        "background": "the gateway answers when nobody waits", "conversation": "the gateway keeps it",
+        "previous_response_id": "the gateway keeps it",
         "stream_options": "the gateway writes no obfuscation", "include": "answered from what the model gives",
         "truncation": "the gateway leaves out the oldest turns",
         "max_tool_calls": "bounds the provider's own tools, of which this request has none",

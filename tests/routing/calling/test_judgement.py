@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backends.wire.chat import ChatRequest
-from routing.calling.watching.judgement import ChatJudge, judge_for
+from routing.calling.watching.judgement import ChatJudge, insists, judge_for
 
 PERSON = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
 FORM = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON}}
@@ -36,6 +36,9 @@ def verdict(asked: ChatRequest, *chunks: dict[str, Any], most: int = 10_000) -> 
         ({"response_format": {"type": "text"}}, False),
         ({"response_format": {"type": "json_object"}}, True),
         ({"response_format": FORM}, True),
+        ({"guided_choice": ["a"]}, True),
+        ({"structured_outputs": {"json": PERSON}}, True),
+        ({"structured_outputs": {"regex": "a"}}, False),
         ({"tools": [TOOL]}, True),
         ({"tools": [TOOL], "tool_choice": "none"}, True),
     ],
@@ -50,6 +53,30 @@ def test_only_requests_that_say_what_is_valid_have_a_judge(fields: dict[str, Any
 def test_a_text_in_pieces_is_held_against_its_schema(text: str, valid: bool) -> None:
     pieces = [chunk(content=letter) for letter in text]
     assert verdict(request(response_format=FORM), *pieces, chunk("stop")) is valid
+
+
+@pytest.mark.parametrize(
+    ("fields", "good", "bad"),
+    [
+        ({"structured_outputs": {"choice": ["yes", "no"]}}, "yes", "maybe"),
+        ({"guided_choice": ["yes", "no"]}, "no\n", "Yes"),
+        ({"structured_outputs": {"json": PERSON}}, '{"age": 3}', "{}"),
+        ({"guided_json": '{"type": "array"}'}, "[]", "{}"),
+        ({"structured_outputs": {"json_object": True}}, "{}", "hello"),
+    ],
+)
+def test_a_form_in_vllms_words_is_held_and_insisted_on(fields: dict[str, Any], good: str, bad: str) -> None:
+    asked = request(**fields)
+    assert insists(asked)
+    for text, valid in ((good, True), (bad, False), ("", False)):
+        assert verdict(asked, chunk(content=text), chunk("stop")) is valid
+    assert verdict(request(**fields, max_tokens=1), chunk(content=good[:1]), chunk("length")) is None
+
+
+def test_a_choice_that_a_stop_sequence_may_have_cut_proves_nothing() -> None:
+    asked = request(guided_choice=["yes sir"], stop=["sir"])
+    assert verdict(asked, chunk(content="yes "), chunk("stop")) is None
+    assert verdict(asked, chunk(content="no"), chunk("stop")) is False
 
 
 @pytest.mark.parametrize(("arguments", "valid"), [('{"age": 3}', True), ('{"age": ', False), ("{}", False)])

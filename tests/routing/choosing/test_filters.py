@@ -274,11 +274,11 @@ def test_the_bound_on_cost_follows_long_prompts_tiers_and_pictures() -> None:
 @pytest.mark.parametrize(
     ("model", "asked", "tokens"),
     [
-        ("gemini-3.1-flash-image", {}, 1_120),
-        ("gemini-3.1-flash-image", {"size": "auto", "quality": "high"}, 1_120),
-        ("gemini-3.1-flash-image", {"size": "1536x1024"}, 1_120),
-        ("gemini-3.1-flash-image", {"size": "2048x2048"}, 1_680),
-        ("gemini-3.1-flash-image", {"size": "4096x4096"}, 2_520),
+        ("gemini-nano-banana-2.1", {}, 1_120),
+        ("gemini-nano-banana-2.1", {"size": "auto", "quality": "high"}, 1_120),
+        ("gemini-nano-banana-2.1", {"size": "1536x1024"}, 1_120),
+        ("gemini-nano-banana-2.1", {"size": "2048x2048"}, 1_680),
+        ("gemini-nano-banana-2.1", {"size": "4096x4096"}, 3_780),
         ("gemini-3-pro-image", {"size": "4096x4096"}, 2_000),
         ("gpt-image-1-mini", {"size": "1024x1024", "quality": "low"}, 408),
         ("gpt-image-1-mini", {"size": "1024x1024", "quality": "auto"}, 6_240),
@@ -291,7 +291,8 @@ def test_a_picture_costs_the_tokens_that_its_model_has_for_its_size_or_quality(
     row = Catalog.builtin().resolve(model)
     here = world([row])
     facts = read_image(ImageRequest(model="auto", prompt="a house", n=2, **asked))  # type: ignore[arg-type]
-    dollars = 2 * tokens * float(row.price.image_output or 0) * 1e-6
+    words = facts.prompt_tokens * float(row.price.input or 0)
+    dollars = (2 * tokens * float(row.price.image_output or 0) + words) * 1e-6
     assert float(here.estimator.cost(facts)[0]) == pytest.approx(dollars)
     assert choose(replace(facts, intent=Intent(max_cost=dollars * 1.01)), here).candidates
     assert not choose(replace(facts, intent=Intent(max_cost=dollars * 0.99)), here).candidates

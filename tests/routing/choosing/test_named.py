@@ -125,6 +125,19 @@ def test_every_local_model_with_a_tokenizer_splits_and_joins_tokens() -> None:
             choose(chat(requested=name, tokens_only=True), here)
 
 
+def test_a_model_that_is_not_ready_is_not_offered_for_its_tokenizer() -> None:
+    rows = [
+        local("gone"),
+        local("here"),
+        local("mouth", engine="speech", capabilities=frozenset({Capability.SPEAK})),
+    ]
+    with pytest.raises(CapabilityMismatch, match=r"These have: 'here'\."):
+        choose(
+            chat(requested="mouth", tokens_only=True),
+            world(rows, blocked={"gone": Block("missing", "not pulled")}),
+        )
+
+
 def test_auto_splits_tokens_by_a_model_that_has_a_tokenizer() -> None:
     here = world([remote("best", benchmarks={"overall": 0.99}), local("gguf"), local("talker", engine="speech")])
     made = choose(chat(tokens_only=True), here)

@@ -168,7 +168,7 @@ def test_a_little_known_model_is_explored_beside_a_well_known_one_that_is_hardly
     here = world([remote("a", benchmarks={"overall": 0.62}), remote("b", benchmarks={"overall": 0.6})])
     assert firsts(chat(), here) == {"a": 200}, "as little known, and better"
     for number in range(400):
-        here.estimator.observe_quality("a", Task.CHAT, Complexity.SIMPLE, float(number % 10 < 7))
+        here.estimator.observe_quality("a", Task.CHAT, Complexity.SIMPLE, float(number % 4 < 3))
     made = [choose(chat(), here, seed=seed) for seed in range(100)]
     by = {name: {m.strategy for m in made if m.candidates[0].model.id == name} for name in "ab"}
     assert by == {"a": {Strategy.PROFILE}, "b": {Strategy.EXPLORATION}}

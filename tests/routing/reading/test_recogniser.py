@@ -50,15 +50,56 @@ def test_tasks_are_recognised(read: list[Read]) -> None:
 
 
 def test_complexities_are_recognised(read: list[Read]) -> None:
-    assert share(each.complexity_is_right for each in read) >= 0.78
+    assert share(each.complexity_is_right for each in read) >= 0.82
     for level in READ_COMPLEXITIES:
         right = [each.complexity_is_right for each in read if each.labelled.complexity == level.value]
-        assert share(right) >= 0.6, level
+        assert share(right) >= 0.7, level
+    for language in {each.labelled.language for each in read}:
+        right = [each.complexity_is_right for each in read if each.labelled.language == language]
+        assert share(right) >= 0.7, language
 
 
 def test_the_last_turn_decides_and_the_rest_is_context() -> None:
     read = read_all(conversations())
-    assert share(each.task_is_right for each in read) >= 0.7
+    assert share(each.task_is_right for each in read) >= 0.8
+    assert share(each.complexity_is_right for each in read) >= 0.8
+
+
+def test_a_long_conversation_does_not_make_its_last_question_hard() -> None:
+    before = [user("Hello"), {"role": "assistant", "content": "The causes of the war were many. " * 60}]
+    assert facts(*before, user("What is the capital of Peru?")).complexity is Complexity.SIMPLE
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "task"),
+    [
+        ("Translate into French: good morning", "and in Italian?", Task.TRANSLATE),
+        ("Write a birthday poem for my aunt Rosa, four lines", "shorter please", Task.WRITE),
+        (
+            "Summarise this article: The council closed two schools and opened a library.",
+            "even shorter",
+            Task.SUMMARISE,
+        ),
+        ("Write a Python function that merges two dicts", "does it handle empty input?", Task.CODE),
+        ("Write a Python function that merges two dicts", "What is the capital of Peru?", Task.CHAT),
+    ],
+)
+def test_a_turn_that_goes_on_has_the_task_of_the_turn_before(first: str, then: str, task: Task) -> None:
+    assert facts(user(first), {"role": "assistant", "content": "Yes."}, user(then)).task is task
+
+
+@pytest.mark.parametrize(
+    "role", ["You are a helpful assistant for a garden centre.", "You are a pirate. Be brief."]
+)
+def test_a_system_prompt_that_describes_a_role_sets_no_task(role: str) -> None:
+    asked = user("Write a Python function that reverses a list")
+    assert facts(system(role), asked).task is facts(asked).task is Task.CODE
+
+
+@pytest.mark.parametrize("noun", ["琵琶湖", "納豆", "浅草寺", "紅葉", "長江", "제주도", "Bodensee", "القاهرة"])
+def test_a_bare_noun_is_a_simple_chat(noun: str) -> None:
+    found = facts(user(noun))
+    assert (found.task, found.complexity) == (Task.CHAT, Complexity.SIMPLE)
 
 
 def test_a_confidence_is_about_the_share_that_is_right(read: list[Read]) -> None:

@@ -257,6 +257,12 @@ def test_every_endpoint_has_its_facts() -> None:
     assert (spoken.capability, spoken.units, spoken.intent.local_only) == (Capability.SPEAK, 5.0, True)
     drawn = read.read_image(ImageRequest(model="m", prompt="a cat", n=3))
     assert (drawn.capability, drawn.units) == (Capability.IMAGE, 3.0)
+    assert (
+        read.read_image(ImageRequest(model="m", prompt="a cat " * 500)).prompt_tokens
+        > 500
+        > drawn.prompt_tokens
+        > 0
+    )
     split = read.read_tokens(TokenizeRequest(content="a b c"))
     joined = read.read_tokens(DetokenizeRequest(tokens=[1, 2]))
     assert split.tokens_only

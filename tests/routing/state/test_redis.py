@@ -7,9 +7,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from catalog.errors import ConfigurationError
+from routing.state.protocol import Counter
 from routing.state.redis import RedisState
 from tests.routing.state.stores import DAY, charge, hold, needs_redis_server, redis_server, until
 
@@ -39,3 +41,21 @@ async def test_an_unreachable_redis_is_a_configuration_error_without_the_passwor
     with pytest.raises(ConfigurationError) as refused:
         await RedisState(f"unix://:hunter2@{tmp_path}/none.sock").start()
     assert "hunter2" not in str(refused.value)
+
+
+@needs_redis_server
+async def test_counters_are_found_without_a_look_at_all_keys_also_those_of_an_earlier_version(
+    tmp_path: Path,
+) -> None:
+    async with redis_server(tmp_path / "redis.sock"), Redis.from_url(f"unix://{tmp_path}/redis.sock") as client:
+        await client.set("{rh}:c:spend/all/total/ever", 40)
+        await client.set("{rh}:c:spend/all/day/2020-01-01", 3, px=1)
+        state = RedisState(f"unix://{tmp_path}/redis.sock")
+        await state.start()
+        await client.config_resetstat()
+        state.count((DAY, Counter("rate/a/minute/1")), 25)
+        assert await state.counts("spend/") == {DAY.name: 25, "spend/all/total/ever": 40}
+        assert await state.counts("spend/all/total") == {"spend/all/total/ever": 40}
+        assert await state.counts("rate/") == {"rate/a/minute/1": 25}
+        assert "cmdstat_scan" not in await client.info("commandstats")
+        await state.close()

@@ -182,6 +182,17 @@ def test_a_key_whose_account_is_used_up_rests_long_and_bounded_for_every_model(c
     assert pool.blocked == {}
 
 
+def test_a_models_own_quota_that_is_used_up_rests_that_model_long_and_no_other() -> None:
+    pool = Pool("a")
+    pool.end(0, error="insufficient_quota", status=429, scope="model")
+    assert not pool.blocked_for_all
+    assert [pool.take("model"), pool.take("other")] == [None, 0]
+    pool.clock.advance(299)
+    assert pool.take("model") is None
+    pool.clock.advance(1)
+    assert pool.take("model") == 0
+
+
 def test_a_key_that_is_used_up_is_so_after_a_restart() -> None:
     before = Pool("a")
     for _ in range(2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import struct
 import zlib
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 from openai.types import ImageGenCompletedEvent, ImageGenPartialImageEvent
 
+from backends.pictures.exif import UPRIGHT, orientation_of
 from backends.wire.images import ImageEditRequest, ImageRequest
+from backends.wire.pictures import read_head
 from catalog.errors import StreamBroken
 from server.api.inference.images import PictureEncoder, Pictures
 from server.storage.pictures import UNKNOWN, media_type_of
@@ -82,6 +85,26 @@ async def test_a_masks_size_is_that_of_the_upright_picture(gateway: Gateway) -> 
     lying = encoded(quarters(8, 6), "jpeg", orientation=6)
     files = [("image", ("a.jpg", lying)), ("mask", ("m.png", png_head(6, 8)))]
     assert (await edit(gateway, files=files)).status_code == 200
+    (sent,) = asked(gateway).image
+    found = read_head(sent)
+    assert found is not None
+    assert (found.width, found.height, orientation_of(sent, found.kind)) == (6, 8, UPRIGHT)
+
+
+async def test_a_photograph_within_json_is_turned_upright_too(gateway: Gateway) -> None:
+    url = f"data:image/jpeg;base64,{base64.b64encode(encoded(quarters(8, 6), 'jpeg', orientation=6)).decode()}"
+    body = {"model": "p", "prompt": "a hat", "images": [{"image_url": url}]}
+    assert (await gateway.client.post(EDITS, json=body)).status_code == 200
+    found = read_head(asked(gateway).image[0])
+    assert found is not None
+    assert (found.width, found.height) == (6, 8)
+
+
+async def test_a_prompt_of_a_variation_is_named_as_left_out(gateway: Gateway) -> None:
+    await edit(gateway, VARIATIONS, prompt="in blue")
+    await edit(gateway, VARIATIONS)
+    await edit(gateway)
+    assert gateway.dispatcher.left_out == [("prompt",), (), ()]
 
 
 async def test_a_variation_has_no_prompt(gateway: Gateway) -> None:
@@ -167,6 +190,9 @@ async def test_a_mask_that_fits_no_picture_is_refused(gateway: Gateway, mask: by
         (None, {"partial_images": "1"}, "partial_images"),
         (None, {"stream": "true", "response_format": "url"}, "response_format"),
         (None, {"background": "transparent", "output_format": "jpeg"}, "background"),
+        (None, {"output_compression": "50"}, "output_compression"),
+        (None, {"seed": str(2**63 - 1), "n": "2"}, "seed"),
+        (None, {"output_compression": "50", "output_format": "png"}, "output_compression"),
         (None, {"image": "data:image/png;base64,AAAA"}, "image"),
         ([("image", ("a.png", PICTURE_8X6)), ("other", ("b.png", PICTURE_8X6))], {}, "other"),
         ([("image[]", ("a.png", PICTURE_8X6))] * 17, {}, "image"),
@@ -337,3 +363,27 @@ async def test_a_picture_is_served_by_its_own_kind(gateway: Gateway) -> None:
     assert media_type_of(b"<html>") == UNKNOWN
     answer = await gateway.client.get(await drawn_url(gateway))
     assert answer.headers["content-type"] == UNKNOWN
+
+
+async def test_a_picture_that_a_client_has_is_not_sent_again(gateway: Gateway) -> None:
+    url = await drawn_url(gateway)
+    first = await gateway.client.get(url)
+    again = await gateway.client.get(url, headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
+    other = await gateway.client.get(url, headers={"if-none-match": '"other"'})
+    assert (other.status_code, other.content) == (200, first.content)
+
+
+async def test_the_events_of_pictures_are_named_by_their_type_as_openais_are(gateway: Gateway) -> None:
+    body = {"model": "p", "prompt": "a bird", "stream": True}
+    answer = await gateway.client.post(DRAWINGS, json=body)
+    for name, told in zip(
+        re.findall(r"^event: (.+)$", answer.text, re.MULTILINE), events(answer.text), strict=False
+    ):
+        assert name == told["type"]
+    assert "event: image_generation.completed" in answer.text
+
+
+async def test_an_edit_of_another_media_type_is_told_both_that_it_may_have(gateway: Gateway) -> None:
+    answer = await gateway.client.post(EDITS, content=b"x", headers={"content-type": "text/plain"})
+    assert "multipart/form-data or application/json" in error(answer, 415, "unsupported_media_type")["message"]

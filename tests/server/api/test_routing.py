@@ -9,12 +9,18 @@ from typing import Any
 import pytest
 
 from catalog.errors import InvalidRequest
+from catalog.index import Index
+from catalog.model import Capability
 from catalog.types import Json
 from routing.accounts.virtual_keys import KeyLimits, Rate
+from routing.beliefs.estimator import Estimator
 from routing.calling.traces import Traces, TraceSettings
 from routing.clock import SystemClock
+from routing.facts import Complexity, Confidence, Intent, Task
+from server.api.management.route import evidence_of, prior_of, reading_of
 from server.app import create_app
 from server.peers import Verdict, answer_peer, learn
+from tests.routing.catalogue import chat, remote
 from tests.server.api.test_chat import BODY, PATH
 from tests.server.conftest import Gateway, Start, settings
 from tests.server.edge.test_gate import ADMIN, BEARER, KEYS
@@ -127,6 +133,48 @@ async def test_a_route_of_an_endpoint_that_is_not_explained_is_refused(gateway: 
 @pytest.mark.parametrize("body", [{}, {"capability": "fly", "messages": []}, {"capability": 7}, {"messages": []}])
 async def test_a_route_of_nothing_is_refused(gateway: Gateway, body: Any) -> None:
     error(await gateway.client.post("/v1/route", json=body), 400, "invalid_request")
+
+
+def _learned() -> Estimator:
+    made = Estimator(writer="test")
+    rows = [remote("measured", benchmarks={"overall": 0.8}), remote("guessed", benchmarks={})]
+    made.align(Index(rows, version=1))
+    for _ in range(3):
+        made.observe_quality("measured", Task.CODE, Complexity.SIMPLE, 1.0)
+    made.hint_quality("guessed", Task.CODE, Complexity.SIMPLE, 1.0, 0.5)
+    return made
+
+
+def test_a_route_tells_of_each_model_what_was_believed_first_and_what_was_observed_since() -> None:
+    made, facts = _learned(), chat(task=Task.CODE)
+    measured, guessed = prior_of(made, "measured", facts), prior_of(made, "guessed", facts)
+    assert measured is not None
+    assert guessed is not None
+    assert measured["source"] == "benchmarks"
+    assert measured["reason"]
+    assert guessed["source"] != "benchmarks"
+    assert guessed["strength"] < measured["strength"], "little is known of it"
+    assert evidence_of(made, "measured", facts) == {"reports": 3.0, "signs": 0.0}
+    assert evidence_of(made, "guessed", facts) == {"reports": 0.0, "signs": 0.5}
+    assert evidence_of(made, "measured", chat(task=Task.CHAT)) == {"reports": 0.0, "signs": 0.0}
+    assert prior_of(made, "a model that left", facts) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"confidence": Confidence(0.93, 0.8)}, "its words read as maths (93% sure), complex (80% sure)"),
+        ({"confidence": Confidence(0.1, 0.8)}, "its words say no task for sure (10%), so it counts as maths"),
+        ({"confidence": Confidence(1.0, 0.8)}, "its parts (tools, pictures, a schema or labels) make it maths"),
+        ({"confidence": Confidence(0.9, 0.0)}, "complex by its size"),
+        ({"intent": Intent(task=Task.MATHS), "confidence": Confidence(1.0, 0.8)}, "the caller names the task"),
+        ({"requested": "parrot"}, "a model is named: the words are not read"),
+        ({"capability": Capability.EMBED}, "the request is for embed: its words are not read"),
+    ],
+)
+def test_a_route_says_in_words_why_a_request_counts_as_its_task(changes: Json, words: str) -> None:
+    facts = replace(chat(task=Task.MATHS, complexity=Complexity.COMPLEX), **{"requested": "auto", **changes})
+    assert words in reading_of(facts)
 
 
 async def test_an_outcome_is_reported_once_and_teaches(gateway: Gateway) -> None:

@@ -53,6 +53,14 @@ async def test_what_cannot_be_split_is_told_by_its_place(gateway: Gateway, body:
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
 
 
+@pytest.mark.parametrize("body", [{"content": "Hi"}, {"prompt": "Hi"}, {"text": "Hi"}])
+async def test_fields_beside_a_text_reach_the_router_and_the_model(gateway: Gateway, body: dict[str, Any]) -> None:
+    asked = {"model": "parrot", **body, "wings": 2, "routing": {"local_only": True}}
+    assert (await gateway.client.post("/tokenize", json=asked)).status_code == 200
+    assert gateway.backend.requests[-1].model_extra["wings"] == 2
+    assert gateway.dispatcher.facts[-1].intent.local_only
+
+
 async def test_a_template_is_applied_without_decoding(gateway: Gateway) -> None:
     body = {"messages": CHAT, "add_generation_prompt": False}
     assert (await gateway.client.post("/apply-template", json=body)).json()["prompt"] == "<user>Hi"

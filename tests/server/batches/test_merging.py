@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +13,8 @@ from backends.base import Upstream
 from backends.wire.embeddings import EmbeddingRequest
 from catalog.errors import InvalidRequest
 from catalog.types import Json
-from server.batches.merging import COUNTED, FEW, MOST, EmbeddingMerger
+from server.batches.answering import AT_A_TURN, Answering
+from server.batches.merging import COUNTED, FEW, FIRST, LASTS, MOST, EmbeddingMerger
 from server.batches.pacing import Pacer
 from tests.server.batches.helpers import content, jsonl, send, until
 from tests.server.conftest import Gateway
@@ -88,8 +91,9 @@ async def test_each_line_has_its_own_vector_and_tokens(
         }
     merged = [texts for texts in embedder.asked if len(texts) > 1]
     if counts:
-        assert max(map(len, embedder.asked)) == MOST
-        assert len(embedder.asked) == -(-len(TEXTS) // MOST)
+        assert max(map(len, embedder.asked)) == FIRST
+        assert sum(map(len, embedder.asked)) == len(TEXTS)
+        assert len(embedder.asked) == 2
     else:
         assert len(embedder.asked) - len(merged) == len(TEXTS), "a model that does not count is asked line by line"
 
@@ -126,3 +130,41 @@ async def test_fewer_lines_are_asked_together_while_interactive_requests_come(
     monkeypatch.setattr(Pacer, "talks", True)
     await answers(gateway, *(line(f"r{n}", text) for n, text in enumerate(TEXTS)))
     assert max(map(len, embedder.asked)) == FEW
+
+
+@pytest.mark.parametrize(
+    ("seconds", "size"), [(LASTS / 1000, MOST), (LASTS / 50, 50), (LASTS, FEW)], ids=["fast", "usual", "slow"]
+)
+def test_a_request_has_as_many_lines_as_the_engine_answers_in_a_second(seconds: float, size: int) -> None:
+    merger = EmbeddingMerger()
+    assert merger.size == FIRST
+    for _ in range(40):
+        merger.took(seconds * merger.size, merger.size)
+    assert merger.size == size
+
+
+async def test_the_answers_of_a_merged_request_do_not_hold_up_the_event_loop(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embeds(gateway, monkeypatch)
+    turns, seen = 0, Counter[int]()
+    answered = Answering._answered
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def noted(self: Answering, *result: Any) -> None:
+        seen[turns] += 1
+        await answered(self, *result)
+
+    monkeypatch.setattr(Answering, "_answered", noted)
+    counting = asyncio.create_task(count())
+    try:
+        await answers(gateway, *(line(f"r{n}", text) for n, text in enumerate(TEXTS)))
+    finally:
+        counting.cancel()
+    assert seen.total() == len(TEXTS)
+    assert max(seen.values()) <= 2 * AT_A_TURN, "two requests may be answered in one turn"

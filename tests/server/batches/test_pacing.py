@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from server.batches.pacing import FIRST, LATELY, LONGEST, SHARE, Pacer
+from server.batches.pacing import FIRST, GATHER, LATELY, LONGEST, SHARE, Pacer
 
 
 @dataclass
@@ -145,3 +145,27 @@ async def test_an_error_that_a_measured_line_handles_leaves_no_reference_cycle()
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+async def test_the_pieces_of_an_answer_gather_while_interactive_requests_come() -> None:
+    some = Scripted()
+    some.clients.working = 1
+    gather = some.pacer.gathering()
+    waits = []
+    for is_there in (False, True, True, False, False, True):
+        if not is_there:
+            await asyncio.sleep(0)
+        before = some.now
+        await gather()
+        waits.append(some.now - before)
+    assert waits == pytest.approx([GATHER, 0, 0, GATHER, GATHER, 0]), "pieces that are there are taken at once"
+
+
+async def test_the_pieces_of_an_answer_are_taken_as_they_come_where_no_interactive_requests_do() -> None:
+    some = Scripted()
+    gather = some.pacer.gathering()
+    before = some.now
+    for _ in range(5):
+        await asyncio.sleep(0)
+        await gather()
+    assert some.now == before

@@ -13,7 +13,7 @@ import pytest
 
 from routing.clock import SystemClock
 from server.background import works
-from server.batches.journal import Done, Lines, ResultJournal, entries, read_done
+from server.batches.journal import Done, JournalEntry, Lines, ResultJournal, entries, read_done
 from server.batches.lines import opened
 from server.runtime import Runtime
 from server.settings import Settings
@@ -26,7 +26,7 @@ async def nothing() -> None:
     return None
 
 
-async def write(path: Path, *results: tuple[int, bool, bytes]) -> Done:
+async def write(path: Path, *results: Any) -> Done:
     done = Done(Lines())
     journal = ResultJournal(path, done, nothing)
     for result in results:
@@ -41,11 +41,23 @@ async def test_a_journal_gives_back_what_was_written(tmp_path: Path) -> None:
     done = await write(path, (3, True, b'{"a":1}'), (1, False, b'{"b":2}'))
     assert (done.lines.count, done.failed) == (2, 1)
     again = Done(Lines())
-    assert list(entries([path], again)) == [(True, b'{"a":1}'), (False, b'{"b":2}')]
+    assert list(entries([path], again)) == [
+        JournalEntry(True, b'{"a":1}', None),
+        JournalEntry(False, b'{"b":2}', None),
+    ]
     assert 1 in again.lines
     assert 3 in again.lines
     assert 2 not in again.lines
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_journal_tells_the_tokens_of_answers_and_one_of_an_older_version_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "1.journal"
+    await write(path, (1, True, b'{"a": "1 2"}', (12, 3, 4, 0)))
+    with path.open("ab") as file:
+        file.write(b'2 o {"b": 2}\n')
+    found = list(entries([path], Done(Lines())))
+    assert found == [JournalEntry(True, b'{"a": "1 2"}', (12, 3, 4, 0)), JournalEntry(True, b'{"b": 2}', None)]
 
 
 async def test_a_result_that_a_crash_cut_off_is_not_counted(tmp_path: Path) -> None:
@@ -63,7 +75,7 @@ async def test_of_two_results_of_a_line_the_first_counts(tmp_path: Path) -> None
     await write(one, (1, True, b"1"), (2, True, b"2"))
     await write(two, (2, False, b"3"), (3, True, b"4"))
     done = Done(Lines())
-    assert list(entries([one, two], done)) == [(True, b"1"), (True, b"2"), (True, b"4")]
+    assert [entry.result for entry in entries([one, two], done)] == [b"1", b"2", b"4"]
     assert done.failed == 0
 
 

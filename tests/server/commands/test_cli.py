@@ -231,3 +231,21 @@ def test_a_data_folder_that_cannot_be_written_is_one_line(monkeypatch: pytest.Mo
 
 def test_an_open_address_without_keys_is_refused() -> None:
     assert_one_line(roundhouse("serve", "--host", "0.0.0.0", "--port", "0"), "keys")
+
+
+def test_a_command_that_is_told_to_end_ends_what_it_has_begun() -> None:
+    program = (
+        "import os, signal, server.cli as cli\n"
+        "def app():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        signal.pause()\n"
+        "    finally:\n"
+        "        print('ended')\n"
+        "cli.app = app\n"
+        "cli.main()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("ended\n", "", 143)

@@ -298,3 +298,21 @@ def test_any_other_error_of_a_server_stays_as_it_is(
 ) -> None:
     answering(monkeypatch, status, param, "No.")
     assert refusal("draw", "a house") == ("No.", expected)
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [("gone/x.png", "No such file"), ("a.wav/x.png", "Not a directory"), ("d.png", "Is a dir")],
+)
+@pytest.mark.parametrize("command", ["draw house", "speak hello", "transcribe a.wav", "embed --text hello"])
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_paid_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, place: str, reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.wav").write_bytes(recording(b"\1\0"))
+    Path("d.png").mkdir()
+    server = served(monkeypatch, lambda path, _: httpx.Response(200, **BODIES[path]))
+    form = ["--format", "mp3"] if command.startswith("speak") else []
+    message, _ = refusal(*command.split(), *form, "-o", place)
+    assert f"{place} cannot be written: {reason}" in message
+    assert server.asked == []

@@ -293,6 +293,15 @@ def test_all_errors_of_one_row_are_found_and_what_is_not_there_is_remarked() -> 
     assert absent.startswith("roundhouse.toml:17: [[model]] 'c': source.path: there is no file or folder /")
 
 
+def test_a_file_that_an_option_names_and_that_is_not_there_is_remarked_at_its_line() -> None:
+    row = '[[model]]\nid = "a"\ncapabilities = ["chat"]\nengine = "llamacpp"\n'
+    row += 'source = { kind = "path", path = "." }\n'
+    options = '[model.options]\nmmproj = "/no/eyes"\ndraft = "/no/draft"\nlora = [{ path = "/no/lora" }]\n'
+    found = check(written(f"{row}{options}"))
+    assert [(each.where, each.error) for each in found] == [(f"roundhouse.toml:{at}", False) for at in (7, 8, 9)]
+    assert found[2].message == "[[model]] 'a': options.lora[0].path: there is no file or folder /no/lora."
+
+
 def test_every_error_of_files_of_priors_is_found() -> None:
     folder = Path("priors")
     folder.mkdir()

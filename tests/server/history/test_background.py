@@ -52,6 +52,21 @@ async def test_a_background_response_goes_on_after_its_request(serve: Start) -> 
         assert second.previous_response_id == queued.id
 
 
+async def test_a_window_for_a_background_response_is_refused_and_a_hint_is_the_gateways_own(serve: Start) -> None:
+    async with serve() as gateway, sdk(gateway) as client:
+        gateway.backend.script = (chunk("Hello"), chunk(finish="stop"), usage_chunk())
+        with pytest.raises(openai.BadRequestError, match="flex") as refused:
+            await client.responses.create(**ASK, background_options={"completion_window": "2h"})
+        assert refused.value.param == "background_options.completion_window"
+        with pytest.raises(openai.BadRequestError) as malformed:
+            await client.responses.create(**ASK, extra_body={"background_options": "2h"})
+        assert malformed.value.param == "background_options"
+        hint: Any = {"completion_window": "soonest", "continuation_id": "c1"}
+        queued = await client.responses.create(**ASK, background_options=hint)
+        assert (await ended(client, queued.id)).output_text == "Hello"
+        assert "background_options" not in gateway.backend.requests[-1].to_wire()
+
+
 async def test_a_stream_of_a_background_response_is_resumed_after_any_event(serve: Start) -> None:
     async with serve() as gateway, sdk(gateway) as client:
         gate = asyncio.Event()

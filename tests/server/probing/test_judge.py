@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -44,11 +44,13 @@ class Site(FakeOpenAI):
         self.says = {"one": BAD, "two": GOOD}
         self.judged: list[str] = []
         self.asked: list[str] = []
+        self.efforts: dict[str, str | None] = {}
         self.prefers: str | None = GOOD
         self.gate: asyncio.Event | None = None
 
     async def chat(self, request: web.Request, call: Call) -> web.StreamResponse:
         self.asked.append(call.body["model"])
+        self.efforts[call.body["model"]] = call.body.get("reasoning_effort")
         if call.body["model"] == "judge" and self.gate is not None:
             await self.gate.wait()
         return await super().chat(request, call)
@@ -97,11 +99,17 @@ async def provider() -> AsyncIterator[Site]:
 
 
 @asynccontextmanager
-async def opened(tmp_path: Path, provider: Site, judge: Json | None = None, **more: Any) -> AsyncIterator[Door]:
+async def opened(
+    tmp_path: Path,
+    provider: Site,
+    judge: Json | None = None,
+    capabilities: Sequence[str] = ("chat",),
+    **more: Any,
+) -> AsyncIterator[Door]:
     def row(name: str, **fields: Any) -> Json:
         source = {"kind": "upstream", "endpoint": "far", "model": name}
         price = {"input": 1.0, "output": 2.0}
-        return {"id": name, "capabilities": ["chat"], "source": source, "price": price, **fields}
+        return {"id": name, "capabilities": list(capabilities), "source": source, "price": price, **fields}
 
     settings = Settings.model_validate(
         {
@@ -130,6 +138,23 @@ async def test_the_better_of_two_answers_moves_both_models_apart(tmp_path: Path,
             await door.settled()
         assert door.quality("two") > door.quality("one") + 0.1
         assert await door.spent() > 0
+
+
+@pytest.mark.parametrize(("named", "effort"), [(None, "high"), ("low", "low")])
+async def test_the_runner_up_reasons_as_much_as_it_would_have_as_the_first_choice(
+    tmp_path: Path, provider: Site, named: str | None, effort: str
+) -> None:
+    hard = {
+        "role": "user",
+        "content": "Prove rigorously that the sum of the reciprocals of the primes diverges, then give a second "
+        "independent proof, compare both, and discuss what fails for twin primes.",
+    }
+    more: Json = {} if named is None else {"reasoning_effort": named}
+    async with opened(tmp_path, provider, capabilities=["chat", "reasoning"]) as door:
+        await door.ask(messages=[hard], **more)
+        await door.settled()
+    assert provider.judged
+    assert {provider.efforts["one"], provider.efforts["two"]} == {effort}
 
 
 async def test_the_judge_sees_both_orders_and_no_name_of_a_model(tmp_path: Path, provider: Site) -> None:

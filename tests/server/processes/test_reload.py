@@ -15,12 +15,16 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
+from structlog.testing import capture_logs
 
 from catalog.catalog import Catalog
 from catalog.errors import ConfigurationError
 from catalog.model import Capability, Model, PathSource
+from catalog.types import Json
 from routing.facts import Facts
 from routing.outcomes import Result
+from routing.plan import Block
+from routing.upstreams.availability import Availability
 from routing.upstreams.circuit import CircuitState
 from routing.upstreams.discovery import Discovery, Listing
 from server import catalog_updates
@@ -112,7 +116,12 @@ async def test_a_change_that_needs_a_restart_is_refused_by_name(name: str) -> No
     assert services.settings is before
 
 
-async def test_the_server_is_ready_once_the_sources_of_models_were_asked(
+def error_of(answer: httpx.Response) -> Json:
+    error: Json = answer.json()["error"]
+    return error
+
+
+async def test_the_server_starts_until_the_sources_of_models_were_asked_and_then_says_that_it_has_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, answer = asyncio.Event(), asyncio.Event()
@@ -122,7 +131,11 @@ async def test_the_server_is_ready_once_the_sources_of_models_were_asked(
         await answer.wait()
         return ()
 
+    def absent(self: Availability, models: tuple[Model, ...]) -> dict[str, Block]:
+        return {model.id: Block("not_pulled", "it is not here") for model in models if model.local}
+
     monkeypatch.setattr(Discovery, "scan", scan)
+    monkeypatch.setattr(Availability, "look", absent)  # a voice comes with its package
     app = create_app(settings(data_dir=tmp_path), open_runtime=open_runtime)
     transport = httpx.ASGITransport(app=app)
     async with (
@@ -133,9 +146,14 @@ async def test_the_server_is_ready_once_the_sources_of_models_were_asked(
         starting = await client.get("/ready")
         assert (starting.status_code, starting.headers["retry-after"]) == (503, "1")
         answer.set()
-        async with asyncio.timeout(30):
-            while (await client.get("/ready")).status_code != 200:
-                await asyncio.sleep(0)
+        with capture_logs() as logs:
+            async with asyncio.timeout(30):
+                while (told := error_of(await client.get("/ready")))["code"] == "service_unavailable":
+                    await asyncio.sleep(0)
+        assert not [each for each in logs if each["event"] == "request refused"], "probes come every second"
+        assert told["code"] == "no_models", "starting and empty are two things"
+        assert "roundhouse pull starter" in told["message"]
+        assert (await client.get("/health")).json() == {"status": "ok"}, "an empty server is no dead one"
 
 
 async def test_a_source_of_models_that_does_not_answer_delays_readiness_for_a_time_only(

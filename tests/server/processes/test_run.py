@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from catalog.errors import ConfigurationError
 from server.processes.data_folder import check_data_dir, claimed
 from server.processes.reload import apply_settings
-from server.processes.signals import SignalHandlers
+from server.processes.signals import Reloads, SignalHandlers
 from server.processes.sockets import bind
 from server.settings import ServerSettings
 from tests.loop_time import virtual_time, within
@@ -113,6 +113,28 @@ async def test_sighup_reloads_keys_and_limits_and_drops_nothing(serve: Start) ->
         assert (await gateway.client.get("/v1/models", headers={"x-api-key": "new-key"})).status_code == 200
         gateway.dispatcher.gate.set()
         assert (await waiting).status_code == 200
+
+
+async def test_a_reload_that_is_asked_for_during_another_follows_it_once() -> None:
+    go_on, begun = asyncio.Event(), 0
+
+    async def reload() -> None:
+        nonlocal begun
+        begun += 1
+        await go_on.wait()
+
+    reloads = Reloads(reload)
+    reloads.ask()
+    while begun == 0:
+        await asyncio.sleep(0)
+    for _ in range(3):
+        reloads.ask()
+    go_on.set()
+    await reloads.wait_finished()
+    assert begun == 2
+    reloads.ask()
+    await reloads.wait_finished()
+    assert begun == 3
 
 
 async def test_a_reload_with_a_mistake_changes_nothing(serve: Start) -> None:

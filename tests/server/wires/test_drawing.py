@@ -27,7 +27,7 @@ from server.runtime import HasCatalog
 from server.wires.responses.drawing import can_draw
 from tests.server.api.test_openai_sdk import sdk
 from tests.server.conftest import Gateway, Start
-from tests.server.fakes import CHAT, FakeBackend, Script, chunk, usage_chunk
+from tests.server.fakes import CHAT, FakeAnswer, FakeBackend, Script, chunk, usage_chunk
 
 TOOL: Any = {"type": "image_generation"}
 OTHER: Any = {"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": False}
@@ -425,3 +425,16 @@ def test_counts_are_added_and_the_rest_is_the_newest() -> None:
     }
     assert added(None, one) == one
     assert added(one, None) == one
+
+
+async def test_what_the_image_model_leaves_out_is_named_and_not_told_as_the_pictures(
+    serve: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeAnswer, "dropped", property(lambda _: ("quality",)))
+    async with studio(serve, FOX, DONE) as made:
+        raw = await made.client.responses.with_raw_response.create(
+            **{**ASK, "tools": [{**TOOL, "quality": "high", "background": "opaque"}]}
+        )
+        assert raw.headers["x-roundhouse-dropped"] == "quality, tools.image_generation.quality"
+        item: Any = raw.parse().output[0]
+        assert (item.quality, item.background) == (None, "opaque")

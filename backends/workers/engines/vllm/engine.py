@@ -1,4 +1,4 @@
-"""Engine ``vllm``: ``vllm serve`` as a child of the worker, on the worker's Unix socket.
+"""Engine ``vllm``: ``vllm serve`` as a child of the worker, on the worker's socket.
 
 vLLM starts processes of its own, so the worker leads their session: it forwards SIGTERM, and the session is killed
 as a whole. Arguments: https://docs.vllm.ai/en/latest/cli/serve.html, held to those of vLLM 0.32.0 by a test.
@@ -21,7 +21,8 @@ from pydantic import Field
 from backends.workers.engines.common.options import EngineOptions, FolderPath, UserPath, read_options
 from backends.workers.engines.common.prompts import Prompts
 from backends.workers.engines.vllm import middleware
-from backends.workers.spec import Ready, WorkerSpec
+from backends.workers.memory import visible_device
+from backends.workers.spec import Ready, WorkerSpec, split_socket
 from catalog.errors import ConfigurationError
 
 _PAUSE = 0.2
@@ -58,7 +59,9 @@ def arguments(spec: WorkerSpec) -> list[str]:
     options = read_options(VllmOptions, "vllm", spec.options)
     if spec.path is None:
         raise ConfigurationError(f"Engine vllm needs a model folder, and '{spec.model_id}' names none.")
-    given: list[str] = ["serve", spec.path, "--uds", spec.socket, "--served-model-name", spec.model_id]
+    tcp = split_socket(spec.socket)
+    where = ["--uds", spec.socket] if tcp is None else ["--host", tcp[0], "--port", str(tcp[1])]
+    given: list[str] = ["serve", spec.path, *where, "--served-model-name", spec.model_id]
     pairs: list[tuple[str, object | None]] = [
         ("--max-num-seqs", spec.slots + spec.extra),
         ("--max-model-len", spec.context),
@@ -101,7 +104,7 @@ def environment(spec: WorkerSpec) -> dict[str, str]:
     if kind == "cpu":
         added |= {"VLLM_CPU_KVCACHE_SPACE": str(options.cpu_kv_cache_gib), "OMP_NUM_THREADS": str(spec.threads)}
     elif index and options.tensor_parallel_size == options.pipeline_parallel_size == 1:
-        added["CUDA_VISIBLE_DEVICES"] = index
+        added["CUDA_VISIBLE_DEVICES"] = visible_device(int(index), os.environ)
     return added
 
 
@@ -127,12 +130,16 @@ def serve(spec: WorkerSpec, ready: Ready) -> None:
 
 
 def healthy(path: str) -> bool:
-    """Whether a server on this Unix socket answers ``GET /health`` with 200."""
+    """Whether a server on this socket answers ``GET /health`` with 200."""
     connection = http.client.HTTPConnection("worker", timeout=2)
+    tcp = split_socket(path)
     try:
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(2)
-        connection.sock.connect(path)
+        if tcp is not None:
+            connection.sock = socket.create_connection(tcp, 2)
+        else:
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(2)
+            connection.sock.connect(path)
         connection.request("GET", "/health")
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):

@@ -53,8 +53,10 @@ function Draw({ models }) {
       if (form.size !== "auto") body.size = form.size;
       if (form.seed !== "") body.seed = Number(form.seed);
       if (form.negative.trim()) body.negative_prompt = form.negative;
+      if (mask.current.files.length && !sources.current.files.length) throw new Error("A mask needs a picture to change.");
       const response = await ask(body, sources.current.files, mask.current.files[0], stop.current.signal);
-      const told = { model: response.headers.get("x-roundhouse-model"), reason: response.headers.get("x-roundhouse-reason") };
+      const head = (name) => response.headers.get(`x-roundhouse-${name}`);
+      const told = { model: head("model"), reason: head("reason"), dropped: head("dropped"), notice: head("notice") };
       for await (const item of events(response)) {
         if (!item.type.endsWith(".completed") && !item.type.endsWith(".partial_image")) continue;
         const one = { ...told, prompt: form.prompt, seed: item.seed, took: (performance.now() - began) / 1000, partial: item.type.endsWith("image"),
@@ -88,6 +90,7 @@ function Draw({ models }) {
     <div class="gallery">${pictures.map((each) => html`<figure class="card">
       <img src=${each.url} alt=${each.prompt} />
       <figcaption>${each.prompt}<div class="hint">${[each.model, each.reason, seconds(each.took), each.seed != null && `seed ${each.seed}`].filter(Boolean).join(" · ")}</div>
+        ${each.dropped && html`<div class="hint">not taken: ${each.dropped}</div>`}${each.notice && html`<div class="hint">${each.notice}</div>`}
         <a class="button small" href=${each.url} download="picture.png"><${Icon} name="download" /> Save</a></figcaption>
     </figure>`)}</div>`;
 }

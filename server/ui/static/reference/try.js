@@ -9,8 +9,8 @@ import { exampleOf } from "./schema.js";
 const MOST_SHOWN = 200_000;
 
 export function Try({ each, document }) {
-  const json = each.requestBody?.content["application/json"];
   const form = each.requestBody?.content["multipart/form-data"];
+  const json = form ? undefined : each.requestBody?.content["application/json"];
   const [values, setValues] = useState({});
   const [body, setBody] = useState(json ? JSON.stringify(exampleOf(each, json.schema, document), null, 2) : "");
   const [answer, setAnswer] = useState(null);

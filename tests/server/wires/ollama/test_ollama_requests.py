@@ -121,7 +121,9 @@ def test_a_format_is_any_json_or_a_schema() -> None:
     assert "response_format" not in chat(format="")[0]
     schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
     asked = chat(format=schema)[0]["response_format"]["json_schema"]
-    assert asked["schema"] == schema
+    assert asked["schema"] == {**schema, "additionalProperties": False}, "as Ollama's grammars have it"
+    assert asked["strict"] is True
+    asked = chat(format={**schema, "additionalProperties": True})[0]["response_format"]["json_schema"]
     assert asked["strict"] is False, "an open schema is no strict one at OpenAI"
 
 
