@@ -53,11 +53,11 @@ from routing.reading.mixed import read_mixed_embedding
 from routing.reading.realtime import read_realtime
 from routing.reading.stand_ins import StandIn, embeds_by_choice
 from routing.reading.videos import read_discard, read_video
-from server.answers.voices import voiced
 from server.callers import Caller, Origin
 from server.functions import check_results, with_tools
 from server.runtime import Dispatches, Runtime
 from server.storage.provider_objects import refuse_addresses, refuse_in_texts, refuse_objects
+from server.storage.voices import voiced
 
 T = TypeVar("T")
 Opens = Callable[[Runtime, Job[T], Caller], AbstractAsyncContextManager[Answer[T]]]

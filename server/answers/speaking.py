@@ -25,11 +25,11 @@ from catalog.types import Json
 from routing.calling.answer import Answer
 from routing.calling.job import Job
 from server.answers.pieces import TextPieces, speakable
-from server.answers.voices import voiced
 from server.answers.wrapping import Wrapping, with_notice
 from server.callers import Caller, Origin
 from server.jobs import Opens, open_job, permitted, speech_job
 from server.runtime import Runtime
+from server.storage.voices import voiced
 
 Form = Literal["wav", "aac", "mp3", "flac", "opus", "pcm16"]
 _FORMS: dict[str, AudioFormat] = {

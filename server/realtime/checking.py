@@ -29,13 +29,13 @@ from routing.calling.dispatcher import nothing_left
 from routing.calling.job import Job
 from routing.plan import Candidate
 from routing.reading.intent import is_auto
-from server.answers.voices import voiced
 from server.callers import Caller, Origin
 from server.jobs import chat_job, permitted, speech_job, transcription_job
 from server.realtime.configuration import Configuration
 from server.realtime.context import within
 from server.realtime.fields import ResponseFields
 from server.runtime import Runtime
+from server.storage.voices import voiced
 
 _Body = TypeVar("_Body", bound=BaseModel)
 _Item = TypeVar("_Item")

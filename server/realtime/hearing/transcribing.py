@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Protocol
 
 from backends.wire.audio import TranscriptionRequest
 from catalog.errors import RoundhouseError, StreamBroken
@@ -14,10 +15,22 @@ from catalog.types import Json
 from routing.calling.answer import Answer
 from server.edge.errors import as_error
 from server.jobs import permitted, transcription_job
-from server.realtime.configuration import Configuration
 from server.realtime.context import SessionContext, items_of
 from server.realtime.fields import InputTranscription
-from server.realtime.sound import wav
+from server.realtime.sound import AudioForm, wav
+
+
+class Heard(Protocol):
+    """The session's configuration, as far as it concerns the transcripts."""
+
+    @property
+    def input_form(self) -> AudioForm: ...
+
+    @property
+    def transcription(self) -> InputTranscription | None: ...
+
+    @property
+    def constraints(self) -> tuple[Json | None, bool | None]: ...
 
 
 class Transcribing:
@@ -27,7 +40,7 @@ class Transcribing:
         self,
         context: SessionContext,
         audio: bytes,
-        session: Configuration,
+        session: Heard,
         *,
         counted: bool = True,
     ) -> None:
@@ -128,7 +141,7 @@ class Transcribing:
             raise StreamBroken("The transcript ended before it was complete.")
 
 
-def planned_here(context: SessionContext, session: Configuration) -> bool:
+def planned_here(context: SessionContext, session: Heard) -> bool:
     """Whether the router would choose a model of this machine. Raises as a job does."""
     asked = session.transcription or InputTranscription()
     body, origin = context.asked(TranscriptionRequest(model=asked.model, file=b" ", **_given(asked)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Protocol
 
 from backends.voices import openai_voice, unknown_voice
 from backends.wire.audio import ClonedSpeech, SpeechRequest, VoiceId
@@ -15,10 +16,11 @@ from catalog.catalog import Catalog
 from catalog.errors import NotFound
 from catalog.model import Model, UpstreamSource
 from routing.facts import Facts
+from routing.plan import Plan
 from routing.reading.intent import is_auto
 from server.callers import Caller
-from server.runtime import Runtime
 from server.storage.provider_objects import may_name
+from server.storage.storage import Storage
 
 OWN = "voice_"
 """The beginning of ids of voices of recordings, here and at OpenAI."""
@@ -27,7 +29,24 @@ _ASKS_ITS_ACCOUNT = frozenset({"elevenlabs"})
 """Protocols whose backend looks a voice up in the account, which costs nothing, before it speaks."""
 
 
-def voiced(runtime: Runtime, facts: Facts, request: SpeechRequest, caller: Caller) -> Facts:
+class Explains(Protocol):
+    def explain(self, facts: Facts) -> Plan: ...
+
+
+class KnowsVoices(Protocol):
+    """The part of the running server that knows the voices."""
+
+    @property
+    def storage(self) -> Storage: ...
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+    @property
+    def dispatcher(self) -> Explains: ...
+
+
+def voiced(runtime: KnowsVoices, facts: Facts, request: SpeechRequest, caller: Caller) -> Facts:
     """The facts of a request for speech, without the models that lack its voice.
 
     Raises NotFound for an id of a voice that is not the caller's to name, UnsupportedParameter for a name that no
