@@ -116,7 +116,7 @@ $(LOWEST)/.made: pyproject.toml deploy/lowest.py | $(VENV)/.dev
 CLUSTER := $(VENV)-cluster
 ISOLATED = unshare $(if $(filter-out 0,$(shell id -u)),--map-root-user) --net --pid --fork --mount-proc --kill-child=SIGKILL
 test-cluster: setup $(CLUSTER)/.made  ## Three nodes of Ray, two gateways and Redis, each lost in turn: five minutes. QUICK=1: less.
-	ROUNDHOUSE_CLUSTER=isolated $(ISOLATED) $(CLUSTER)/bin/python -m tests.cluster -s $(if $(QUICK),-k "starter or different or killed_worker or cable")
+	ROUNDHOUSE_CLUSTER=isolated $(ISOLATED) $(CLUSTER)/bin/python -m tests.cluster -s $(if $(QUICK),-k "starter or different or killed_worker")
 
 # The environment of the tests, with Ray on top: a file of paths makes the one's packages visible in the other.
 $(CLUSTER)/.made: pyproject.toml deploy/cluster.py | $(VENV)/.dev
