@@ -71,6 +71,8 @@ async def post(site: Site, path: str, body: bytes) -> tuple[int, dict[str, str],
 def complaint(status: int, headers: dict[str, str], answer: bytes) -> str | None:
     """The fault of an answer, or None."""
     if status == 200:
+        if b'"code":"answer_invalid"' in answer:  # the form that was asked for came too late to be another model's
+            return None
         if b"event: error" in answer or b'data: {"error"' in answer or b'\n{"error"' in b"\n" + answer:
             return "an error within the stream"
         return None

@@ -98,7 +98,7 @@ async def test_a_deadline_rings_although_bytes_arrive_in_every_iteration_of_the_
 
 async def stepping(http: HttpClient, address: str, *, uds: str | None, times: Timeouts, pause: float = 0.0) -> int:
     """How many events a stream has whose reader pauses once, after the first."""
-    upstream = Upstream("steps", "openai", address, "m", uds=uds, timeouts=times)
+    upstream = Upstream("steps", "openai" if uds is None else "worker", address, "m", uds=uds, timeouts=times)
     read = 0
     async with http.open(upstream, "POST", "/images/generations", json={}) as response:
         async for _ in response.events():

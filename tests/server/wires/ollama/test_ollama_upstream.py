@@ -53,8 +53,9 @@ def test_a_conversation_with_pictures_thoughts_and_tools_arrives() -> None:
 
 def test_a_format_and_logprobs_arrive() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    closed = {**schema, "additionalProperties": False}  # as Ollama's own grammars have it
     asked = {"messages": [{"role": "user", "content": "Hi"}], "logprobs": True, "top_logprobs": 2}
     body, lost = sent({**asked, "format": schema})
-    assert (body["format"], body["logprobs"], body["top_logprobs"], lost) == (schema, True, 2, ())
+    assert (body["format"], body["logprobs"], body["top_logprobs"], lost) == (closed, True, 2, ())
     assert sent({**asked, "format": "json"})[0]["format"] == "json"
     assert sent({**asked, "think": False})[0]["think"] is False
