@@ -10,7 +10,6 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 LONGEST_SHOWN = 80
-LONGEST_REPEATED = 40
 MOST_NAMED = 20
 """Known names of which all are told where none is near an unknown one."""
 UNKNOWN, MISSING = "extra_forbidden", "missing"
@@ -52,31 +51,7 @@ _SAYS = {
     "path_type": "it must be a path",
     "none_required": "it must be left out",
 }
-_NO_PROSE = frozenset(
-    {
-        *(
-            "bool_type",
-            "bool_parsing",
-            "int_type",
-            "int_parsing",
-            "int_parsing_size",
-            "float_type",
-            "float_parsing",
-        ),
-        *("finite_number", "greater_than", "greater_than_equal", "less_than", "less_than_equal", "multiple_of"),
-        *("literal_error", "enum", "string_pattern_mismatch"),
-    }
-)
-_SECRET = re.compile(
-    r"(?:^|[_-])(?:api_?key|keys?|token|secret|password|passphrase|authorization|credentials?|headers?|cookies?|key_env|url|uri|proxy)$",
-    re.IGNORECASE,
-)
 _PYDANTICS = re.compile(r"^(Input|Value|String|Object|List|Dictionary|Tuple|Set|URL) (should|must) ")
-
-
-def of_request(error: ErrorDetails) -> str:
-    """As :func:`describe`, of a field of a request: its value is repeated if it :func:`may_repeat`."""
-    return describe(error, value=may_repeat(error["loc"], error["type"], error.get("input")))
 
 
 def allowed(error: ErrorDetails) -> str:
@@ -89,17 +64,6 @@ def allowed(error: ErrorDetails) -> str:
         message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ").rstrip(".")
         return _PYDANTICS.sub("it must ", message).replace("it must be a valid ", "it must be a ", 1)
     return said[:-1] if said.endswith((" 1 characters", " 1 items")) else said
-
-
-def may_repeat(path: Iterable[int | str], broken: str, came: Any) -> bool:
-    """Whether a value may be repeated in the refusal of the field at ``path``.
-
-    It is a short printable text in the place of a number, a flag or one of several words, which is no one's prose,
-    and no part of the path has the name of a secret.
-    """
-    if broken not in _NO_PROSE or not isinstance(came, str) or len(came) > LONGEST_REPEATED:
-        return False
-    return bool(came) and came.isprintable() and not any(_SECRET.search(str(part)) for part in path)
 
 
 def describe(error: ErrorDetails, *, value: bool) -> str:

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from catalog.errors import InvalidRequest
 from catalog.validation.nesting import fields_at
-from catalog.validation.wording import MISSING, UNKNOWN, allowed, may_repeat, or_known, shown
+from catalog.validation.wording import MISSING, UNKNOWN, allowed, or_known, shown
 
 M = TypeVar("M", bound=BaseModel)
 MAX_PARAM = 200
@@ -129,20 +129,20 @@ def from_validation(
     if there[0]["type"] == UNKNOWN and model is not None and chosen:
         reason += or_known(str(chosen[-1]), fields_at(model, chosen[:-1]))
     if there[0]["type"] not in (MISSING, UNKNOWN) and chosen:
-        reason += f" ({_came(_at(sent, chosen), there[0]['type'], chosen)})"
+        reason += f" ({_came(_at(sent, chosen), there[0]['type'])})"
     end = "" if reason.endswith("?") else "."
     return InvalidRequest(
         f"'{param}': {reason}{end}"[:MAX_MESSAGE] if param else f"{reason}{end}", param=param or None
     )
 
 
-def _came(value: Any, broken: str, path: Sequence[int | str]) -> str:
+def _came(value: Any, broken: str) -> str:
     """The words for a value that breaks a rule: its number of items, or a number, which a query has as text."""
     if broken in _OF_LENGTH and isinstance(value, list | tuple | dict):
         return f"it has {len(value)}"
     if broken in _COMPARED and isinstance(value, str) and _PLAIN_NUMBER.fullmatch(value):
         return f"it is {value}"
-    return f"it is {shown(value, value=may_repeat(path, broken, value))}"
+    return f"it is {shown(value, value=False)}"
 
 
 _OF_LENGTH = frozenset({"too_long", "too_short"})

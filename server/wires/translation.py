@@ -90,7 +90,7 @@ def validated(
             return validated(body, left_out, foreign=foreign, place=place, original=original, makers=makers)
         first = wrong.errors(include_url=False)[0]
         where = place(wording.place(first))
-        raise InvalidRequest(f"{where}: {wording.of_request(first)}", param=where) from None
+        raise InvalidRequest(f"{where}: {wording.describe(first, value=False)}", param=where) from None
 
 
 def named(item: Mapping[str, Any], field: str, where: str) -> str:

@@ -11,7 +11,7 @@ from backends.workers.engines.common.options import EngineOptions, read_options
 from backends.workers.program.app import parse as parse_in_worker
 from catalog.errors import ConfigurationError, InvalidRequest
 from catalog.toml_rows import user_models
-from catalog.validation.wording import describe, of_request, shown
+from catalog.validation.wording import describe, shown
 from routing.reading.intent import read_intent
 from server.edge.json_body import parse
 
@@ -34,17 +34,15 @@ class Body(BaseModel):
     [
         ("share", 2, "it must be at most 1 (it is 2)"),
         ("share", -1, "it must be at least 0 (it is -1)"),
-        ("share", "x", "it must be a number (it is 'x')"),
+        ("share", "x", "it must be a number (it is text)"),
         ("count", 0, "it must be more than 0 (it is 0)"),
         ("count", 1.5, "it must be a whole number (it is 1.5)"),
-        ("mode", "c", "it must be 'a' or 'b' (it is 'c')"),
-        ("mode", "c" * 41, "it must be 'a' or 'b' (it is text)"),
-        ("mode", "c\x1b", "it must be 'a' or 'b' (it is text)"),
+        ("mode", "c", "it must be 'a' or 'b' (it is text)"),
         ("api_key", "c", "it must be 'a' or 'b' (it is text)"),
         ("flag", 7, "it must be true or false (it is 7)"),
         ("name", "", "it must have at least 1 character (it is empty text)"),
         ("name", "long name", "it must have at most 3 characters (it is text)"),
-        ("name", "A", "it must match the pattern ^[a-z]*$ (it is 'A')"),
+        ("name", "A", "it must match the pattern ^[a-z]*$ (it is text)"),
         ("name", None, "it must be text (it is null)"),
         ("items", "x", "it must be a list (it is text)"),
         ("items", ["x", "y"], "it must have at most 1 item (it is a list)"),
@@ -55,7 +53,7 @@ class Body(BaseModel):
 def test_what_is_allowed_and_what_came(field: str, value: Any, said: str) -> None:
     with pytest.raises(ValidationError) as wrong:
         Body.model_validate({field: value})
-    assert of_request(wrong.value.errors()[0]) == said
+    assert describe(wrong.value.errors()[0], value=False) == said
 
 
 @pytest.mark.parametrize("value", ["x", "sk-planted"])

@@ -54,4 +54,4 @@ def to_embedding(
     except ValidationError as wrong:
         first: Any = wrong.errors(include_url=False)[0]
         where = wording.place(first)
-        raise InvalidRequest(f"{where}: {wording.of_request(first)}", param=where) from None
+        raise InvalidRequest(f"{where}: {wording.describe(first, value=False)}", param=where) from None

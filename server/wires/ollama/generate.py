@@ -95,4 +95,4 @@ def _validated(body: Json) -> CompletionRequest:
             return _validated(body)
         first: Any = wrong.errors(include_url=False)[0]
         where = option_place(wording.place(first))
-        raise InvalidRequest(f"{where}: {wording.of_request(first)}", param=where) from None
+        raise InvalidRequest(f"{where}: {wording.describe(first, value=False)}", param=where) from None

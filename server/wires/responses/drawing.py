@@ -136,7 +136,7 @@ class ImageTool:
             return _request(self.tool, given, partial=self.tool.get("partial_images") if self.streamed else 0)
         except ValidationError as wrong:
             first = wrong.errors(include_url=False)[0]
-            raise InvalidRequest(f"{wording.place(first)}: {wording.of_request(first)}") from None
+            raise InvalidRequest(f"{wording.place(first)}: {wording.describe(first, value=False)}") from None
 
 
 def is_own(item: Json) -> bool:

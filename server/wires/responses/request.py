@@ -11,7 +11,7 @@ from backends.wire.common import WireModel
 from backends.wire.responses import INCLUDES, Reasoning, ResponsesRequest, TextConfig
 from catalog.errors import InvalidRequest, UnsupportedParameter
 from catalog.types import Json
-from catalog.validation.wording import of_request, of_type, place
+from catalog.validation.wording import describe, of_type, place
 from server.wires.responses.items import to_messages
 from server.wires.responses.reasoning import makers_in
 from server.wires.responses.tools import Toolbox, ToolKey
@@ -223,7 +223,7 @@ def _update(items: list[Json], body: Json, losses: Losses) -> None:
         except ValidationError as wrong:
             first = wrong.errors(include_url=False)[0]
             where = f"input[{position}].{place(first)}"
-            raise InvalidRequest(f"{where}: {of_request(first)}", param=where) from None
+            raise InvalidRequest(f"{where}: {describe(first, value=False)}", param=where) from None
         _reasoning(update.reasoning, body, losses)
         _text(update.text, body, losses)
 
