@@ -129,7 +129,8 @@ class Answering:
 
     async def _together(self, lines: Sequence[Line]) -> list[list[Line]]:
         """Answer lines by merged requests; the lines that must be asked alone are returned, in groups."""
-        assert self._merger is not None
+        merger = self._merger  # another group may show meanwhile that merging does not work here
+        assert merger is not None
         groups: dict[bytes | None, list[tuple[Line, Request]]] = {}
         alone: list[Line] = []
         for number, line in enumerate(lines):
@@ -140,7 +141,7 @@ class Answering:
             except RoundhouseError:
                 alone.append(line)
                 continue
-            groups.setdefault(self._merger.key(request.body), []).append((line, request))
+            groups.setdefault(merger.key(request.body), []).append((line, request))
         left = [alone]
         for key, group in groups.items():
             if key is None or len(group) == 1 or not await self._merged(group[0][1].door, group):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from backends.wire.embeddings import EmbeddingRequest
 from catalog.errors import InvalidRequest
 from catalog.types import Json
 from server.batches.answering import AT_A_TURN, Answering
+from server.batches.lines import Line
 from server.batches.merging import COUNTED, FEW, FIRST, LASTS, MOST, EmbeddingMerger
 from server.batches.pacing import Pacer
 from tests.server.batches.helpers import content, jsonl, send, until
@@ -96,6 +97,22 @@ async def test_each_line_has_its_own_vector_and_tokens(
         assert len(embedder.asked) == 2
     else:
         assert len(embedder.asked) - len(merged) == len(TEXTS), "a model that does not count is asked line by line"
+
+
+async def test_a_group_is_read_to_its_end_though_another_shows_that_merging_does_not_work(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = embeds(gateway, monkeypatch)
+    together = Answering._together
+
+    async def shown_meanwhile(self: Answering, lines: Sequence[Line]) -> list[list[Line]]:
+        asyncio.get_running_loop().call_soon(setattr, self, "_merger", None)  # in the first pause of the reading
+        return await together(self, lines)
+
+    monkeypatch.setattr(Answering, "_together", shown_meanwhile)
+    found = await answers(gateway, *(line(f"r{n}", "good") for n in range(20)))
+    assert len(found) == 20
+    assert embedder.asked == [["good"]] * 20, "each line is asked alone from then on"
 
 
 async def test_a_wrong_text_fails_alone(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
