@@ -178,6 +178,8 @@ class FakeWorker:
             await self._stream(shape, switches, count, writer, limited=count == limit or not whole)
         else:
             text = "".join(self._text(switches, i) for i in range(count))
+            if switches.get("interval"):
+                await asyncio.sleep(switches["interval"] * count)
             await _json(writer, 200, shape.whole(text, count))
 
     async def _stream(
