@@ -27,7 +27,7 @@ async def test_waiting_requests_start_another_replica_on_another_node(open_clust
         await cluster.until(lambda: len(cluster.ready()) == 2)
         assert {view.node for view in cluster.ready()} == {"n1", "n2"}
         assert await asyncio.gather(*calls) == ["m:0 m:1 m:2 m:3 "] * 6
-        assert {view.busy for view in cluster.ready()} == {0}
+        await cluster.until(lambda: {view.busy for view in cluster.ready()} == {0})
 
 
 async def test_an_idle_replica_too_many_ends_and_the_last_one_after_its_idle_time(
