@@ -105,7 +105,7 @@ ENFORCED: dict[str, dict[str, Any]] = {
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "not": (thing(s={"type": "string", "not": {"const": "a"}}), "'not' at $.properties.s"),
     "if": ({"type": "object", "if": {"required": ["a"]}, "then": {"required": ["b"]}}, "'if' at $"),
-    "look-ahead": (thing(s={"type": "string", "pattern": "^(?=a)b$"}), "look-around"),
+    "look-ahead": (thing(s={"type": "string", "pattern": "^(?=a)b$"}), "looks around"),
     "uniqueItems": ({"type": "array", "items": {"type": "integer"}, "uniqueItems": True}, "'uniqueItems' at $"),
     "contains": (thing(a={"type": "array", "contains": {"const": 1}}), "'contains' at $.properties.a"),
     "propertyNames": ({"type": "object", "propertyNames": {"pattern": "a"}}, "'propertyNames' at $"),

@@ -219,7 +219,7 @@ async def test_a_script_that_no_voice_reads_is_for_another_model_to_speak(kokoro
         body = {"model": "m", "input": "Привет, мир!", "voice": "alloy"}
         refused = (await client.post("/v1/audio/speech", json=body)).json()["error"]
     assert refused["param"] == "input"
-    assert refused["code"] == "unsupported_parameter", (refused, "the router asks another model after this")
+    assert refused["code"] == "unsupported_value", (refused, "the router asks another model after this")
 
 
 async def test_a_text_in_another_script_gets_a_voice_that_reads_it(real: Worker) -> None:

@@ -81,7 +81,7 @@ async def test_speech_is_translated_into_english(base: Worker) -> None:
 
 async def test_a_language_that_nobody_speaks_is_refused(base: Worker) -> None:
     answer = await _ask(base, GERMAN, **among("de", "xx"))
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_parameter")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_value")
     assert answer.json()["error"]["param"] == "languages"
 
 
@@ -89,7 +89,7 @@ async def test_a_model_of_english_alone_refuses_to_translate_and_to_hear_others(
     translated = await _ask(whisper, GERMAN, "translations")
     assert translated.json()["error"]["code"] == "model_capability_mismatch"
     german = await _ask(whisper, GERMAN, **among("de"))
-    assert german.json()["error"]["code"] == "unsupported_parameter"
+    assert german.json()["error"]["code"] == "unsupported_value"
 
 
 async def test_each_event_tells_how_much_was_heard(whisper: Worker) -> None:

@@ -130,7 +130,7 @@ async def test_what_has_no_effect_is_named_or_with_strict_refused(
     assert answer.status_code == 200
     assert answer.headers["x-roundhouse-dropped"] == dropped
     refused = await _speak(hibari, text, strict=True, **body)
-    assert refused.json()["error"]["code"] == "unsupported_parameter"
+    assert refused.json()["error"]["code"] == "unsupported_value"
 
 
 @pytest.mark.parametrize(

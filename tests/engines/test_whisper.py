@@ -150,8 +150,8 @@ async def test_the_models_language_may_be_named(whisper: Worker, language: str) 
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
-        ({"language": "de"}, "unsupported_parameter"),
-        ({"language": "xx"}, "unsupported_parameter"),
+        ({"language": "de"}, "unsupported_value"),
+        ({"language": "xx"}, "unsupported_value"),
         ({"language": "english please"}, "invalid_request"),
         ({"translate": "true"}, "model_capability_mismatch"),
         ({"temperature": "7"}, "invalid_request"),

@@ -63,7 +63,8 @@ SPEECH: Mapping[str, Any] = {"threshold": 0.35, "min_silence_duration_ms": 2000,
 speech stays, and so do quiet words and the edges of loud ones."""
 SPARE = 10.0
 """Seconds of silence that a short file is encoded with, instead of what fills its window of 30 seconds: two to
-three times as fast, and the same words. With less than that the decoder may repeat itself without end."""
+three times as fast, and the same words. With less than that the decoder may repeat itself without end, and
+translations come out worse in any case."""
 WINDOW = 30.0
 THREADS_EACH = 4
 """Threads of one window; more of them help little."""
@@ -216,7 +217,7 @@ class WhisperEngine:
         )
         for audio in pieces:
             yield from told.begin_piece()
-            short = len(audio) / _RATE + SPARE < WINDOW and not request.temperature
+            short = len(audio) / _RATE + SPARE < WINDOW and not (request.temperature or request.translate)
             model.model = _ShortWindow(whole) if short and self._spec.device == "cpu" else whole
             found, info = self._decoded(model, audio, request, spoken, told)
             for segment in found:
